@@ -1,0 +1,149 @@
+//! What every command needs: where the store is, how to talk, whether to stop.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use etcetera::BaseStrategy;
+use serde::Serialize;
+
+use super::failure::Failure;
+use crate::cli::{Global, Output};
+use crate::report::progress::{Bar, Progress, Silent};
+use crate::store::disk::RealDisk;
+use crate::store::{Store, SystemClock};
+
+/// The running program.
+pub struct App {
+    pub global: Global,
+    /// When the process began.
+    pub started: Instant,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl App {
+    pub fn new(global: Global, started: Instant) -> Self {
+        Self { global, started, interrupted: Arc::new(AtomicBool::new(false)) }
+    }
+
+    /// From now on the first Ctrl-C only asks to stop after the batch at hand; the second one stops at once,
+    /// which is as safe: nothing half-made is ever visible.
+    pub fn stop_gently_on_ctrl_c(&self) {
+        let (flag, quiet) = (Arc::clone(&self.interrupted), self.global.quiet);
+        // Fails only when a handler is set already; then Ctrl-C simply ends the process.
+        let _ = ctrlc::set_handler(move || {
+            if flag.swap(true, Ordering::SeqCst) {
+                std::process::exit(130);
+            }
+            if !quiet {
+                let _ = writeln!(io::stderr(), "\nstopping after this batch; Ctrl-C again stops at once");
+            }
+        });
+    }
+
+    /// Whether the user pressed Ctrl-C.
+    pub fn interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::SeqCst)
+    }
+
+    /// Threads that evaluate: as asked for, or the physical cores that this process may use.
+    pub fn threads(&self) -> u32 {
+        let available = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = num_cpus::get_physical().min(available).max(1);
+        self.global.threads.unwrap_or_else(|| u32::try_from(cores).unwrap_or(1))
+    }
+
+    /// The folder of the store.
+    pub fn cache_dir(&self) -> Result<PathBuf> {
+        match &self.global.cache_dir {
+            Some(dir) => Ok(dir.clone()),
+            None => Ok(user_cache()?.join("states")),
+        }
+    }
+
+    /// Opens the store, and makes it when there is none.
+    pub fn store(&self) -> Result<Store> {
+        Ok(Store::open(&self.cache_dir()?, Arc::new(RealDisk), Arc::new(SystemClock))?)
+    }
+
+    /// Opens the store if there is one.
+    pub fn existing_store(&self) -> Result<Option<Store>> {
+        let dir = self.cache_dir()?;
+        Ok(Store::open_existing(&dir, Arc::new(RealDisk), Arc::new(SystemClock))?)
+    }
+
+    /// Says something on stderr, unless told to be quiet.
+    pub fn say(&self, text: impl std::fmt::Display) {
+        if !self.global.quiet {
+            let _ = writeln!(io::stderr(), "{text}");
+        }
+    }
+
+    /// Warns on stderr, even when told to be quiet: something is not as it should be.
+    pub fn warn(&self, text: impl std::fmt::Display) {
+        let _ = writeln!(io::stderr(), "pcache: warning: {text}");
+    }
+
+    /// Says something on stderr when told to be verbose.
+    pub fn detail(&self, text: impl std::fmt::Display) {
+        if self.global.verbose {
+            self.say(text);
+        }
+    }
+
+    /// Prints a line of data.
+    pub fn print(&self, text: impl std::fmt::Display) -> Result<()> {
+        self.write(&format!("{text}\n"))
+    }
+
+    /// Prints data as it comes.
+    pub fn write(&self, text: &str) -> Result<()> {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to stdout")
+    }
+
+    /// Prints an object on a line of its own.
+    pub fn print_json(&self, value: &impl Serialize) -> Result<()> {
+        self.print(serde_json::to_string(value)?)
+    }
+
+    /// Prints an event, when events are wanted.
+    pub fn event(&self, value: &impl Serialize) -> Result<()> {
+        if self.global.output == Output::Jsonl { self.print_json(value) } else { Ok(()) }
+    }
+
+    /// How results are printed.
+    pub fn output(&self) -> Output {
+        if self.global.json { Output::Json } else { self.global.output }
+    }
+
+    /// A progress bar, or none when told to be quiet.
+    pub fn progress(&self) -> Box<dyn Progress> {
+        if self.global.quiet { Box::new(Silent) } else { Box::new(Bar::default()) }
+    }
+}
+
+/// pcache's own folder in the user's cache folder.
+pub fn user_cache() -> Result<PathBuf> {
+    let strategy = etcetera::choose_base_strategy()
+        .map_err(|_| Failure::Usage("no home folder is known; pass --cache-dir and --model".into()))?;
+    Ok(strategy.cache_dir().join("pcache"))
+}
+
+/// Reads a text file, or stdin for `-`.
+pub fn read_text(path: &Path) -> Result<String> {
+    let (bytes, name) = if path.as_os_str() == "-" {
+        let mut bytes = Vec::new();
+        io::Read::read_to_end(&mut io::stdin().lock(), &mut bytes).context("cannot read stdin")?;
+        (bytes, "stdin".to_owned())
+    } else {
+        (fs_err::read(path)?, path.display().to_string())
+    };
+    String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        anyhow::anyhow!("{name} is not UTF-8 text: the bytes from position {at} on are not a character")
+    })
+}

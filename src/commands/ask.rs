@@ -1,0 +1,378 @@
+//! `pcache ask`: answer questions from a saved state.
+//!
+//! The objects are mapped at once and verified on other threads while the model loads. The context is made just
+//! large enough. Each question starts from the same restored state, which is never rewound.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use super::app::{App, read_text};
+use super::failure::Failure;
+use super::job::{Job, Recall, Status, Verdict};
+use super::{models, prefill};
+use crate::cli::{Ask, Output};
+use crate::engine::generate::{self, Answer, Sampling, StopReason};
+use crate::engine::model::{Engine, Model};
+use crate::engine::prompt::question_tokens;
+use crate::engine::session::Session;
+use crate::report::human;
+use crate::report::timings::Timings;
+use crate::store::Store;
+use crate::store::index::{Lookup, StateRow};
+
+/// What `--json` prints for each answer.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    key: String,
+    question: &'a str,
+    answer: &'a str,
+    stop_reason: StopReason,
+    answer_tokens: usize,
+    seed: u32,
+    cache: &'a Verdict,
+    time_to_first_token_s: f64,
+    timings: &'a Timings,
+}
+
+/// One question, tokenised.
+struct Question {
+    text: String,
+    tokens: Vec<i32>,
+}
+
+/// What stays the same from question to question.
+struct Asker<'a, 'm> {
+    app: &'a App,
+    args: &'a Ask,
+    store: &'a mut Store,
+    state: &'a StateRow,
+    job: &'a Job,
+    recall: Recall,
+    session: Session<'m>,
+    /// Positions that the context may fill.
+    limit: usize,
+    several: bool,
+}
+
+pub fn run(app: &App, args: &Ask) -> Result<()> {
+    let questions = questions(args)?;
+    let Some(mut store) = app.existing_store()? else {
+        bail!(Failure::NotFound(format!(
+            "no state {}: there is no store in {}",
+            args.key,
+            app.cache_dir()?.display()
+        )));
+    };
+    let state = find(&store, &args.key)?;
+    let job = Job::new(state.model, state.params.clone(), state.layout, state.tokens.clone());
+    if job.chain.state_key(&state.carried, &state.suffix) != state.key {
+        bail!(Failure::Corrupt(format!(
+            "the index is damaged: the tokens of state {} have another key; build the prompt again",
+            state.key.short()
+        )));
+    }
+    let model_path = models::of_state(app, &mut store, &state)?;
+    if args.trials > 1 && args.temp <= 0.0 {
+        app.say("with --temp 0 every trial gives the same answer; try --temp 0.8");
+    }
+    app.stop_gently_on_ctrl_c();
+
+    let found = if args.no_cache {
+        None
+    } else {
+        let _lock = store.lock_shared()?;
+        Some(job.find(&store)?)
+    };
+    thread::scope(|scope| {
+        let job = &job;
+        let verifying = found.map(|found| scope.spawn(move || found.verify(job)));
+        let start = Instant::now();
+        let engine = Engine::start(app.global.verbose)?;
+        let model = engine.load(&model_path, state.params.gpu_layers)?;
+        let loading = start.elapsed();
+        let questions = tokenize(&model, &state, questions);
+        let limit = limit(&model, job, &questions, args.max_tokens)?;
+
+        let start = Instant::now();
+        let session = Session::new(&model, &state.params, limit, app.threads())?;
+        let mut timings = Timings::default();
+        timings.add("model_load", loading, None);
+        timings.add("context", start.elapsed(), None);
+
+        let recall = match verifying {
+            None => Recall { parts: Vec::new(), miss: None, took: Duration::ZERO },
+            Some(thread) => {
+                let recall = thread.join().map_err(|_| anyhow::anyhow!("verification panicked"))?;
+                timings.add("verify_state", recall.took, Some(recall.tokens()));
+                recall
+            }
+        };
+        let several = questions.len() * args.trials as usize > 1;
+        let store = &mut store;
+        let mut asker = Asker { app, args, store, state: &state, job, recall, session, limit, several };
+        asker.check_hit()?;
+        asker.ask_all(&questions, timings)?;
+        asker.note_use();
+        Ok(())
+    })
+}
+
+impl Asker<'_, '_> {
+    fn check_hit(&self) -> Result<()> {
+        if self.args.require_hit && self.recall.tokens() < self.job.tokens.len() {
+            let why = self.recall.miss.as_ref().map_or("it is not saved".into(), ToString::to_string);
+            bail!(Failure::Miss(format!("state {} is no hit: {why}", self.state.key.short())));
+        }
+        Ok(())
+    }
+
+    fn ask_all(&mut self, questions: &[Question], mut timings: Timings) -> Result<()> {
+        let mut since = self.app.started;
+        for question in questions {
+            for trial in 0..self.args.trials {
+                self.ask(question, trial, since, std::mem::take(&mut timings))?;
+                since = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers one question; its clock runs from `since` on.
+    fn ask(&mut self, question: &Question, trial: u32, since: Instant, mut timings: Timings) -> Result<()> {
+        let mut verdict = self.prepare(&mut timings)?;
+        let start = Instant::now();
+        self.session.evaluate(&question.tokens, true)?;
+        self.session.wait();
+        timings.add("eval_prompt", start.elapsed(), Some(question.tokens.len()));
+        verdict.evaluated_tokens += question.tokens.len();
+
+        let seed = self.args.seed.wrapping_add(trial);
+        self.announce(question, trial, seed)?;
+        let before = since.elapsed();
+        let answer = self.generate(seed, trial, question)?;
+        timings.add("main_sample", answer.elapsed, Some(answer.tokens));
+        let report = Report {
+            key: self.state.key.to_hex(),
+            question: &question.text,
+            answer: &answer.text,
+            stop_reason: answer.stop,
+            answer_tokens: answer.tokens,
+            seed,
+            cache: &verdict,
+            time_to_first_token_s: (before + answer.first_token).as_secs_f64(),
+            timings: &timings,
+        };
+        self.finish(&report)?;
+        if answer.stop == StopReason::Interrupted {
+            bail!(Failure::Interrupted("interrupted; the answer is not complete".into()));
+        }
+        Ok(())
+    }
+
+    /// Brings the session to the state's end: restored as far as it is saved, the rest evaluated and saved.
+    fn prepare(&mut self, timings: &mut Timings) -> Result<Verdict> {
+        self.session.reset();
+        let total = self.job.tokens.len();
+        let mut verdict =
+            Verdict { status: Status::Miss, restored_tokens: 0, evaluated_tokens: 0, reason: None };
+        if self.args.no_cache {
+            let start = Instant::now();
+            self.session.evaluate(&self.job.tokens, false)?;
+            self.session.wait();
+            timings.add("eval_time", start.elapsed(), Some(total));
+            verdict.evaluated_tokens = total;
+            verdict.reason = Some("--no-cache".into());
+            return Ok(verdict);
+        }
+
+        let start = Instant::now();
+        verdict.reason = self.recall.miss.as_ref().map(ToString::to_string);
+        match self.recall.restore(&mut self.session) {
+            Ok(()) => verdict.restored_tokens = self.recall.tokens(),
+            Err(why) if self.args.require_hit => bail!(Failure::Miss(why)),
+            Err(why) => verdict.reason = Some(why),
+        }
+        timings.add("load_state", start.elapsed(), Some(verdict.restored_tokens));
+        verdict.status = Status::of(verdict.restored_tokens, total);
+        if verdict.restored_tokens < total {
+            self.heal(&mut verdict, timings)?;
+        }
+        Ok(verdict)
+    }
+
+    /// Evaluates and saves what was not restored, and tells the user.
+    fn heal(&mut self, verdict: &mut Verdict, timings: &mut Timings) -> Result<()> {
+        let why = verdict.reason.clone().unwrap_or_default();
+        let missing = self.job.tokens.len() - verdict.restored_tokens;
+        let key = self.state.key.short();
+        let missing = human::count(missing, "token");
+        self.app.warn(format!("state {key}: {why}; {missing} are evaluated and saved again"));
+
+        let lock = self.store.lock_shared()?;
+        let filled = prefill::fill(self.app, self.store, &mut self.session, self.job, &key)?;
+        timings.add("eval_time", filled.evaluating, Some(filled.tokens));
+        timings.add("save_state", filled.saving, None);
+        verdict.evaluated_tokens += filled.tokens;
+        // The next question restores what is saved now.
+        let found = self.job.find(self.store)?;
+        drop(lock);
+        self.recall = found.verify(self.job);
+        Ok(())
+    }
+
+    fn generate(&mut self, seed: u32, trial: u32, question: &Question) -> Result<Answer> {
+        let args = self.args;
+        let sampling = Sampling {
+            temperature: args.temp,
+            top_k: args.top_k,
+            top_p: args.top_p,
+            min_p: args.min_p,
+            repeat_penalty: args.repeat_penalty,
+            seed,
+            max_tokens: args.max_tokens,
+            stop: args.stop.clone(),
+        };
+        let app = self.app;
+        let mut failed = None;
+        let answer = generate::answer(&mut self.session, &sampling, self.limit, |text| {
+            let shown = match app.output() {
+                _ if text.is_empty() => Ok(()),
+                Output::Text => app.write(text),
+                Output::Json => Ok(()),
+                Output::Jsonl => app.event(&serde_json::json!({
+                    "event": "text", "question": question.text, "trial": trial, "text": text,
+                })),
+            };
+            failed = shown.err().or(failed.take());
+            failed.is_none() && !app.interrupted()
+        })?;
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(answer),
+        }
+    }
+
+    /// Labels an answer when there are several.
+    fn announce(&self, question: &Question, trial: u32, seed: u32) -> Result<()> {
+        if self.app.output() != Output::Text || !self.several {
+            return Ok(());
+        }
+        if trial == 0 {
+            self.app.print(format!("## {}", question.text.trim()))?;
+        }
+        if self.args.trials > 1 {
+            self.app.print(format!("# trial {}, seed {seed}", trial + 1))?;
+        }
+        Ok(())
+    }
+
+    fn finish(&self, report: &Report<'_>) -> Result<()> {
+        match self.app.output() {
+            Output::Text => self.app.write(if self.several { "\n\n" } else { "\n" })?,
+            Output::Json => self.app.print_json(report)?,
+            Output::Jsonl => {
+                let mut event = serde_json::to_value(report)?;
+                event["event"] = "answer".into();
+                self.app.event(&event)?;
+            }
+        }
+        self.app.say(summary(report));
+        if self.args.stats {
+            self.app.say(report.timings.table().trim_end());
+        }
+        Ok(())
+    }
+
+    /// A failed note is no reason to fail an answer that was given.
+    fn note_use(&mut self) {
+        let now = self.store.now();
+        if let Err(error) = self.store.index_mut().touch(&self.state.key, now) {
+            self.app.warn(format!("the use is not noted: {error}"));
+        }
+    }
+}
+
+/// The questions from the arguments, a file with one a line, or stdin as one.
+fn questions(args: &Ask) -> Result<Vec<String>> {
+    let questions: Vec<String> = match &args.questions_file {
+        Some(file) => read_text(file)?.lines().filter(|l| !l.trim().is_empty()).map(str::to_owned).collect(),
+        None if args.questions.is_empty() => {
+            vec![read_text(Path::new("-"))?.trim_end_matches(['\n', '\r']).to_owned()]
+        }
+        None => args.questions.clone(),
+    };
+    if questions.is_empty() || questions.iter().any(|q| q.trim().is_empty()) {
+        bail!(Failure::Usage("a question is empty".into()));
+    }
+    Ok(questions)
+}
+
+fn find(store: &Store, text: &str) -> Result<StateRow> {
+    let key = match store.index().find(text)? {
+        Lookup::Found(key) => key,
+        Lookup::Unknown => bail!(Failure::NotFound(format!(
+            "no state {text} in {}; pcache ls lists them",
+            store.root().display()
+        ))),
+        Lookup::Ambiguous(keys) => {
+            let keys: Vec<_> = keys.iter().map(|k| k.short()).collect();
+            bail!(Failure::Usage(format!("{text} begins several keys: {}", keys.join(", "))))
+        }
+    };
+    store.index().state(&key)?.context("the state vanished while it was looked up")
+}
+
+fn tokenize(model: &Model<'_>, state: &StateRow, questions: Vec<String>) -> Vec<Question> {
+    let tokens = |text: &str| question_tokens(model, &state.carried, text, &state.suffix);
+    questions.into_iter().map(|text| Question { tokens: tokens(&text), text }).collect()
+}
+
+/// Positions that the context needs: the state, the longest question, and its answer as far as the model goes.
+fn limit(model: &Model<'_>, job: &Job, questions: &[Question], max_tokens: usize) -> Result<usize> {
+    let trained = model.trained_context();
+    let left = trained.saturating_sub(job.tokens.len());
+    for question in questions {
+        if question.tokens.is_empty() {
+            bail!("no token of the model's vocabulary spells the question");
+        }
+        if question.tokens.len() >= left {
+            bail!(
+                "the question has {}, but behind the state's {} the model's context of {} has room for {}",
+                human::count(question.tokens.len(), "token"),
+                human::thousands(job.tokens.len()),
+                human::thousands(trained),
+                human::thousands(left.saturating_sub(1))
+            );
+        }
+    }
+    let longest = questions.iter().map(|q| q.tokens.len()).max().unwrap_or(0);
+    Ok(trained.min((job.tokens.len() + longest).saturating_add(max_tokens)))
+}
+
+/// What happened, in a line.
+fn summary(report: &Report<'_>) -> String {
+    let cache = report.cache;
+    let status = match cache.status {
+        Status::Hit => "hit",
+        Status::Partial => "partial hit",
+        Status::Miss => "miss",
+    };
+    let stop = match report.stop_reason {
+        StopReason::Eos => "the model ended it",
+        StopReason::MaxTokens => "--max-tokens reached",
+        StopReason::StopString => "a stop text came up",
+        StopReason::ContextFull => "the model's context is full",
+        StopReason::Interrupted => "interrupted",
+    };
+    format!(
+        "{status}: {} restored, {} evaluated; first token after {:.2} s; {} answered: {stop}",
+        human::count(cache.restored_tokens, "token"),
+        human::thousands(cache.evaluated_tokens),
+        report.time_to_first_token_s,
+        human::count(report.answer_tokens, "token")
+    )
+}

@@ -1,0 +1,46 @@
+//! Errors that end a command, and their exit codes.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// Failures that scripts tell apart by the exit code.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The call makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// There is no such state.
+    #[error("{0}")]
+    NotFound(String),
+    /// A hit was required and there was none.
+    #[error("{0}")]
+    Miss(String),
+    /// The index contradicts itself.
+    #[error("{0}")]
+    Corrupt(String),
+    /// The user pressed Ctrl-C.
+    #[error("{0}")]
+    Interrupted(String),
+}
+
+impl Failure {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::NotFound(_) | Self::Miss(_) => 3,
+            Self::Corrupt(_) => 4,
+            Self::Interrupted(_) => 130,
+        }
+    }
+}
+
+/// Prints the error and its causes in one line, and says how to exit. A reader that went away is not an error.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    let closed = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
+    if error.chain().any(|e| e.downcast_ref::<io::Error>().is_some_and(closed)) {
+        return ExitCode::SUCCESS;
+    }
+    let _ = writeln!(io::stderr(), "pcache: {error:#}");
+    let code = error.downcast_ref::<Failure>().map_or(1, Failure::code);
+    ExitCode::from(code)
+}

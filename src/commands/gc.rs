@@ -1,0 +1,151 @@
+//! `pcache gc`: throw away states by age, number and size, and what nobody needs.
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::app::App;
+use crate::cli::{Gc, Output};
+use crate::report::human;
+use crate::store::evict::{Limits, Reason};
+use crate::store::gc::{Evicted, Files, Outcome};
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report {
+    dry_run: bool,
+    evicted: Vec<ReportedEviction>,
+    freed_bytes: u64,
+    kept_bytes: u64,
+    /// The kept bytes and what else was freed, by what they are.
+    folder: Folder,
+}
+
+#[derive(Debug, Serialize)]
+struct ReportedEviction {
+    key: String,
+    name: Option<String>,
+    reason: String,
+    freed_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Folder {
+    state_bytes: u64,
+    waiting_bytes: u64,
+    index_bytes: u64,
+    other_bytes: u64,
+    freed_orphan_bytes: u64,
+    freed_staging_bytes: u64,
+    freed_stray_bytes: u64,
+    adopted_bytes: u64,
+}
+
+pub fn run(app: &App, args: &Gc) -> Result<()> {
+    let limits = Limits {
+        max_bytes: args.max_size,
+        max_age_s: args.max_age.map(|age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX)),
+        max_states: args.keep,
+    };
+    let Some(mut store) = app.existing_store()? else {
+        app.say(format!("no store in {}: nothing to collect", app.cache_dir()?.display()));
+        if app.output() != Output::Text {
+            app.print_json(&report(&Outcome::default(), args.dry_run))?;
+        }
+        return Ok(());
+    };
+    let _lock = store.lock_exclusive(|| app.say("waiting for a build or another gc to finish …"))?;
+    let outcome = store.collect(&limits, args.dry_run)?;
+    match app.output() {
+        Output::Text => app.write(&text(&outcome, args.dry_run)),
+        Output::Json => app.print_json(&report(&outcome, args.dry_run)),
+        Output::Jsonl => {
+            let report = report(&outcome, args.dry_run);
+            for eviction in &report.evicted {
+                app.event(&with_event("evicted", eviction)?)?;
+            }
+            app.event(&with_event("gc", &report)?)
+        }
+    }
+}
+
+fn with_event(name: &str, value: &impl Serialize) -> Result<serde_json::Value> {
+    let mut value = serde_json::to_value(value)?;
+    value["event"] = name.into();
+    Ok(value)
+}
+
+fn report(outcome: &Outcome, dry_run: bool) -> Report {
+    let evicted = outcome.evicted.iter().map(|e| ReportedEviction {
+        key: e.key.to_hex(),
+        name: e.name.clone(),
+        reason: reason(&e.reason),
+        freed_bytes: e.frees,
+    });
+    Report {
+        dry_run,
+        evicted: evicted.collect(),
+        freed_bytes: outcome.freed_bytes(),
+        kept_bytes: outcome.after,
+        folder: Folder {
+            state_bytes: outcome.live.bytes,
+            waiting_bytes: outcome.waiting.bytes,
+            index_bytes: outcome.index_bytes,
+            other_bytes: outcome.other_bytes,
+            freed_orphan_bytes: outcome.orphans.bytes,
+            freed_staging_bytes: outcome.staging.bytes,
+            freed_stray_bytes: outcome.strays.bytes,
+            adopted_bytes: outcome.adopted.bytes,
+        },
+    }
+}
+
+fn reason(reason: &Reason) -> String {
+    match reason {
+        Reason::Expired => "expired".into(),
+        Reason::Age { unused_s } => format!("unused for {}", human::duration(*unused_s)),
+        Reason::Count { limit } => format!("not among the {limit} most recently used"),
+        Reason::Size { limit } => {
+            format!("least recently used while the folder is over {}", human::bytes(*limit))
+        }
+    }
+}
+
+/// The outcome for people: what went and why, what else was found, and where every byte that stays lies.
+fn text(outcome: &Outcome, dry_run: bool) -> String {
+    let mut lines: Vec<String> = outcome.evicted.iter().map(|e| eviction(e, dry_run)).collect();
+    let (removes, adopts) = if dry_run { ("would remove", "would adopt") } else { ("removed", "adopted") };
+    let mut files = |verb: &str, files: Files, thing: &str, why: &str| {
+        if files.count > 0 {
+            let (n, bytes) = (human::count(files.count, thing), human::bytes(files.bytes));
+            lines.push(format!("{verb} {n} ({bytes}): {why}"));
+        }
+    };
+    files(removes, outcome.orphans, "segment", "no state uses them");
+    files(removes, outcome.staging, "staging file", "left by a build that was stopped");
+    files(removes, outcome.strays, "object", "damaged, or replaced by another");
+    files(adopts, outcome.adopted, "object", "intact but not in the index; kept for a week");
+
+    let freed = human::bytes(outcome.freed_bytes());
+    let kept = human::bytes(outcome.after);
+    let verb = if dry_run { "would free" } else { "freed" };
+    lines.push(format!("{verb} {freed}, {kept} stay: {}", parts(outcome)));
+    lines.join("\n") + "\n"
+}
+
+fn eviction(evicted: &Evicted, dry_run: bool) -> String {
+    let verb = if dry_run { "would evict" } else { "evicted" };
+    let name = evicted.name.as_ref().map(|n| format!(" {n}")).unwrap_or_default();
+    let (key, bytes, why) = (evicted.key.short(), human::bytes(evicted.frees), reason(&evicted.reason));
+    format!("{verb} {key}{name} ({bytes}): {why}")
+}
+
+fn parts(outcome: &Outcome) -> String {
+    let parts = [
+        ("states", outcome.live.bytes),
+        ("waiting for a state", outcome.waiting.bytes),
+        ("index", outcome.index_bytes),
+        ("other files", outcome.other_bytes),
+    ];
+    let shown = parts.iter().filter(|(_, bytes)| *bytes > 0);
+    shown.map(|(what, n)| format!("{what} {}", human::bytes(*n))).collect::<Vec<_>>().join(", ")
+}

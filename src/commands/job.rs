@@ -1,0 +1,171 @@
+//! A prompt that is to be in a session: what it is, and what of it is saved and intact.
+
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::engine::session::Session;
+use crate::format::Layout;
+use crate::key::{Chain, ModelHash, Params, Segment};
+use crate::store::objects::{Miss, Unverified, Verified};
+use crate::store::{Result, Store};
+
+/// Tokens under a model and parameters.
+pub struct Job {
+    pub model: ModelHash,
+    pub params: Params,
+    pub layout: Layout,
+    pub tokens: Vec<i32>,
+    pub chain: Chain,
+}
+
+/// The verdict of the cache on one prompt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// `hit`, `partial` or `miss`.
+    pub status: Status,
+    /// Tokens whose state was restored into the model.
+    pub restored_tokens: usize,
+    /// Tokens evaluated before an answer could begin: what was missed, and the question.
+    pub evaluated_tokens: usize,
+    /// Why it is not a hit.
+    pub reason: Option<String>,
+}
+
+/// How much of a prompt came from the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Hit,
+    Partial,
+    Miss,
+}
+
+impl Status {
+    /// All, some or nothing of `total` tokens.
+    pub fn of(restored: usize, total: usize) -> Self {
+        match restored {
+            0 => Self::Miss,
+            n if n == total => Self::Hit,
+            _ => Self::Partial,
+        }
+    }
+}
+
+impl Job {
+    pub fn new(model: ModelHash, params: Params, layout: Layout, tokens: Vec<i32>) -> Self {
+        let chain = Chain::of(params.root(&model), &tokens);
+        Self { model, params, layout, tokens, chain }
+    }
+
+    /// What is saved as objects: the segments, or for a model that cannot be cut the whole as one.
+    pub fn pieces(&self) -> Vec<Segment> {
+        match self.layout {
+            Layout::Segment => self.chain.segments().to_vec(),
+            Layout::Snapshot => self.snapshot_at(self.chain.segments().len()).into_iter().collect(),
+        }
+    }
+
+    /// The snapshot after the first `n` segments.
+    fn snapshot_at(&self, n: usize) -> Option<Segment> {
+        let last = self.chain.segments().get(n.checked_sub(1)?)?;
+        let parent = self.chain.segments()[0].parent;
+        Some(Segment { first: 0, count: last.end(), parent, chain: last.chain })
+    }
+
+    /// Looks up and maps what is saved of the prompt, as far as it goes. Call it under the shared lock.
+    pub fn find(&self, store: &Store) -> Result<Found> {
+        let mut found = Found { parts: Vec::new(), miss: None };
+        let candidates = match self.layout {
+            Layout::Segment => self.pieces(),
+            // The longest prefix that has a snapshot; shorter ones are of no use beside it.
+            Layout::Snapshot => {
+                let all = (1..=self.chain.segments().len()).rev().filter_map(|n| self.snapshot_at(n));
+                let mut best = None;
+                for piece in all {
+                    if store.index().segment(&piece.chain)?.is_some() {
+                        best = Some(piece);
+                        break;
+                    }
+                }
+                best.or_else(|| self.pieces().pop()).into_iter().collect()
+            }
+        };
+        for piece in candidates {
+            let mapped = match store.index().segment(&piece.chain)? {
+                None => Err(Miss::NotSaved),
+                Some(row) => store.map(&row),
+            };
+            match mapped {
+                Ok(object) => found.parts.push((piece, object)),
+                Err(miss) => {
+                    found.miss = Some(miss);
+                    break;
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Objects that nobody may read yet.
+pub struct Found {
+    parts: Vec<(Segment, Unverified)>,
+    miss: Option<Miss>,
+}
+
+/// What of a prompt is saved and intact, in order and without a gap.
+pub struct Recall {
+    pub parts: Vec<(Segment, Verified)>,
+    /// Why it ends before the prompt does.
+    pub miss: Option<Miss>,
+    /// How long the verification took.
+    pub took: Duration,
+}
+
+impl Found {
+    /// Compares every byte with its hash, on all cores; ends at the first object that is not as it should be.
+    pub fn verify(self, job: &Job) -> Recall {
+        let start = Instant::now();
+        let params = job.params.canonical();
+        let checked: Vec<_> = self
+            .parts
+            .into_par_iter()
+            .map(|(piece, object)| {
+                let tokens = &job.tokens[piece.first..piece.end()];
+                object.verify(tokens, &job.model, &params).map(|verified| (piece, verified))
+            })
+            .collect();
+        let (mut parts, mut miss) = (Vec::with_capacity(checked.len()), self.miss);
+        for result in checked {
+            match result {
+                Ok(part) => parts.push(part),
+                Err(first) => {
+                    miss = Some(first);
+                    break;
+                }
+            }
+        }
+        Recall { parts, miss, took: start.elapsed() }
+    }
+}
+
+impl Recall {
+    /// Tokens that are covered.
+    pub fn tokens(&self) -> usize {
+        self.parts.last().map_or(0, |(piece, _)| piece.end())
+    }
+
+    /// Puts the saved part into an empty session. A refusal empties the session again and is a reason to
+    /// evaluate everything, not an error.
+    pub fn restore(&self, session: &mut Session<'_>) -> std::result::Result<(), String> {
+        for (piece, object) in &self.parts {
+            if let Err(error) = session.restore(piece, object.state()) {
+                session.reset();
+                return Err(error.to_string());
+            }
+        }
+        Ok(())
+    }
+}

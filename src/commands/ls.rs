@@ -1,0 +1,160 @@
+//! `pcache ls`: what is saved, and what it costs.
+
+use std::cmp::Reverse;
+use std::path::Path;
+
+use anyhow::Result;
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use super::app::App;
+use super::models::file_name;
+use crate::cli::{Ls, Output, Sort};
+use crate::report::human;
+use crate::store::index::{ListedState, SegmentRow};
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Listing {
+    states: Vec<Listed>,
+    /// Objects of the listed states, shared ones counted once.
+    total_bytes: u64,
+    objects: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Listed {
+    key: String,
+    name: Option<String>,
+    model: String,
+    tokens: usize,
+    bytes: u64,
+    unique_bytes: u64,
+    created: i64,
+    last_used: i64,
+    hits: u64,
+    pinned: bool,
+    expires: Option<i64>,
+}
+
+pub fn run(app: &App, args: &Ls) -> Result<()> {
+    let store = app.existing_store()?;
+    let (states, segments, now) = match &store {
+        Some(store) => {
+            let (states, segments) = store.index().list()?;
+            (states, segments, store.now())
+        }
+        None => (Vec::new(), Vec::new(), 0),
+    };
+    let filter = app.global.model.as_ref().filter(|_| app.global.model_is_explicit);
+    let filter = filter.map(|m| file_name(m).to_lowercase());
+    let listing = listing(&states, &segments, args.sort, filter.as_deref());
+
+    match app.output() {
+        Output::Json => app.print_json(&listing),
+        Output::Jsonl => listing.states.iter().try_for_each(|s| app.print_json(s)),
+        Output::Text if listing.states.is_empty() => {
+            let place = app.cache_dir()?;
+            app.say(format!("no states in {}; pcache build makes one", place.display()));
+            Ok(())
+        }
+        Output::Text => {
+            app.print(table(&listing, now))?;
+            let n = human::count(listing.states.len(), "state");
+            let objects = human::count(listing.objects, "object");
+            app.say(format!("{n}, {objects}, {}", human::bytes(listing.total_bytes)));
+            Ok(())
+        }
+    }
+}
+
+fn listing(states: &[ListedState], segments: &[SegmentRow], sort: Sort, filter: Option<&str>) -> Listing {
+    let mut users = vec![0usize; segments.len()];
+    states.iter().flat_map(|s| &s.segments).for_each(|&n| users[n] += 1);
+    let shown: Vec<&ListedState> = states
+        .iter()
+        .filter(|s| filter.is_none_or(|f| file_name(Path::new(&s.model_path)).to_lowercase().contains(f)))
+        .collect();
+    let mut used = vec![false; segments.len()];
+    shown.iter().flat_map(|s| &s.segments).for_each(|&n| used[n] = true);
+    let total = || segments.iter().zip(&used).filter(|(_, used)| **used).map(|(s, _)| s.file_bytes);
+
+    let size = |ns: &[usize], own: bool| {
+        ns.iter().filter(|&&n| !own || users[n] == 1).map(|&n| segments[n].file_bytes).sum()
+    };
+    let mut rows: Vec<Listed> = shown
+        .into_iter()
+        .map(|s| Listed {
+            key: s.key.to_hex(),
+            name: s.name.clone(),
+            model: file_name(Path::new(&s.model_path)),
+            tokens: s.tokens,
+            bytes: size(&s.segments, false),
+            unique_bytes: size(&s.segments, true),
+            created: s.created,
+            last_used: s.last_used,
+            hits: s.hits,
+            pinned: s.pinned,
+            expires: s.expires,
+        })
+        .collect();
+    match sort {
+        Sort::Used => rows.sort_by_key(|s| Reverse((s.last_used, s.created))),
+        Sort::Created => rows.sort_by_key(|s| Reverse(s.created)),
+        Sort::Size => rows.sort_by_key(|s| Reverse(s.bytes)),
+        Sort::Tokens => rows.sort_by_key(|s| Reverse(s.tokens)),
+        Sort::Hits => rows.sort_by_key(|s| Reverse(s.hits)),
+        Sort::Name => rows.sort_by_key(|s| (s.name.is_none(), s.name.clone(), s.key.clone())),
+    }
+    Listing { states: rows, total_bytes: total().sum(), objects: total().count() }
+}
+
+fn table(listing: &Listing, now: i64) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["KEY", "NAME", "MODEL", "TOKENS", "SIZE", "OWN", "AGE", "USED", "HITS"]);
+    for s in &listing.states {
+        table.add_row([
+            s.key[..12].to_owned(),
+            s.name.clone().unwrap_or_default(),
+            shortened(&s.model, 24),
+            human::thousands(s.tokens),
+            human::bytes(s.bytes),
+            human::bytes(s.unique_bytes),
+            human::ago(now - s.created),
+            human::ago(now - s.last_used),
+            s.hits.to_string(),
+        ]);
+    }
+    let last = table.column_count() - 1;
+    for (i, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, if i == last { 0 } else { 2 }));
+        if (3..=8).contains(&i) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// A model's name in a table's width: without the ending, cut in the middle if need be.
+fn shortened(name: &str, width: usize) -> String {
+    let stem: Vec<char> = name.strip_suffix(".gguf").unwrap_or(name).chars().collect();
+    if stem.len() <= width {
+        return stem.into_iter().collect();
+    }
+    let half = (width - 1) / 2;
+    let (head, tail) = (&stem[..width - 1 - half], &stem[stem.len() - half..]);
+    head.iter().chain(['…'].iter()).chain(tail).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_model_names_keep_both_ends() {
+        assert_eq!(shortened("smollm2-135m.gguf", 24), "smollm2-135m");
+        assert_eq!(shortened("abcdefghijklmnop", 9), "abcd…mnop");
+    }
+}

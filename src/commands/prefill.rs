@@ -1,0 +1,174 @@
+//! Evaluating what is not saved of a prompt, and saving it on the way.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use super::app::App;
+use super::failure::Failure;
+use super::job::Job;
+use crate::engine::session::Session;
+use crate::format::{Encoded, Layout, Meta};
+use crate::key::Segment;
+use crate::report::human;
+use crate::report::progress::{Progress, Unit};
+use crate::store::Store;
+use crate::store::index::SegmentRow;
+
+/// Builds shorter than this say little about a model's speed.
+const MIN_TOKENS_FOR_SPEED: usize = 64;
+
+/// What evaluating and saving came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Filled {
+    /// Tokens evaluated.
+    pub tokens: usize,
+    /// Objects written.
+    pub objects: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Time spent evaluating.
+    pub evaluating: Duration,
+    /// Time spent copying out, hashing, writing and syncing.
+    pub saving: Duration,
+}
+
+/// Evaluates the job's tokens from the session's position on and saves each piece when it is done. The
+/// caller holds the shared lock. On Ctrl-C what is saved by then stays and is reused by the next build.
+pub fn fill(
+    app: &App,
+    store: &mut Store,
+    session: &mut Session<'_>,
+    job: &Job,
+    label: &str,
+) -> Result<Filled> {
+    let from = session.position();
+    let total = job.tokens.len() - from;
+    let mut estimate = Estimate::new(app, store, job, total)?;
+    let progress = app.progress();
+    progress.start(&format!("evaluating {label}"), total as u64, Unit::Tokens);
+    let done = evaluate_pieces(app, store, session, job, progress.as_ref(), &mut estimate);
+    progress.finish();
+    let filled = done?;
+    if filled.tokens >= MIN_TOKENS_FOR_SPEED {
+        let speed = filled.tokens as f64 / filled.evaluating.as_secs_f64().max(1e-9);
+        store.index_mut().record_speed(&job.model, app.threads(), speed)?;
+    }
+    Ok(filled)
+}
+
+fn evaluate_pieces(
+    app: &App,
+    store: &mut Store,
+    session: &mut Session<'_>,
+    job: &Job,
+    progress: &dyn Progress,
+    estimate: &mut Estimate<'_>,
+) -> Result<Filled> {
+    let from = session.position();
+    let mut filled = Filled::default();
+    let mut buffer = Vec::new();
+    for batch in job.chain.segments().iter().filter(|s| s.first >= from) {
+        if app.interrupted() {
+            bail!(interrupted(job, batch.first, filled.objects));
+        }
+        let start = Instant::now();
+        session.evaluate(&job.tokens[batch.first..batch.end()], false)?;
+        session.wait();
+        filled.evaluating += start.elapsed();
+        filled.tokens += batch.count;
+        progress.set(filled.tokens as u64);
+        estimate.after_batch(filled.tokens, filled.evaluating);
+        app.event(&serde_json::json!({
+            "event": "progress", "evaluated": filled.tokens, "total": job.tokens.len() - from,
+        }))?;
+
+        if let Some(piece) = piece_ending_with(job, batch) {
+            let start = Instant::now();
+            session.snapshot(&piece, &mut buffer)?;
+            filled.bytes += save(store, job, &piece, &buffer)?;
+            filled.objects += 1;
+            filled.saving += start.elapsed();
+        }
+    }
+    Ok(filled)
+}
+
+/// The piece that is complete after this batch, if one is.
+fn piece_ending_with(job: &Job, batch: &Segment) -> Option<Segment> {
+    match job.layout {
+        Layout::Segment => Some(*batch),
+        Layout::Snapshot => job.pieces().pop().filter(|piece| piece.end() == batch.end()),
+    }
+}
+
+/// Publishes a piece and commits its row: from then on every build can use it.
+fn save(store: &mut Store, job: &Job, piece: &Segment, state: &[u8]) -> Result<u64> {
+    let meta = Meta {
+        chain: piece.chain,
+        parent: piece.parent,
+        model: job.model,
+        params: job.params.canonical(),
+        layout: job.layout,
+        first: piece.first,
+    };
+    let encoded = Encoded::raw(&meta, &job.tokens[piece.first..piece.end()], state);
+    let object = store.publish(&encoded)?;
+    let row = SegmentRow {
+        chain: piece.chain,
+        parent: piece.parent,
+        object,
+        layout: job.layout,
+        first: piece.first,
+        count: piece.count,
+        raw_bytes: state.len() as u64,
+        file_bytes: encoded.len(),
+    };
+    let now = store.now();
+    store.index_mut().put_segment(&row, now, None)?;
+    Ok(encoded.len())
+}
+
+fn interrupted(job: &Job, position: usize, objects: usize) -> Failure {
+    let saved = match (job.layout, objects) {
+        (Layout::Snapshot, _) => {
+            "nothing is saved: this kind of model can only be saved at the end".to_owned()
+        }
+        (Layout::Segment, 0) => "nothing new is saved".to_owned(),
+        (Layout::Segment, n) => format!(
+            "{} saved; the same build goes on from there",
+            human::count(n, "segment") + if n == 1 { " is" } else { " are" }
+        ),
+    };
+    let (done, total) = (human::thousands(position), human::thousands(job.tokens.len()));
+    Failure::Interrupted(format!("interrupted after {done} of {total} tokens; {saved}"))
+}
+
+/// "about 31 s to cache 186 tokens": said at once when the model's speed is known, else after the first batch.
+struct Estimate<'a> {
+    app: &'a App,
+    total: usize,
+    said: bool,
+}
+
+impl<'a> Estimate<'a> {
+    fn new(app: &'a App, store: &Store, job: &Job, total: usize) -> Result<Self> {
+        let mut estimate = Self { app, total, said: false };
+        if let Some(speed) = store.index().speed(&job.model, app.threads())? {
+            estimate.say(total as f64 / speed);
+        }
+        Ok(estimate)
+    }
+
+    fn after_batch(&mut self, tokens: usize, took: Duration) {
+        if !self.said && tokens < self.total {
+            self.say(took.as_secs_f64() * self.total as f64 / tokens as f64);
+        }
+    }
+
+    fn say(&mut self, seconds: f64) {
+        self.said = true;
+        let (time, tokens) = (human::estimate(seconds), human::count(self.total, "token"));
+        self.app.say(format!("about {time} to cache {tokens}"));
+    }
+}

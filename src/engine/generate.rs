@@ -1,0 +1,216 @@
+//! Sampling an answer.
+
+use std::time::{Duration, Instant};
+
+use llama_cpp_2::sampling::LlamaSampler;
+
+use super::Result;
+use super::session::Session;
+use super::utf8::Utf8Stream;
+
+/// How the next token is chosen, and when to stop.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// 0 takes the likeliest token.
+    pub temperature: f32,
+    /// Only the K likeliest tokens; 0 for all.
+    pub top_k: i32,
+    /// Only the likeliest tokens that together have this probability.
+    pub top_p: f32,
+    /// Only tokens at least this fraction as likely as the likeliest.
+    pub min_p: f32,
+    /// Above 1, tokens of the last 64 of the answer become less likely.
+    pub repeat_penalty: f32,
+    /// For the random choice.
+    pub seed: u32,
+    /// Tokens of an answer at most.
+    pub max_tokens: usize,
+    /// Texts at which an answer ends; they are not part of it.
+    pub stop: Vec<String>,
+}
+
+/// How many tokens of the answer the repeat penalty looks at.
+const PENALTY_WINDOW: i32 = 64;
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// The model ended it.
+    Eos,
+    /// The allowed number of tokens was reached.
+    MaxTokens,
+    /// One of the stop texts came up.
+    StopString,
+    /// The model's context is full.
+    ContextFull,
+    /// The user interrupted it.
+    Interrupted,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The text, without the stop text.
+    pub text: String,
+    /// Why it ended.
+    pub stop: StopReason,
+    /// Tokens sampled, the ending one not counted.
+    pub tokens: usize,
+    /// Until the first token was chosen.
+    pub first_token: Duration,
+    /// For all of it.
+    pub elapsed: Duration,
+}
+
+/// Generates an answer from the session's logits; `emit` gets the text as it becomes certain, and ends the
+/// generation by saying false. The context ends at `limit` positions.
+///
+/// # Errors
+/// When llama.cpp fails.
+pub fn answer(
+    session: &mut Session<'_>,
+    sampling: &Sampling,
+    limit: usize,
+    mut emit: impl FnMut(&str) -> bool,
+) -> Result<Answer> {
+    let start = Instant::now();
+    let mut sampler = sampler(session.model().vocabulary(), sampling);
+    let mut text = Stream::new(&sampling.stop);
+    let mut tokens = 0;
+    let mut first_token = None;
+    let stop = loop {
+        if tokens == sampling.max_tokens || !session.has_logits() {
+            break StopReason::MaxTokens;
+        }
+        let token = sampler.sample(session.context(), -1).0;
+        first_token.get_or_insert_with(|| start.elapsed());
+        if session.model().ends_answer(token) {
+            break StopReason::Eos;
+        }
+        tokens += 1;
+        let (certain, stopped) = text.push(&session.model().piece(token));
+        if !emit(&certain) {
+            break StopReason::Interrupted;
+        }
+        if stopped {
+            break StopReason::StopString;
+        }
+        if tokens < sampling.max_tokens {
+            if session.position() >= limit {
+                break StopReason::ContextFull;
+            }
+            session.evaluate(&[token], true)?;
+        }
+    };
+    emit(&text.finish());
+    Ok(Answer {
+        text: text.out,
+        stop,
+        tokens,
+        first_token: first_token.unwrap_or_default(),
+        elapsed: start.elapsed(),
+    })
+}
+
+fn sampler(vocabulary: i32, sampling: &Sampling) -> LlamaSampler {
+    let mut steps = Vec::new();
+    if sampling.repeat_penalty != 1.0 {
+        let (penalty, window) = (sampling.repeat_penalty, PENALTY_WINDOW);
+        steps.push(LlamaSampler::penalties(vocabulary, window, penalty, 0.0, 0.0));
+    }
+    if sampling.temperature <= 0.0 {
+        steps.push(LlamaSampler::greedy());
+    } else {
+        steps.extend([
+            LlamaSampler::top_k(sampling.top_k),
+            LlamaSampler::top_p(sampling.top_p, 1),
+            LlamaSampler::min_p(sampling.min_p, 1),
+            LlamaSampler::temp(sampling.temperature),
+            LlamaSampler::dist(sampling.seed),
+        ]);
+    }
+    LlamaSampler::chain(steps, true)
+}
+
+/// An answer's text as it grows: whole characters, and nothing that may turn out to begin a stop text.
+struct Stream<'a> {
+    stop: &'a [String],
+    utf8: Utf8Stream,
+    held: String,
+    out: String,
+}
+
+impl<'a> Stream<'a> {
+    fn new(stop: &'a [String]) -> Self {
+        Self { stop, utf8: Utf8Stream::default(), held: String::new(), out: String::new() }
+    }
+
+    /// Adds a token's bytes. Gives what is certain by now, and whether a stop text came up.
+    fn push(&mut self, bytes: &[u8]) -> (String, bool) {
+        self.held.push_str(&self.utf8.push(bytes));
+        let stop = self.stop.iter().filter_map(|s| self.held.find(s.as_str())).min();
+        let certain = stop.unwrap_or_else(|| self.held.len() - self.beginning_of_stop());
+        let text: String = self.held.drain(..certain).collect();
+        if stop.is_some() {
+            self.held.clear();
+        }
+        self.out.push_str(&text);
+        (text, stop.is_some())
+    }
+
+    /// What was held back and is part of the answer after all.
+    fn finish(&mut self) -> String {
+        let text = std::mem::take(&mut self.held);
+        self.out.push_str(&text);
+        text
+    }
+
+    /// Length of the longest end of the held text that begins a stop text.
+    fn beginning_of_stop(&self) -> usize {
+        let begins = |n: &usize| {
+            let at = self.held.len() - n;
+            self.held.is_char_boundary(at) && self.stop.iter().any(|s| s.starts_with(&self.held[at..]))
+        };
+        (1..=self.held.len()).rev().find(begins).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(stop: &[&str], pieces: &[&str]) -> (Vec<String>, String, bool) {
+        let stop: Vec<String> = stop.iter().map(|s| s.to_string()).collect();
+        let mut stream = Stream::new(&stop);
+        let mut out = Vec::new();
+        for piece in pieces {
+            let (text, stopped) = stream.push(piece.as_bytes());
+            out.push(text);
+            if stopped {
+                return (out, stream.out, true);
+            }
+        }
+        out.push(stream.finish());
+        (out, stream.out, false)
+    }
+
+    #[test]
+    fn a_stop_text_across_tokens_is_never_shown() {
+        let (shown, text, stopped) = run(&["\nQ:"], &["a", "b\n", "Q", ": next"]);
+        assert_eq!(shown, ["a", "b", "", ""]);
+        assert_eq!((text.as_str(), stopped), ("ab", true));
+    }
+
+    #[test]
+    fn what_only_looked_like_a_stop_text_is_shown_in_the_end() {
+        let (shown, text, stopped) = run(&["\nQ:"], &["a\n", "b", "\nQ"]);
+        assert_eq!(shown, ["a", "\nb", "", "\nQ"]);
+        assert_eq!((text.as_str(), stopped), ("a\nb\nQ", false));
+    }
+
+    #[test]
+    fn the_earliest_of_several_stop_texts_counts() {
+        assert_eq!(run(&["c", "b"], &["abc"]).1, "a");
+    }
+}

@@ -1,0 +1,99 @@
+//! The engine: a llama.cpp model and the sequences evaluated on it. Knows nothing of the store.
+//!
+//! - [`model`]: loading, the vocabulary, what kind of state the model has.
+//! - [`text`]: turning template text and user text into tokens, so that user text cannot forge control tokens.
+//! - [`template`]: rendering the model's chat template around a prompt.
+//! - [`prompt`]: from a prompt file to the tokens of its state, and to the text an ask puts around a question.
+//! - [`session`]: one right-sized context: evaluate, snapshot, restore, logits.
+//! - [`generate`]: sampling an answer from a session.
+//!
+//! **One way of evaluating.** Prompts are evaluated in batches of [`crate::key::SEGMENT_TOKENS`] that start at
+//! multiples of it, and a question in batches of the same size from the state's end on. Whether a batch was
+//! evaluated now or restored, everything after it is computed from the same bytes by the same calls: that is
+//! why a hit and a miss give the same logits, bit for bit.
+//!
+//! **A state is never rewound.** To ask again, the session is reset and the state restored again. Sliding-window
+//! and recurrent caches forget what a rewind would need.
+
+pub mod generate;
+pub mod model;
+pub mod prompt;
+pub mod session;
+pub mod template;
+pub mod text;
+pub mod utf8;
+
+use std::path::PathBuf;
+
+/// What went wrong in the engine.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// llama.cpp could not start.
+    #[error("llama.cpp cannot start: {0}")]
+    Backend(String),
+    /// The model cannot be loaded.
+    #[error("llama.cpp cannot load {}: {reason}", path.display())]
+    Load {
+        /// The model file.
+        path: PathBuf,
+        /// The first error that llama.cpp logged.
+        reason: String,
+    },
+    /// The model does not continue text.
+    #[error("{} ({architecture}) is not a model that continues text: {reason}", path.display())]
+    NotGenerative {
+        /// The model file.
+        path: PathBuf,
+        /// Its architecture.
+        architecture: String,
+        /// What it lacks.
+        reason: &'static str,
+    },
+    /// A context cannot be made.
+    #[error("llama.cpp cannot make a context of {cells} cells: {reason}")]
+    Context {
+        /// The cells asked for.
+        cells: usize,
+        /// The first error that llama.cpp logged.
+        reason: String,
+    },
+    /// A batch cannot be evaluated.
+    #[error("llama.cpp cannot evaluate {count} tokens at position {first}: {reason}")]
+    Evaluate {
+        /// First position.
+        first: usize,
+        /// Number of tokens.
+        count: usize,
+        /// The reason.
+        reason: String,
+    },
+    /// A state cannot be saved.
+    #[error("llama.cpp announced a state of {expected} bytes and wrote {written}")]
+    Save {
+        /// Bytes announced.
+        expected: usize,
+        /// Bytes written.
+        written: usize,
+    },
+    /// A verified state was refused.
+    #[error("llama.cpp refuses a state of {bytes} bytes at position {first}: {reason}")]
+    Restore {
+        /// First position.
+        first: usize,
+        /// Its size.
+        bytes: usize,
+        /// The first error that llama.cpp logged.
+        reason: String,
+    },
+    /// The chat template cannot be used.
+    #[error(transparent)]
+    Template(#[from] template::TemplateError),
+}
+
+/// A result of the engine.
+pub type Result<T, E = EngineError> = std::result::Result<T, E>;
+
+/// The last error in llama.cpp's log, or that there was none.
+fn logged_reason() -> String {
+    crate::sys::log::take_last_error().unwrap_or_else(|| "it does not say why; try -v".into())
+}

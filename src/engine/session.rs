@@ -1,0 +1,208 @@
+//! One context: evaluate, snapshot, restore, logits.
+
+use std::num::NonZeroU32;
+
+use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
+use llama_cpp_2::llama_batch::LlamaBatch;
+use llama_cpp_2::token::LlamaToken;
+
+use super::model::Model;
+use super::{EngineError, Result, logged_reason};
+use crate::format::Layout;
+use crate::key::{KvType, Params, SEGMENT_TOKENS, Segment};
+use crate::sys;
+
+/// The sequence that is evaluated.
+const MAIN: i32 = 0;
+/// The sequence through which segments go in and out; it only ever shares cells with [`MAIN`].
+const PORT: i32 = 1;
+
+/// A context on a model, and how far its sequence goes.
+pub struct Session<'m> {
+    model: &'m Model<'m>,
+    context: LlamaContext<'m>,
+    batch: LlamaBatch<'static>,
+    position: usize,
+    cells: usize,
+    has_logits: bool,
+}
+
+impl<'m> Session<'m> {
+    /// Makes a context of at least `cells` positions. Its cost is proportional to them, so ask for what the
+    /// job needs.
+    ///
+    /// # Errors
+    /// When llama.cpp refuses, mostly for want of memory.
+    pub fn new(model: &'m Model<'_>, params: &Params, cells: usize, threads: u32) -> Result<Self> {
+        let cells = cells.next_multiple_of(SEGMENT_TOKENS);
+        let refused = |reason| EngineError::Context { cells, reason };
+        let n_ctx = u32::try_from(cells).ok().and_then(NonZeroU32::new);
+        if n_ctx.is_none() {
+            return Err(refused("the number is out of range".into()));
+        }
+        let kv_type = match params.kv_type {
+            KvType::F16 => KvCacheType::F16,
+            KvType::Q8_0 => KvCacheType::Q8_0,
+            KvType::Q4_0 => KvCacheType::Q4_0,
+        };
+        let flash = if params.flash_attention {
+            llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_ENABLED
+        } else {
+            llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_DISABLED
+        };
+        let sequences = match model.layout() {
+            Layout::Segment => 2,
+            Layout::Snapshot => 1,
+        };
+        let threads = i32::try_from(threads).unwrap_or(1);
+        let options = LlamaContextParams::default()
+            .with_n_ctx(n_ctx)
+            .with_n_batch(SEGMENT_TOKENS as u32)
+            .with_n_ubatch(SEGMENT_TOKENS as u32)
+            .with_n_seq_max(sequences)
+            .with_n_threads(threads)
+            .with_n_threads_batch(threads)
+            .with_type_k(kv_type)
+            .with_type_v(kv_type)
+            .with_flash_attention_policy(flash)
+            .with_kv_unified(true)
+            .with_swa_full(true)
+            .with_no_perf(true);
+        let context =
+            model.llama.new_context(&model.engine.backend, options).map_err(|_| refused(logged_reason()))?;
+        Ok(Self {
+            model,
+            context,
+            batch: LlamaBatch::new(SEGMENT_TOKENS, 1),
+            position: 0,
+            cells,
+            has_logits: false,
+        })
+    }
+
+    /// Positions evaluated or restored so far.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Positions there is room for.
+    pub fn cells(&self) -> usize {
+        self.cells
+    }
+
+    /// The model.
+    pub fn model(&self) -> &'m Model<'m> {
+        self.model
+    }
+
+    /// Forgets everything.
+    pub fn reset(&mut self) {
+        self.context.clear_kv_cache();
+        self.position = 0;
+        self.has_logits = false;
+    }
+
+    /// Evaluates `tokens` at the current position, in batches of [`SEGMENT_TOKENS`]. With `logits` those after
+    /// the last token can be read and sampled from.
+    ///
+    /// # Errors
+    /// When there is no room for them or llama.cpp fails.
+    pub fn evaluate(&mut self, tokens: &[i32], logits: bool) -> Result<()> {
+        let batches = tokens.chunks(SEGMENT_TOKENS).len();
+        for (i, ids) in tokens.chunks(SEGMENT_TOKENS).enumerate() {
+            self.evaluate_batch(ids, logits && i + 1 == batches)?;
+        }
+        Ok(())
+    }
+
+    fn evaluate_batch(&mut self, ids: &[i32], logits: bool) -> Result<()> {
+        let first = self.position;
+        let failed = |reason| EngineError::Evaluate { first, count: ids.len(), reason };
+        if first + ids.len() > self.cells {
+            return Err(failed(format!("the context has {} cells", self.cells)));
+        }
+        self.batch.clear();
+        for (i, &id) in ids.iter().enumerate() {
+            // `cells` was converted to u32 from at most i32::MAX cells, so positions fit.
+            let position = i32::try_from(first + i).map_err(|e| failed(e.to_string()))?;
+            let wanted = logits && i + 1 == ids.len();
+            self.batch.add(LlamaToken(id), position, &[MAIN], wanted).map_err(|e| failed(e.to_string()))?;
+        }
+        self.context.decode(&mut self.batch).map_err(|e| failed(format!("{e} ({})", logged_reason())))?;
+        self.position += ids.len();
+        self.has_logits = logits;
+        Ok(())
+    }
+
+    /// Waits until what was evaluated is computed, for timings.
+    pub fn wait(&self) {
+        self.context.synchronize();
+    }
+
+    /// Saves the state of `segment` into `buffer`: its positions alone, or for a model whose state cannot be
+    /// cut everything up to the current position.
+    ///
+    /// # Errors
+    /// When llama.cpp writes another size than it announced.
+    pub fn snapshot(&mut self, segment: &Segment, buffer: &mut Vec<u8>) -> Result<()> {
+        let save = |context: &LlamaContext<'_>, seq, buffer: &mut Vec<u8>| {
+            sys::state::save_sequence(context, seq, buffer)
+                .map_err(|(expected, written)| EngineError::Save { expected, written })
+        };
+        match self.model.layout() {
+            Layout::Snapshot => save(&self.context, MAIN, buffer),
+            Layout::Segment => {
+                let (from, to) = (segment.first as u32, segment.end() as u32);
+                // Tags cells only; conversions fail beyond i32::MAX, which `new` has excluded.
+                let _ = self.context.copy_kv_cache_seq(MAIN, PORT, Some(from), Some(to));
+                let saved = save(&self.context, PORT, buffer);
+                self.clear_port();
+                saved
+            }
+        }
+    }
+
+    /// Restores `state`, which [`Self::snapshot`] gave for `segment`, after what was restored so far.
+    ///
+    /// # Errors
+    /// When llama.cpp refuses it. The session must then be reset.
+    pub fn restore(&mut self, segment: &Segment, state: &[u8]) -> Result<()> {
+        let layout = self.model.layout();
+        let target = if layout == Layout::Segment { PORT } else { MAIN };
+        let loaded = sys::state::load_sequence(&mut self.context, target, state);
+        let last = segment.end() as i32 - 1;
+        if !loaded || self.context.kv_cache_seq_pos_max(target) != last {
+            return Err(EngineError::Restore {
+                first: segment.first,
+                bytes: state.len(),
+                reason: logged_reason(),
+            });
+        }
+        if layout == Layout::Segment {
+            let _ = self.context.copy_kv_cache_seq(PORT, MAIN, None, None);
+            self.clear_port();
+        }
+        self.position = segment.end();
+        self.has_logits = false;
+        Ok(())
+    }
+
+    fn clear_port(&mut self) {
+        let _ = self.context.clear_kv_cache_seq(Some(PORT as u32), None, None);
+    }
+
+    /// The logits after the last evaluated token, one per token of the vocabulary, if they were asked for.
+    pub fn logits(&self) -> Option<&[f32]> {
+        self.has_logits.then(|| self.context.get_logits_ith(-1))
+    }
+
+    /// Whether the last evaluation left logits to sample from.
+    pub fn has_logits(&self) -> bool {
+        self.has_logits
+    }
+
+    pub(super) fn context(&self) -> &LlamaContext<'m> {
+        &self.context
+    }
+}

@@ -1,0 +1,108 @@
+//! Reading: from any bytes to an object or a typed refusal.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::str::FromStr;
+
+use safetensors::tensor::{Dtype, SafeTensors};
+
+use super::{FORMAT, Layout, Meta};
+
+/// Why bytes are not an object of this program.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum FormatError {
+    /// Not a safetensors file, or a damaged one.
+    #[error("not a valid safetensors file: {0}")]
+    Container(String),
+    /// A metadata entry is absent.
+    #[error("metadata {0:?} is missing")]
+    Missing(&'static str),
+    /// A metadata entry has a value that is not understood.
+    #[error("metadata {key:?} is {found:?}, expected {expected}")]
+    Value {
+        /// The entry.
+        key: &'static str,
+        /// What it holds.
+        found: String,
+        /// What would be understood.
+        expected: &'static str,
+    },
+    /// The tensors are not the two that an object has.
+    #[error("tensor {0:?} is missing or has another type or shape")]
+    Tensor(&'static str),
+}
+
+/// A decoded object: what it says about itself, and where its state lies in the bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Object {
+    /// The description.
+    pub meta: Meta,
+    /// The token ids, one per position.
+    pub tokens: Vec<i32>,
+    /// Where the raw state lies in the decoded bytes.
+    pub state: Range<usize>,
+}
+
+/// Decodes an object file.
+///
+/// # Errors
+/// A [`FormatError`] for anything that is not exactly what [`super::Encoded`] writes. The content's hash is
+/// not checked here: callers compare the BLAKE3 of all bytes with the object's name first.
+pub fn decode(bytes: &[u8]) -> Result<Object, FormatError> {
+    let container = |e: safetensors::SafeTensorError| FormatError::Container(e.to_string());
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(container)?;
+    let strings = header.metadata().as_ref().ok_or(FormatError::Missing("__metadata__"))?;
+    let fields = Fields(strings);
+    fields.expect("format", FORMAT)?;
+    fields.expect("codec", "raw")?;
+
+    let meta = Meta {
+        chain: fields.parse("chain", "64 hex digits")?,
+        parent: fields.parse("parent", "64 hex digits")?,
+        model: fields.parse("model", "64 hex digits")?,
+        params: fields.get("params")?.to_owned(),
+        layout: Layout::named(fields.get("layout")?)
+            .ok_or_else(|| fields.unexpected("layout", "\"segment\" or \"snapshot\""))?,
+        first: fields.parse("first", "a position")?,
+    };
+    let count: usize = fields.parse("count", "a number of tokens")?;
+    let raw_bytes: usize = fields.parse("raw_bytes", "a size in bytes")?;
+    if count == 0 || (meta.layout == Layout::Snapshot && meta.first != 0) {
+        return Err(fields.unexpected("first", "0 for a snapshot, and at least one token"));
+    }
+
+    let tensors = SafeTensors::deserialize(bytes).map_err(container)?;
+    let tensor = |name: &'static str, dtype: Dtype, len: usize| {
+        let view = tensors.tensor(name).map_err(|_| FormatError::Tensor(name))?;
+        let fits = view.dtype() == dtype && view.shape() == [len] && tensors.len() == 2;
+        fits.then(|| view.data()).ok_or(FormatError::Tensor(name))
+    };
+    let tokens = tensor("tokens", Dtype::I32, count)?
+        .chunks_exact(4)
+        .map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+        .collect();
+    let state = tensor("state", Dtype::U8, raw_bytes)?;
+    let start = state.as_ptr().addr() - bytes.as_ptr().addr();
+    Ok(Object { meta, tokens, state: start..start + state.len() })
+}
+
+struct Fields<'a>(&'a HashMap<String, String>);
+
+impl Fields<'_> {
+    fn get(&self, key: &'static str) -> Result<&str, FormatError> {
+        self.0.get(key).map(String::as_str).ok_or(FormatError::Missing(key))
+    }
+
+    fn unexpected(&self, key: &'static str, expected: &'static str) -> FormatError {
+        let found = self.0.get(key).cloned().unwrap_or_default();
+        FormatError::Value { key, found, expected }
+    }
+
+    fn expect(&self, key: &'static str, value: &'static str) -> Result<(), FormatError> {
+        if self.get(key)? == value { Ok(()) } else { Err(self.unexpected(key, value)) }
+    }
+
+    fn parse<T: FromStr>(&self, key: &'static str, expected: &'static str) -> Result<T, FormatError> {
+        self.get(key)?.parse().map_err(|_| self.unexpected(key, expected))
+    }
+}

@@ -1,0 +1,70 @@
+//! The object file: one segment (or snapshot) of a state as a valid safetensors file.
+//!
+//! ```text
+//! u64 LE                 length of the header
+//! header (JSON)          "__metadata__" (strings), "tokens" (I32 [count]), "state" (U8 [bytes]); padded with
+//!                        spaces so that the data begins on a 64-byte boundary
+//! tokens                 count × i32 LE
+//! state                  llama.cpp's sequence state, encoded as the codec says
+//! ```
+//!
+//! Metadata keys are written in sorted order, so the same segment always gives the same bytes and with
+//! them the same name. Decoding is pure and total: any bytes give an object or a typed refusal.
+
+mod decode;
+mod encode;
+
+pub use decode::{FormatError, Object, decode};
+pub use encode::Encoded;
+
+use serde::{Deserialize, Serialize};
+
+use crate::key::{ChainKey, ModelHash};
+
+/// The version in the metadata of every object.
+pub const FORMAT: &str = "pcache object v1";
+
+/// How much of a prompt an object restores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// The positions `first..first + count` alone; the segments before it must be restored first.
+    Segment,
+    /// The whole sequence up to `count`, for models whose state cannot be cut; `first` is 0.
+    Snapshot,
+}
+
+impl Layout {
+    /// The name in metadata and in the index.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Segment => "segment",
+            Self::Snapshot => "snapshot",
+        }
+    }
+
+    /// The layout of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Segment, Self::Snapshot].into_iter().find(|l| l.name() == name)
+    }
+}
+
+/// What an object says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meta {
+    /// Key of the prefix up to the object's end.
+    pub chain: ChainKey,
+    /// Key of the prefix before it; the chain's root for the first.
+    pub parent: ChainKey,
+    /// The model that computed it.
+    pub model: ModelHash,
+    /// The parameters, as [`crate::key::Params::canonical`] writes them.
+    pub params: String,
+    /// Segment or snapshot.
+    pub layout: Layout,
+    /// First position.
+    pub first: usize,
+}
+
+#[cfg(test)]
+mod tests;

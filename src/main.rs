@@ -1,0 +1,11 @@
+//! Parse, run, print the error chain, exit code.
+
+use std::process::ExitCode;
+
+use pcache::cli::Cli;
+use pcache::commands;
+
+fn main() -> ExitCode {
+    let started = std::time::Instant::now();
+    commands::run(Cli::of_process(), started)
+}

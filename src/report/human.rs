@@ -1,0 +1,73 @@
+//! Sizes, durations and ages as people say them.
+
+/// Bytes with a binary unit: `46.1 MiB`.
+pub fn bytes(n: u64) -> String {
+    bytesize::ByteSize::b(n).display().iec().to_string()
+}
+
+/// A duration in its largest unit: `45 days`, `3 hours`, `1 minute`.
+pub fn duration(seconds: i64) -> String {
+    let units = [(86_400, "day"), (3_600, "hour"), (60, "minute")];
+    let (n, unit) = units
+        .into_iter()
+        .find(|(size, _)| seconds >= *size)
+        .map_or((seconds.max(0), "second"), |(size, unit)| (seconds / size, unit));
+    format!("{n} {unit}{}", if n == 1 { "" } else { "s" })
+}
+
+/// How long ago, short enough for a table: `3h ago`, `now`.
+pub fn ago(seconds: i64) -> String {
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    units
+        .into_iter()
+        .find(|(size, _)| seconds >= *size)
+        .map_or("now".into(), |(size, unit)| format!("{}{unit} ago", seconds / size))
+}
+
+/// A number of something: `1 segment`, `3 segments`.
+pub fn count(n: usize, thing: &str) -> String {
+    format!("{} {thing}{}", thousands(n), if n == 1 { "" } else { "s" })
+}
+
+/// A number with its thousands set off: `2,725`.
+pub fn thousands(n: usize) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Seconds for an estimate: `0.4 s`, `31 s`, `4 min`.
+pub fn estimate(seconds: f64) -> String {
+    if seconds < 1.0 {
+        format!("{seconds:.1} s")
+    } else if seconds < 120.0 {
+        format!("{seconds:.0} s")
+    } else {
+        format!("{:.0} min", seconds / 60.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_read_these() {
+        assert_eq!(bytes(48_000_000), "45.8 MiB");
+        assert_eq!(duration(45 * 86_400 + 5), "45 days");
+        assert_eq!(duration(61), "1 minute");
+        assert_eq!(ago(7_300), "2h ago");
+        assert_eq!(ago(0), "now");
+        assert_eq!(count(1, "segment"), "1 segment");
+        assert_eq!(count(2_725, "token"), "2,725 tokens");
+        assert_eq!(thousands(1_000_000), "1,000,000");
+        assert_eq!(estimate(31.4), "31 s");
+        assert_eq!(estimate(0.42), "0.4 s");
+    }
+}

@@ -1,0 +1,5 @@
+//! What people and programs read: tables, timings, JSON, progress. Prints nothing by itself.
+
+pub mod human;
+pub mod progress;
+pub mod timings;

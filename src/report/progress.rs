@@ -1,0 +1,72 @@
+//! Progress of long work. A parameter of everything that takes time, so that the library never sees a bar.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Hears how far a piece of work has come.
+pub trait Progress {
+    /// Work of `total` units begins.
+    fn start(&self, what: &str, total: u64, unit: Unit);
+    /// `done` units are done.
+    fn set(&self, done: u64);
+    /// The work is over; nothing of the bar stays.
+    fn finish(&self);
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Tokens of a prompt.
+    Tokens,
+    /// Bytes of a file.
+    Bytes,
+}
+
+/// Shows nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn start(&self, _: &str, _: u64, _: Unit) {}
+    fn set(&self, _: u64) {}
+    fn finish(&self) {}
+}
+
+/// A bar on stderr, when that is a terminal.
+#[derive(Debug)]
+pub struct Bar(ProgressBar);
+
+impl Default for Bar {
+    fn default() -> Self {
+        Self(ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()))
+    }
+}
+
+impl Progress for Bar {
+    fn start(&self, what: &str, total: u64, unit: Unit) {
+        let counts = match unit {
+            Unit::Tokens => "{human_pos}/{human_len} tokens, {per_sec}",
+            Unit::Bytes => "{binary_bytes}/{binary_total_bytes}, {binary_bytes_per_sec}",
+        };
+        let template = format!("{{msg}} [{{bar:24}}] {counts}, {{eta}} left");
+        let style = ProgressStyle::with_template(&template)
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("=> ");
+        self.0.reset();
+        self.0.set_length(total);
+        self.0.set_style(style);
+        self.0.set_message(what.to_owned());
+        self.0.set_draw_target(ProgressDrawTarget::stderr());
+        self.0.enable_steady_tick(Duration::from_millis(250));
+    }
+
+    fn set(&self, done: u64) {
+        self.0.set_position(done);
+    }
+
+    fn finish(&self) {
+        self.0.disable_steady_tick();
+        self.0.finish_and_clear();
+    }
+}

@@ -1,0 +1,64 @@
+//! The timing table: what each stage took, and over how many tokens.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// One stage.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// The stage, as `load_state`.
+    pub key: &'static str,
+    /// Seconds.
+    pub time_s: f64,
+    /// Tokens that the stage handled, where it handles any.
+    pub num_tokens: Option<usize>,
+    /// Tokens per second.
+    pub tps: Option<f64>,
+}
+
+/// The stages of one piece of work, in order.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Timings(Vec<Row>);
+
+impl Timings {
+    /// Adds a stage.
+    pub fn add(&mut self, key: &'static str, time: Duration, num_tokens: Option<usize>) {
+        let time_s = time.as_secs_f64();
+        let tps = num_tokens.filter(|_| time_s > 0.0).map(|n| n as f64 / time_s);
+        self.0.push(Row { key, time_s, num_tokens, tps });
+    }
+
+    /// The stages.
+    pub fn rows(&self) -> &[Row] {
+        &self.0
+    }
+
+    /// The table, ending with a newline. Times in seconds; below a tenth with more digits.
+    pub fn table(&self) -> String {
+        let mut text = format!("{:<13}{:<13}{:<13}{}\n", "key", "time", "num_tokens", "tps");
+        for row in &self.0 {
+            let digits = if row.time_s < 0.1 { 4 } else { 2 };
+            let tokens = row.num_tokens.map_or("n/a".into(), |n| n.to_string());
+            let tps = row.tps.map_or("n/a".into(), |t| format!("{t:.2}"));
+            let _ = writeln!(text, "{:<13}{:<13.digits$}{tokens:<13}{tps}", row.key, row.time_s);
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_the_four_columns() {
+        let mut timings = Timings::default();
+        timings.add("load_state", Duration::from_micros(5_100), Some(2_000));
+        timings.add("eval_prompt", Duration::from_millis(1_830), Some(203));
+        timings.add("reset", Duration::ZERO, None);
+        insta::assert_snapshot!(timings.table());
+    }
+}

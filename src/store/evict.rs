@@ -1,0 +1,184 @@
+//! Which states go: a pure plan over what the index knows.
+
+use super::index::{ListedState, SegmentRow};
+
+/// What may stay. Each limit only ever removes; without any, every state stays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the whole folder.
+    pub max_bytes: Option<u64>,
+    /// Seconds since the last use.
+    pub max_age_s: Option<i64>,
+    /// Number of states.
+    pub max_states: Option<usize>,
+}
+
+/// Why a state goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Its time to live is over.
+    Expired,
+    /// Not used for longer than allowed.
+    Age {
+        /// Seconds since its last use.
+        unused_s: i64,
+    },
+    /// More recently used states fill the allowed number.
+    Count {
+        /// The allowed number.
+        limit: usize,
+    },
+    /// More recently used states fill the allowed size.
+    Size {
+        /// The allowed bytes.
+        limit: u64,
+    },
+}
+
+/// One state that goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Eviction {
+    /// Its place in the list that was planned over.
+    pub state: usize,
+    /// Why.
+    pub reason: Reason,
+    /// Bytes of objects that nobody else needs once it is gone.
+    pub frees: u64,
+}
+
+/// Plans evictions: expired states and old ones first, then what is beyond the number, then the least
+/// recently used until the folder fits. Pinned states stay.
+///
+/// `states` are ordered by last use, newest first; their segments are numbers in `segments`.
+/// `fixed_bytes` is what the folder holds beside the objects of `segments`.
+pub fn plan(
+    states: &[ListedState],
+    segments: &[SegmentRow],
+    fixed_bytes: u64,
+    limits: &Limits,
+    now: i64,
+) -> Vec<Eviction> {
+    let mut users = vec![0usize; segments.len()];
+    states.iter().flat_map(|s| &s.segments).for_each(|&n| users[n] += 1);
+    let mut bytes = fixed_bytes + segments.iter().map(|s| s.file_bytes).sum::<u64>();
+    let mut left = states.len();
+    let mut evictions = Vec::new();
+
+    // From the least recently used on, each state meets the limits in their order.
+    for (i, state) in states.iter().enumerate().rev().filter(|(_, s)| !s.pinned) {
+        let unused_s = now.saturating_sub(state.last_used);
+        let reason = if state.expires.is_some_and(|t| t <= now) {
+            Reason::Expired
+        } else if limits.max_age_s.is_some_and(|max| unused_s > max) {
+            Reason::Age { unused_s }
+        } else if let Some(limit) = limits.max_states.filter(|&max| left > max) {
+            Reason::Count { limit }
+        } else if let Some(limit) = limits.max_bytes.filter(|&max| bytes > max) {
+            Reason::Size { limit }
+        } else {
+            continue;
+        };
+        let mut frees = 0;
+        for &n in &state.segments {
+            users[n] -= 1;
+            if users[n] == 0 {
+                frees += segments[n].file_bytes;
+            }
+        }
+        bytes -= frees;
+        left -= 1;
+        evictions.push(Eviction { state: i, reason, frees });
+    }
+    evictions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::Layout;
+    use crate::key::{ChainKey, ModelHash, ObjectId, StateKey};
+
+    const DAY: i64 = 86_400;
+    const NOW: i64 = 1_000 * DAY;
+
+    fn segment(n: u8, file_bytes: u64) -> SegmentRow {
+        SegmentRow {
+            chain: ChainKey::from([n; 32]),
+            parent: ChainKey::from([0; 32]),
+            object: ObjectId::from([n; 32]),
+            layout: Layout::Segment,
+            first: 0,
+            count: 1,
+            raw_bytes: file_bytes,
+            file_bytes,
+        }
+    }
+
+    fn state(n: u8, unused_days: i64, segments: &[usize]) -> ListedState {
+        ListedState {
+            key: StateKey::from([n; 32]),
+            name: None,
+            model: ModelHash::from([0; 32]),
+            model_path: String::new(),
+            tokens: 1,
+            created: 0,
+            last_used: NOW - unused_days * DAY,
+            hits: 0,
+            pinned: false,
+            expires: None,
+            segments: segments.to_vec(),
+        }
+    }
+
+    /// Three states, newest first; the first two share segment 0.
+    fn example() -> (Vec<ListedState>, Vec<SegmentRow>) {
+        let segments = vec![segment(0, 100), segment(1, 10), segment(2, 20), segment(3, 40)];
+        (vec![state(1, 1, &[0, 1]), state(2, 5, &[0, 2]), state(3, 40, &[3])], segments)
+    }
+
+    fn gone(limits: Limits) -> Vec<(usize, u64)> {
+        let (states, segments) = example();
+        plan(&states, &segments, 5, &limits, NOW).iter().map(|e| (e.state, e.frees)).collect()
+    }
+
+    #[test]
+    fn without_limits_all_stay() {
+        assert_eq!(gone(Limits::default()), []);
+    }
+
+    #[test]
+    fn age_is_counted_from_the_last_use() {
+        let age = |days| gone(Limits { max_age_s: Some(days * DAY), ..Limits::default() });
+        assert_eq!(age(30), [(2, 40)]);
+        assert_eq!(age(4), [(2, 40), (1, 20)]);
+        assert_eq!(age(40), []);
+    }
+
+    #[test]
+    fn the_number_keeps_the_most_recently_used() {
+        let keep = |n| gone(Limits { max_states: Some(n), ..Limits::default() });
+        assert_eq!(keep(3), []);
+        assert_eq!(keep(1), [(2, 40), (1, 20)]);
+        assert_eq!(keep(0), [(2, 40), (1, 20), (0, 110)]);
+    }
+
+    #[test]
+    fn size_frees_the_least_recently_used_until_it_fits_and_counts_shared_segments_once() {
+        let size = |max| gone(Limits { max_bytes: Some(max), ..Limits::default() });
+        assert_eq!(size(175), []);
+        assert_eq!(size(174), [(2, 40)]);
+        assert_eq!(size(115), [(2, 40), (1, 20)]);
+        assert_eq!(size(114), [(2, 40), (1, 20), (0, 110)]);
+    }
+
+    #[test]
+    fn pinned_states_stay_and_expired_ones_go() {
+        let (mut states, segments) = example();
+        states[2].pinned = true;
+        states[0].expires = Some(NOW);
+        let limits = Limits { max_states: Some(0), ..Limits::default() };
+        let gone: Vec<_> =
+            plan(&states, &segments, 0, &limits, NOW).into_iter().map(|e| (e.state, e.reason)).collect();
+        assert_eq!(gone, [(1, Reason::Count { limit: 0 }), (0, Reason::Expired)]);
+    }
+}

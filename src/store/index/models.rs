@@ -1,0 +1,93 @@
+//! Models: their hashes by file identity, and how fast they evaluate.
+
+use std::path::Path;
+
+use rusqlite::{OptionalExtension, params};
+
+use super::super::Result;
+use super::{Index, rows};
+use crate::key::ModelHash;
+use crate::key::fingerprint::FileIdentity;
+
+impl Index {
+    /// The hash of the file with this identity, if it was hashed before.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn model_of_file(&self, file: &FileIdentity) -> Result<Option<ModelHash>> {
+        self.said(
+            self.db
+                .query_row(
+                    "SELECT model FROM model_files WHERE device = ?1 AND inode = ?2 AND size = ?3
+                         AND modified_ns = ?4 AND changed_ns = ?5",
+                    params![
+                        file.device as i64,
+                        file.inode as i64,
+                        file.size as i64,
+                        file.modified_ns,
+                        file.changed_ns
+                    ],
+                    |row| rows::hash(row, 0),
+                )
+                .optional(),
+        )
+    }
+
+    /// Remembers a model and that the file with this identity is it.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn remember_model(&mut self, file: &FileIdentity, path: &Path, model: &ModelHash) -> Result<()> {
+        self.transaction(|tx| {
+            tx.execute(
+                "INSERT INTO models (hash, path, size) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (hash) DO UPDATE SET path = excluded.path",
+                params![model.as_bytes(), path.to_string_lossy(), file.size as i64],
+            )?;
+            tx.execute(
+                "INSERT OR REPLACE INTO model_files VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![
+                    file.device as i64,
+                    file.inode as i64,
+                    file.size as i64,
+                    file.modified_ns,
+                    file.changed_ns,
+                    model.as_bytes()
+                ],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Prompt tokens per second measured before on this model with that many threads.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn speed(&self, model: &ModelHash, threads: u32) -> Result<Option<f64>> {
+        self.said(
+            self.db
+                .query_row(
+                    "SELECT tokens_per_s FROM speeds WHERE model = ?1 AND threads = ?2",
+                    params![model.as_bytes(), threads],
+                    |row| row.get(0),
+                )
+                .optional(),
+        )
+    }
+
+    /// Adds a measurement: it counts as much as all before it.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn record_speed(&mut self, model: &ModelHash, threads: u32, tokens_per_s: f64) -> Result<()> {
+        self.said(
+            self.db
+                .execute(
+                    "INSERT INTO speeds VALUES (?1, ?2, ?3)
+                     ON CONFLICT DO UPDATE SET tokens_per_s = (tokens_per_s + excluded.tokens_per_s) / 2",
+                    params![model.as_bytes(), threads, tokens_per_s],
+                )
+                .map(drop),
+        )
+    }
+}

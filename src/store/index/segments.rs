@@ -1,0 +1,114 @@
+//! Segments: which object restores which chain key.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::super::Result;
+use super::{Index, SegmentRow, rows};
+use crate::key::{ChainKey, ObjectId, StateKey};
+
+const COLUMNS: &str = "chain, parent, object, layout, first, count, raw_bytes, file_bytes";
+
+impl Index {
+    /// The segment of a chain key, unless it is going.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn segment(&self, chain: &ChainKey) -> Result<Option<SegmentRow>> {
+        let sql = format!("SELECT {COLUMNS} FROM segments WHERE chain = ?1 AND going = 0");
+        self.said(
+            self.db
+                .prepare_cached(&sql)
+                .and_then(|mut q| q.query_row([chain.as_bytes()], rows::segment).optional()),
+        )
+    }
+
+    /// The segments of a state, in order.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn segments_of(&self, state: &StateKey) -> Result<Vec<SegmentRow>> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM segments JOIN state_segments USING (chain)
+             WHERE state = ?1 AND going = 0 ORDER BY ordinal"
+        );
+        self.said(
+            self.db
+                .prepare_cached(&sql)
+                .and_then(|mut q| q.query_map([state.as_bytes()], rows::segment)?.collect()),
+        )
+    }
+
+    /// All segments, those that are going too, each with when it was adopted (if it was) and whether it is going.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn all_segments(&self) -> Result<Vec<(SegmentRow, Option<i64>, bool)>> {
+        let sql = format!("SELECT {COLUMNS}, adopted, going FROM segments");
+        self.said(self.db.prepare(&sql).and_then(|mut q| {
+            q.query_map([], |row| Ok((rows::segment(row)?, row.get(8)?, row.get(9)?)))?.collect()
+        }))
+    }
+
+    /// Commits a published object as the segment of its chain key. `adopted` is the time at which gc found it.
+    /// Answers with the object that had the chain key before, if it was another one.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn put_segment(
+        &mut self,
+        row: &SegmentRow,
+        now: i64,
+        adopted: Option<i64>,
+    ) -> Result<Option<ObjectId>> {
+        self.transaction(|tx| {
+            let before: Option<ObjectId> = tx
+                .query_row("SELECT object FROM segments WHERE chain = ?1", [row.chain.as_bytes()], |r| {
+                    rows::hash(r, 0)
+                })
+                .optional()?;
+            tx.execute(
+                "INSERT INTO segments (chain, parent, object, layout, first, count, raw_bytes,
+                     file_bytes, created, adopted) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+                 ON CONFLICT (chain) DO UPDATE SET object = excluded.object,
+                     raw_bytes = excluded.raw_bytes, file_bytes = excluded.file_bytes,
+                     adopted = excluded.adopted, going = 0",
+                params![
+                    row.chain.as_bytes(),
+                    row.parent.as_bytes(),
+                    row.object.as_bytes(),
+                    row.layout.name(),
+                    row.first as i64,
+                    row.count as i64,
+                    row.raw_bytes as i64,
+                    row.file_bytes as i64,
+                    now,
+                    adopted,
+                ],
+            )?;
+            Ok(before.filter(|object| *object != row.object))
+        })
+    }
+
+    /// Marks segments as going: from now on nobody finds them.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn mark_segments_going(&mut self, chains: &[ChainKey]) -> Result<()> {
+        self.each_chain("UPDATE segments SET going = 1 WHERE chain = ?1", chains)
+    }
+
+    /// Deletes the rows of segments whose files are gone.
+    ///
+    /// # Errors
+    /// When SQLite fails, for instance because a state still uses one.
+    pub fn delete_segments(&mut self, chains: &[ChainKey]) -> Result<()> {
+        self.each_chain("DELETE FROM segments WHERE chain = ?1", chains)
+    }
+
+    fn each_chain(&mut self, sql: &str, chains: &[ChainKey]) -> Result<()> {
+        self.transaction(|tx| {
+            let mut statement = tx.prepare(sql)?;
+            chains.iter().try_for_each(|c| statement.execute([c.as_bytes()]).map(drop))
+        })
+    }
+}

@@ -1,0 +1,230 @@
+//! The store: objects on disk, and the SQLite index over them. Knows nothing of the engine.
+//!
+//! ```text
+//! <root>/                                mode 0700
+//!   CACHEDIR.TAG                         backups skip it
+//!   index.sqlite (-wal, -shm)            disposable: what it holds can be rebuilt or evaluated again
+//!   lock                                 shared by readers and builders, exclusive for gc
+//!   objects/v1/ab/ab12….safetensors      write-once; the name is the BLAKE3 of the file's bytes
+//!   tmp/                                 staging
+//! ```
+//!
+//! **Publishing**: write to `tmp/` and sync, rename into place, sync the folder, *then* commit the row. A
+//! crash before the rename leaves a staging file, a crash before the commit an object without a row;
+//! neither is visible, and [`gc`] collects the one and adopts the other.
+//!
+//! **Deleting**: mark the rows as going and commit, unlink, delete the rows. A crash in between leaves
+//! rows that are never read and that the next gc finishes.
+//!
+//! **Reading**: take the shared lock, look up the rows, map the objects, let go of the lock. A map keeps its
+//! pages after an unlink, so a reader never holds up a collection for longer than that, and never the
+//! other way round. The hash of every byte is compared before anybody sees one ([`objects`]).
+//!
+//! **Locks** are advisory file locks: they end with the process, however it ends.
+
+pub mod disk;
+pub mod evict;
+pub mod gc;
+pub mod index;
+pub mod lock;
+pub mod objects;
+pub mod schema;
+pub mod usage;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use disk::Disk;
+use index::Index;
+use lock::Lock;
+
+/// The first line of every cache folder's tag, as the Cache Directory Tagging Specification
+/// (<https://bford.info/cachedir/>) has it.
+const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
+    # This folder holds model states saved by pcache. All of it can be made again.\n";
+const TAG_NAME: &str = "CACHEDIR.TAG";
+const INDEX_NAME: &str = "index.sqlite";
+const LOCK_NAME: &str = "lock";
+const STAGING: &str = "tmp";
+const OBJECTS: &str = "objects/v1";
+
+/// What went wrong in the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A disk operation failed.
+    #[error("cannot {action} {}", path.display())]
+    Disk {
+        /// What was tried, as "create" or "write".
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// SQLite failed.
+    #[error("the index {} failed", path.display())]
+    Index {
+        /// The database file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// The index was written by a later version.
+    #[error(
+        "the index {} has schema {found}, this pcache knows up to {known}; use the newer pcache, or another --cache-dir",
+        path.display()
+    )]
+    NewerSchema {
+        /// The database file.
+        path: PathBuf,
+        /// Its schema version.
+        found: i64,
+        /// The latest one known here.
+        known: usize,
+    },
+    /// The folder holds somebody else's files.
+    #[error(
+        "{} is not a pcache store: it holds {found:?} and no {TAG_NAME}; name an empty folder with --cache-dir",
+        path.display()
+    )]
+    NotAStore {
+        /// The folder.
+        path: PathBuf,
+        /// One of the foreign files.
+        found: String,
+    },
+}
+
+/// A result of the store.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// Seconds since 1970. A parameter, so that tests can tell the time.
+pub trait Clock: Send + Sync {
+    /// The current time.
+    fn now(&self) -> i64;
+}
+
+/// The machine's clock.
+#[derive(Debug, Clone, Copy)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> i64 {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        since.map_or(0, |d| d.as_secs().try_into().unwrap_or(i64::MAX))
+    }
+}
+
+/// An open store.
+pub struct Store {
+    root: PathBuf,
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    index: Index,
+}
+
+impl Store {
+    /// Opens the store at `root`, and makes it when there is none.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or written, holds something else, or has a newer schema.
+    pub fn open(root: &Path, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<Self> {
+        let make = |path: &Path| {
+            disk.create_dir(path).map_err(|source| StoreError::Disk {
+                action: "create",
+                path: path.to_owned(),
+                source,
+            })
+        };
+        make(root)?;
+        let tag = root.join(TAG_NAME);
+        if !tag.exists() {
+            refuse_foreign(root, disk.as_ref())?;
+            make(&root.join(STAGING))?;
+            make(&root.join(OBJECTS))?;
+            match disk.write(&tag, &[TAG.as_bytes()]) {
+                // Another process made the store at the same time.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(source) => {
+                    return Err(StoreError::Disk { action: "write", path: tag, source });
+                }
+                Ok(()) => {}
+            }
+        }
+        make(&root.join(STAGING))?;
+        make(&root.join(OBJECTS))?;
+        let index = Index::open(&root.join(INDEX_NAME))?;
+        Ok(Self { root: root.to_owned(), disk, clock, index })
+    }
+
+    /// Opens the store at `root` if there is one; makes nothing.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_existing(root: &Path, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<Option<Self>> {
+        if !root.join(INDEX_NAME).exists() {
+            return Ok(None);
+        }
+        let index = Index::open(&root.join(INDEX_NAME))?;
+        Ok(Some(Self { root: root.to_owned(), disk, clock, index }))
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The index.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The index, for changes.
+    pub fn index_mut(&mut self) -> &mut Index {
+        &mut self.index
+    }
+
+    /// The current time in seconds since 1970.
+    pub fn now(&self) -> i64 {
+        self.clock.now()
+    }
+
+    /// Waits for the shared lock: objects stay where they are until it is dropped.
+    ///
+    /// # Errors
+    /// When the lock file cannot be opened or locked.
+    pub fn lock_shared(&self) -> Result<Lock> {
+        Lock::shared(&self.root.join(LOCK_NAME))
+    }
+
+    /// Waits for the exclusive lock; `waiting` is called once if somebody else holds it.
+    ///
+    /// # Errors
+    /// When the lock file cannot be opened or locked.
+    pub fn lock_exclusive(&self, waiting: impl FnOnce()) -> Result<Lock> {
+        Lock::exclusive(&self.root.join(LOCK_NAME), waiting)
+    }
+}
+
+/// A new store takes an empty folder, or one with nothing but notes in it.
+fn refuse_foreign(root: &Path, disk: &dyn Disk) -> Result<()> {
+    let ours = [TAG_NAME, INDEX_NAME, LOCK_NAME, STAGING, "objects"];
+    let entries = disk.list(root).map_err(|source| StoreError::Disk {
+        action: "list",
+        path: root.to_owned(),
+        source,
+    })?;
+    let foreign = entries.iter().find(|e| {
+        let note = e.name.starts_with('.') || e.name.ends_with(".md");
+        let index_companion = e.name.starts_with(INDEX_NAME);
+        !note && !index_companion && !ours.contains(&e.name.as_str())
+    });
+    match foreign {
+        None => Ok(()),
+        Some(e) => Err(StoreError::NotAStore { path: root.to_owned(), found: e.name.clone() }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

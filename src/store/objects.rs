@@ -1,0 +1,152 @@
+//! Object files: publishing them, and mapping them back with proof.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::index::SegmentRow;
+use super::{OBJECTS, Result, STAGING, Store, StoreError};
+use crate::format::{self, Encoded, FormatError};
+use crate::key::{ModelHash, ObjectId};
+use crate::sys::map::Map;
+
+/// Why an object could not be used. Always a miss, never a failure: the state is evaluated again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Miss {
+    /// The index does not know the segment.
+    #[error("not saved")]
+    NotSaved,
+    /// The file is gone, or cannot be read.
+    #[error("object {} cannot be read: {reason}", object.short())]
+    Unreadable {
+        /// The object.
+        object: ObjectId,
+        /// What the operating system said.
+        reason: String,
+    },
+    /// The file's bytes are not those that were written.
+    #[error("object {} is damaged: its {bytes} bytes hash to {}", object.short(), found.short())]
+    Damaged {
+        /// The object, and so the expected hash.
+        object: ObjectId,
+        /// The hash found.
+        found: ObjectId,
+        /// The file's size.
+        bytes: usize,
+    },
+    /// The bytes are as they were written, and are not what the index says.
+    #[error("object {} is not the segment that the index names: {reason}", object.short())]
+    Mismatch {
+        /// The object.
+        object: ObjectId,
+        /// The difference.
+        reason: String,
+    },
+}
+
+/// An object whose every byte was compared with its name, and whose description with the index.
+#[derive(Debug)]
+pub struct Verified {
+    map: Map,
+    state: std::ops::Range<usize>,
+}
+
+impl Verified {
+    /// llama.cpp's sequence state, in the map.
+    pub fn state(&self) -> &[u8] {
+        &self.map[self.state.clone()]
+    }
+}
+
+/// A mapped object that nobody may read yet.
+#[derive(Debug)]
+pub struct Unverified {
+    row: SegmentRow,
+    map: Map,
+}
+
+impl Unverified {
+    /// Hashes all bytes and compares them and the description with what the index says.
+    ///
+    /// # Errors
+    /// The [`Miss`] that says what differs. `tokens` are those of the segment.
+    pub fn verify(self, tokens: &[i32], model: &ModelHash, params: &str) -> Result<Verified, Miss> {
+        let object = self.row.object;
+        let found = ObjectId::from(blake3::hash(&self.map));
+        if found != object {
+            return Err(Miss::Damaged { object, found, bytes: self.map.len() });
+        }
+        let mismatch = |reason: String| Miss::Mismatch { object, reason };
+        let decoded = format::decode(&self.map).map_err(|e: FormatError| mismatch(e.to_string()))?;
+        let meta = &decoded.meta;
+        let differences = [
+            ("chain key", meta.chain == self.row.chain),
+            ("parent", meta.parent == self.row.parent),
+            ("layout", meta.layout == self.row.layout),
+            ("position", meta.first == self.row.first),
+            ("model", meta.model == *model),
+            ("parameters", meta.params == params),
+            ("tokens", decoded.tokens == tokens),
+        ];
+        if let Some((what, _)) = differences.iter().find(|(_, same)| !same) {
+            return Err(mismatch(format!("its {what} differs")));
+        }
+        Ok(Verified { map: self.map, state: decoded.state })
+    }
+}
+
+impl Store {
+    /// Where an object lies. A pure function of its name.
+    pub fn object_path(&self, id: &ObjectId) -> PathBuf {
+        let name = id.to_hex();
+        self.root.join(OBJECTS).join(&name[..2]).join(format!("{name}.safetensors"))
+    }
+
+    /// Puts an object into place: written to staging, synced, renamed, folder synced. A file that has the
+    /// name already is replaced, which heals it if it was damaged. The row is the caller's next step.
+    ///
+    /// # Errors
+    /// When the disk refuses; nothing is visible then.
+    pub fn publish(&self, encoded: &Encoded<'_>) -> Result<ObjectId> {
+        static SERIAL: AtomicU64 = AtomicU64::new(0);
+        let id = encoded.id();
+        let path = self.object_path(&id);
+        let folder = path.parent().unwrap_or(&self.root);
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let staged = self.root.join(STAGING).join(format!("{}-{serial}-{}", std::process::id(), id.short()));
+
+        let failed = |action, path: &std::path::Path| {
+            let path = path.to_owned();
+            move |source| StoreError::Disk { action, path, source }
+        };
+        let new_folder = !folder.exists();
+        self.disk.create_dir(folder).map_err(failed("create", folder))?;
+        if new_folder && let Some(parent) = folder.parent() {
+            self.disk.sync_dir(parent).map_err(failed("sync", parent))?;
+        }
+        let written = self
+            .disk
+            .write(&staged, &encoded.parts())
+            .map_err(failed("write", &staged))
+            .and_then(|()| self.disk.rename(&staged, &path).map_err(failed("rename", &staged)));
+        if let Err(error) = written {
+            // A full disk should not stay full: what was staged is of no use to anybody.
+            let _ = self.disk.remove(&staged);
+            return Err(error);
+        }
+        self.disk.sync_dir(folder).map_err(failed("sync", folder))?;
+        Ok(id)
+    }
+
+    /// Maps the object of a segment, for [`Unverified::verify`]. Call it under the shared lock.
+    ///
+    /// # Errors
+    /// A [`Miss`] when the file is gone or cannot be mapped.
+    pub fn map(&self, row: &SegmentRow) -> Result<Unverified, Miss> {
+        let map = self
+            .disk
+            .map(&self.object_path(&row.object))
+            .map_err(|e| Miss::Unreadable { object: row.object, reason: e.to_string() })?;
+        map.will_need();
+        Ok(Unverified { row: row.clone(), map })
+    }
+}

@@ -1,0 +1,90 @@
+//! The index's tables. Migrations are only ever appended.
+
+use rusqlite_migration::{M, Migrations};
+
+/// Times are seconds since 1970; hashes are 32-byte blobs; sizes are bytes.
+const V1: &str = "
+CREATE TABLE models (
+    hash         BLOB PRIMARY KEY,
+    path         TEXT NOT NULL,
+    size         INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- A model's hash is remembered for as long as the file's identity stays the same.
+CREATE TABLE model_files (
+    device       INTEGER NOT NULL,
+    inode        INTEGER NOT NULL,
+    size         INTEGER NOT NULL,
+    modified_ns  INTEGER NOT NULL,
+    changed_ns   INTEGER NOT NULL,
+    model        BLOB NOT NULL REFERENCES models(hash) ON DELETE CASCADE,
+    PRIMARY KEY (device, inode)
+) WITHOUT ROWID;
+
+CREATE TABLE segments (
+    chain        BLOB PRIMARY KEY,
+    parent       BLOB NOT NULL,
+    object       BLOB NOT NULL UNIQUE,
+    layout       TEXT NOT NULL,
+    first        INTEGER NOT NULL,
+    count        INTEGER NOT NULL,
+    raw_bytes    INTEGER NOT NULL,
+    file_bytes   INTEGER NOT NULL,
+    created      INTEGER NOT NULL,
+    adopted      INTEGER,              -- when gc found the object without a row
+    going        INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+
+CREATE TABLE states (
+    key          BLOB PRIMARY KEY,
+    name         TEXT UNIQUE,
+    model        BLOB NOT NULL REFERENCES models(hash),
+    params       TEXT NOT NULL,        -- JSON of key::Params
+    layout       TEXT NOT NULL,
+    tokens       BLOB NOT NULL,        -- i32 little-endian
+    token_count  INTEGER NOT NULL,
+    carried      TEXT NOT NULL,        -- the prompt's end that an ask evaluates
+    suffix       TEXT NOT NULL,        -- what the template puts after a question
+    created      INTEGER NOT NULL,
+    last_used    INTEGER NOT NULL,
+    hits         INTEGER NOT NULL DEFAULT 0,
+    pinned       INTEGER NOT NULL DEFAULT 0,
+    expires      INTEGER,
+    build_s      REAL NOT NULL,        -- what the evaluated part cost
+    evaluated    INTEGER NOT NULL,
+    origin       TEXT NOT NULL         -- the prompt file, for people
+) WITHOUT ROWID;
+
+CREATE TABLE state_segments (
+    state        BLOB NOT NULL REFERENCES states(key) ON DELETE CASCADE,
+    ordinal      INTEGER NOT NULL,
+    chain        BLOB NOT NULL REFERENCES segments(chain),
+    PRIMARY KEY (state, ordinal)
+) WITHOUT ROWID;
+CREATE INDEX state_segments_chain ON state_segments(chain);
+
+-- Which state a prompt's text led to, so that a hit needs no tokenizer.
+CREATE TABLE prompts (
+    digest       BLOB PRIMARY KEY,
+    state        BLOB NOT NULL REFERENCES states(key) ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE INDEX prompts_state ON prompts(state);
+
+-- How fast a model evaluated prompts, for estimates: the newest builds count most.
+CREATE TABLE speeds (
+    model        BLOB NOT NULL REFERENCES models(hash) ON DELETE CASCADE,
+    threads      INTEGER NOT NULL,
+    tokens_per_s REAL NOT NULL,
+    PRIMARY KEY (model, threads)
+) WITHOUT ROWID;
+";
+
+const STEPS: &[M<'static>] = &[M::up(V1)];
+
+/// The latest schema version known to this program.
+pub const VERSION: usize = STEPS.len();
+
+/// All steps from an empty database to [`VERSION`].
+pub fn migrations() -> Migrations<'static> {
+    Migrations::from_slice(STEPS)
+}
