@@ -23,8 +23,10 @@ stdout is data (a key, an answer, a table, JSON); everything else goes to stderr
 Exit codes: 0 done, 1 failed, 2 usage, 3 not found or a miss under --require-hit, 4 corrupt."
 )]
 pub struct Cli {
+    /// Options of every command.
     #[command(flatten)]
     pub global: Global,
+    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -84,6 +86,7 @@ pub enum Output {
     Jsonl,
 }
 
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Evaluate prompts and save their states
@@ -96,6 +99,7 @@ pub enum Command {
     Gc(Gc),
 }
 
+/// Arguments of `build`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -122,6 +126,7 @@ pub struct Build {
     pub stats: bool,
 }
 
+/// Arguments of `ask`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -145,7 +150,7 @@ pub struct Ask {
     #[arg(long, value_name = "N", default_value_t = 512)]
     pub max_tokens: usize,
     /// 0 always takes the likeliest token
-    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature, allow_negative_numbers = true)]
     pub temp: f32,
     /// Choose from the K likeliest tokens; 0 for all
     #[arg(long, value_name = "K", default_value_t = 40, value_parser = clap::value_parser!(i32).range(0..))]
@@ -179,6 +184,7 @@ pub struct Ask {
     pub stats: bool,
 }
 
+/// Arguments of `ls`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -210,6 +216,7 @@ pub enum Sort {
     Name,
 }
 
+/// Arguments of `gc`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -87,13 +87,6 @@ impl App {
         let _ = writeln!(io::stderr(), "pcache: warning: {text}");
     }
 
-    /// Says something on stderr when told to be verbose.
-    pub fn detail(&self, text: impl std::fmt::Display) {
-        if self.global.verbose {
-            self.say(text);
-        }
-    }
-
     /// Prints a line of data.
     pub fn print(&self, text: impl std::fmt::Display) -> Result<()> {
         self.write(&format!("{text}\n"))

@@ -109,28 +109,42 @@ fn listing(states: &[ListedState], segments: &[SegmentRow], sort: Sort, filter: 
     Listing { states: rows, total_bytes: total().sum(), objects: total().count() }
 }
 
+/// What a row needs beside the model's name, in a terminal of 80 columns, with a name of 12 letters.
+const OTHER_COLUMNS: usize = 66;
+
 fn table(listing: &Listing, now: i64) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(["KEY", "NAME", "MODEL", "TOKENS", "SIZE", "OWN", "AGE", "USED", "HITS"]);
+    let model_width = usize::from(table.width().unwrap_or(u16::MAX)).saturating_sub(OTHER_COLUMNS);
     for s in &listing.states {
         table.add_row([
             s.key[..12].to_owned(),
             s.name.clone().unwrap_or_default(),
-            shortened(&s.model, 24),
+            shortened(&s.model, model_width.clamp(8, 40)),
             human::thousands(s.tokens),
             human::bytes(s.bytes),
             human::bytes(s.unique_bytes),
-            human::ago(now - s.created),
-            human::ago(now - s.last_used),
+            human::age(now - s.created),
+            human::age(now - s.last_used),
             s.hits.to_string(),
         ]);
     }
     let last = table.column_count() - 1;
     for (i, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, if i == last { 0 } else { 2 }));
-        if (3..=8).contains(&i) {
+        let numbers = 3;
+        column.set_padding((
+            0,
+            if i == last {
+                0
+            } else if i < numbers {
+                2
+            } else {
+                1
+            },
+        ));
+        if i >= numbers {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }

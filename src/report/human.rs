@@ -15,13 +15,13 @@ pub fn duration(seconds: i64) -> String {
     format!("{n} {unit}{}", if n == 1 { "" } else { "s" })
 }
 
-/// How long ago, short enough for a table: `3h ago`, `now`.
-pub fn ago(seconds: i64) -> String {
+/// An age, short enough for a table: `3h`, `now`.
+pub fn age(seconds: i64) -> String {
     let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
     units
         .into_iter()
         .find(|(size, _)| seconds >= *size)
-        .map_or("now".into(), |(size, unit)| format!("{}{unit} ago", seconds / size))
+        .map_or("now".into(), |(size, unit)| format!("{}{unit}", seconds / size))
 }
 
 /// A number of something: `1 segment`, `3 segments`.
@@ -62,8 +62,8 @@ mod tests {
         assert_eq!(bytes(48_000_000), "45.8 MiB");
         assert_eq!(duration(45 * 86_400 + 5), "45 days");
         assert_eq!(duration(61), "1 minute");
-        assert_eq!(ago(7_300), "2h ago");
-        assert_eq!(ago(0), "now");
+        assert_eq!(age(7_300), "2h");
+        assert_eq!(age(0), "now");
         assert_eq!(count(1, "segment"), "1 segment");
         assert_eq!(count(2_725, "token"), "2,725 tokens");
         assert_eq!(thousands(1_000_000), "1,000,000");

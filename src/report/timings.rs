@@ -59,6 +59,11 @@ mod tests {
         timings.add("load_state", Duration::from_micros(5_100), Some(2_000));
         timings.add("eval_prompt", Duration::from_millis(1_830), Some(203));
         timings.add("reset", Duration::ZERO, None);
-        insta::assert_snapshot!(timings.table());
+        insta::assert_snapshot!(timings.table(), @r"
+        key          time         num_tokens   tps
+        load_state   0.0051       2000         392156.86
+        eval_prompt  1.83         203          110.93
+        reset        0.0000       n/a          n/a
+        ");
     }
 }

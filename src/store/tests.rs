@@ -1,1 +1,400 @@
+use super::disk::{Entry, RealDisk};
+use super::evict::Limits;
+use super::index::{Lookup, NewState, SegmentRow};
+use super::objects::Miss;
+use super::*;
+use crate::format::{Encoded, Layout, Meta};
+use crate::key::{Chain, KvType, ModelHash, Params, StateKey};
+use crate::sys::map::Map;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use tempfile::TempDir;
 
+const MODEL: [u8; 32] = [4; 32];
+
+struct Hands(AtomicI64);
+
+impl Clock for Hands {
+    fn now(&self) -> i64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Stops working after some operations, as a machine without power does.
+struct Frozen {
+    left: AtomicUsize,
+}
+
+impl Frozen {
+    fn after(operations: usize) -> Arc<Self> {
+        Arc::new(Self { left: AtomicUsize::new(operations) })
+    }
+
+    fn step(&self) -> io::Result<()> {
+        let more = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        more.map(drop).map_err(|_| io::Error::other("the power is off"))
+    }
+}
+
+impl Disk for Frozen {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.step().and_then(|()| RealDisk.create_dir(path))
+    }
+    fn write(&self, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+        // The last write before the end comes half as far.
+        let half = &parts[0][..parts[0].len() / 2];
+        self.step().inspect_err(|_| drop(RealDisk.write(path, &[half])))?;
+        RealDisk.write(path, parts)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step().and_then(|()| RealDisk.rename(from, to))
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.step().and_then(|()| RealDisk.sync_dir(path))
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.step().and_then(|()| RealDisk.remove(path))
+    }
+    fn map(&self, path: &Path) -> io::Result<Map> {
+        self.step().and_then(|()| RealDisk.map(path))
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        self.step().and_then(|()| RealDisk.list(path))
+    }
+}
+
+fn open(dir: &TempDir) -> Store {
+    open_with(dir, Arc::new(RealDisk)).unwrap()
+}
+
+fn open_with(dir: &TempDir, disk: Arc<dyn Disk>) -> Result<Store> {
+    Store::open(&dir.path().join("store"), disk, Arc::new(Hands(AtomicI64::new(1_000_000))))
+}
+
+fn params() -> Params {
+    Params::new(KvType::F16, 0)
+}
+
+fn chain(tokens: &[i32]) -> Chain {
+    Chain::of(params().root(&ModelHash::from(MODEL)), tokens)
+}
+
+/// Saves the state of `tokens` as a build does: each segment published and committed, then the state.
+fn save(store: &mut Store, name: &str, tokens: &[i32]) -> Result<StateKey> {
+    let model = ModelHash::from(MODEL);
+    let identity =
+        crate::key::fingerprint::FileIdentity { device: 1, inode: 1, size: 1, modified_ns: 1, changed_ns: 1 };
+    store.index_mut().remember_model(&identity, Path::new("model.gguf"), &model)?;
+    let chain = chain(tokens);
+    for s in chain.segments() {
+        if store.index().segment(&s.chain)?.is_some() {
+            continue;
+        }
+        let state: Vec<u8> = tokens[s.first..s.end()].iter().flat_map(|t| t.to_le_bytes()).collect();
+        let meta = Meta {
+            chain: s.chain,
+            parent: s.parent,
+            model,
+            params: params().canonical(),
+            layout: Layout::Segment,
+            first: s.first,
+        };
+        let encoded = Encoded::raw(&meta, &tokens[s.first..s.end()], &state);
+        let row = SegmentRow {
+            chain: s.chain,
+            parent: s.parent,
+            object: store.publish(&encoded)?,
+            layout: Layout::Segment,
+            first: s.first,
+            count: s.count,
+            raw_bytes: state.len() as u64,
+            file_bytes: encoded.len(),
+        };
+        let now = store.now();
+        store.index_mut().put_segment(&row, now, None)?;
+    }
+    let chains: Vec<_> = chain.segments().iter().map(|s| s.chain).collect();
+    let key = chain.state_key("", "");
+    let state = NewState {
+        key,
+        name: Some(name),
+        model,
+        params: &params(),
+        layout: Layout::Segment,
+        tokens,
+        carried: "",
+        suffix: "",
+        segments: &chains,
+        digest: None,
+        build_s: 1.0,
+        evaluated: tokens.len(),
+        origin: "test",
+    };
+    let now = store.now();
+    store.index_mut().commit_state(&state, now)?;
+    Ok(key)
+}
+
+/// Every listed state is whole: all its segments map, verify, and hold what was saved.
+fn assert_whole(store: &Store) -> Vec<String> {
+    let (states, _) = store.index().list().unwrap();
+    for listed in &states {
+        let state = store.index().state(&listed.key).unwrap().unwrap();
+        let segments = store.index().segments_of(&listed.key).unwrap();
+        let mut restored = Vec::new();
+        for row in &segments {
+            let tokens = &state.tokens[row.first..row.first + row.count];
+            let object = store.map(row).unwrap();
+            let verified = object.verify(tokens, &state.model, &params().canonical()).unwrap();
+            restored.extend_from_slice(verified.state());
+        }
+        let expected: Vec<u8> = state.tokens.iter().flat_map(|t| t.to_le_bytes()).collect();
+        assert_eq!(restored, expected, "{:?}", listed.name);
+    }
+    let mut names: Vec<String> = states.into_iter().filter_map(|s| s.name).collect();
+    names.sort();
+    names
+}
+
+/// After a collection the folder holds what the index says and nothing else.
+fn assert_tidy(store: &Store) {
+    let usage = store.usage().unwrap();
+    let (_, segments) = store.index().list().unwrap();
+    let mut named: Vec<_> = segments.iter().map(|s| s.object).collect();
+    let mut there: Vec<_> = usage.objects.iter().map(|(id, _)| *id).collect();
+    named.sort();
+    there.sort();
+    assert_eq!(named, there);
+    assert_eq!(usage.staging, []);
+    let on_disk = walk(store.root());
+    assert_eq!(usage.total_bytes(), on_disk, "bytes that nobody accounts for");
+}
+
+fn walk(dir: &Path) -> u64 {
+    std::fs::read_dir(dir)
+        .unwrap()
+        .map(|e| e.unwrap())
+        .filter(|e| e.file_name() != "index.sqlite-shm")
+        .map(|e| match e.metadata().unwrap() {
+            m if m.is_dir() => walk(&e.path()),
+            m => m.len(),
+        })
+        .sum()
+}
+
+fn tokens(n: i32, salt: i32) -> Vec<i32> {
+    (0..n).map(|i| if i < 256 { i } else { i * salt }).collect()
+}
+
+#[test]
+fn states_share_segments_and_are_found_by_name_and_prefix() {
+    let dir = TempDir::new().unwrap();
+    let mut store = open(&dir);
+    let a = save(&mut store, "a", &tokens(600, 3)).unwrap();
+    let b = save(&mut store, "b", &tokens(600, 5)).unwrap();
+    assert_eq!(assert_whole(&store), ["a", "b"]);
+    assert_eq!(store.usage().unwrap().objects.len(), 5, "the first segment is shared");
+    let index = store.index();
+    assert_eq!(index.find("a").unwrap(), Lookup::Found(a));
+    assert_eq!(index.find(&b.to_hex()[..6]).unwrap(), Lookup::Found(b));
+    assert_eq!(index.find(&b.to_hex()[..9].to_uppercase()).unwrap(), Lookup::Found(b));
+    assert_eq!(index.find(&b.to_hex()[..5]).unwrap(), Lookup::Unknown);
+    assert_eq!(index.find("nobody").unwrap(), Lookup::Unknown);
+}
+
+#[test]
+fn a_name_belongs_to_one_state() {
+    let dir = TempDir::new().unwrap();
+    let mut store = open(&dir);
+    save(&mut store, "a", &tokens(10, 3)).unwrap();
+    assert!(save(&mut store, "a", &tokens(300, 3)).is_err());
+    assert_eq!(assert_whole(&store), ["a"]);
+}
+
+#[test]
+fn damage_is_a_typed_miss() {
+    let dir = TempDir::new().unwrap();
+    let mut store = open(&dir);
+    let key = save(&mut store, "a", &tokens(10, 3)).unwrap();
+    let row = store.index().segments_of(&key).unwrap().remove(0);
+    let model = ModelHash::from(MODEL);
+    let params = params().canonical();
+    let verify = |tokens: &[i32]| store.map(&row).and_then(|o| o.verify(tokens, &model, &params).map(drop));
+    assert_eq!(verify(&tokens(10, 3)), Ok(()));
+    assert!(matches!(verify(&tokens(9, 3)), Err(Miss::Mismatch { .. })), "other tokens than the index has");
+
+    let path = store.object_path(&row.object);
+    let good = std::fs::read(&path).unwrap();
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        std::fs::write(&path, &bad).unwrap();
+        assert!(matches!(verify(&tokens(10, 3)), Err(Miss::Damaged { .. })), "byte {at}");
+    }
+    std::fs::write(&path, &good[..good.len() - 1]).unwrap();
+    assert!(matches!(verify(&tokens(10, 3)), Err(Miss::Damaged { .. })));
+    std::fs::write(&path, b"").unwrap();
+    assert!(matches!(verify(&tokens(10, 3)), Err(Miss::Damaged { .. })));
+    std::fs::remove_file(&path).unwrap();
+    assert!(matches!(verify(&tokens(10, 3)), Err(Miss::Unreadable { .. })));
+    std::fs::create_dir(&path).unwrap();
+    assert!(matches!(verify(&tokens(10, 3)), Err(Miss::Unreadable { .. })));
+}
+
+#[test]
+fn an_object_of_another_model_is_refused_though_its_hash_is_right() {
+    let dir = TempDir::new().unwrap();
+    let mut store = open(&dir);
+    let key = save(&mut store, "a", &tokens(10, 3)).unwrap();
+    let row = store.index().segments_of(&key).unwrap().remove(0);
+    let verify = |model: [u8; 32], params: &str| {
+        store.map(&row).unwrap().verify(&tokens(10, 3), &ModelHash::from(model), params)
+    };
+    assert!(matches!(verify([5; 32], &params().canonical()), Err(Miss::Mismatch { .. })));
+    let quantised = Params::new(KvType::Q8_0, 0).canonical();
+    assert!(matches!(verify(MODEL, &quantised), Err(Miss::Mismatch { .. })));
+    assert!(verify(MODEL, &params().canonical()).is_ok());
+}
+
+/// A crash at any operation loses no committed state, shows no half one, and leaves nothing that gc cannot
+/// collect.
+#[test]
+fn a_build_that_stops_anywhere_leaves_the_store_whole() {
+    let mut finished = false;
+    for operations in 0..200 {
+        let dir = TempDir::new().unwrap();
+        save(&mut open(&dir), "before", &tokens(300, 3)).unwrap();
+        let result = open_with(&dir, Frozen::after(operations))
+            .and_then(|mut store| save(&mut store, "new", &tokens(700, 7)));
+
+        let mut store = open(&dir);
+        let names = assert_whole(&store);
+        let expected: &[&str] = if result.is_ok() { &["before", "new"] } else { &["before"] };
+        assert_eq!(names, expected, "stopped after {operations} operations");
+        // What was interrupted is completed by doing it again.
+        save(&mut store, "new", &tokens(700, 7)).unwrap();
+        assert_eq!(assert_whole(&store), ["before", "new"]);
+        store.collect(&Limits::default(), false).unwrap();
+        assert_tidy(&store);
+        finished = result.is_ok();
+        if finished {
+            break;
+        }
+    }
+    assert!(finished, "the loop never reached the end of a build");
+}
+
+#[test]
+fn a_collection_that_stops_anywhere_is_finished_by_the_next() {
+    let keep_one = Limits { max_states: Some(1), ..Limits::default() };
+    let mut finished = false;
+    for operations in 0..200 {
+        let dir = TempDir::new().unwrap();
+        {
+            let mut store = open(&dir);
+            save(&mut store, "old", &tokens(700, 3)).unwrap();
+            let key = save(&mut store, "young", &tokens(700, 5)).unwrap();
+            let later = store.now() + 10;
+            store.index_mut().touch(&key, later).unwrap();
+        }
+        let result =
+            open_with(&dir, Frozen::after(operations)).and_then(|mut store| store.collect(&keep_one, false));
+        let mut store = open(&dir);
+        assert!(assert_whole(&store).contains(&"young".to_owned()), "stopped after {operations}");
+        store.collect(&keep_one, false).unwrap();
+        assert_eq!(assert_whole(&store), ["young"]);
+        assert_tidy(&store);
+        finished = result.is_ok();
+        if finished {
+            break;
+        }
+    }
+    assert!(finished, "the loop never reached the end of a collection");
+}
+
+#[test]
+fn a_dry_run_says_what_the_run_then_does_and_changes_nothing() {
+    let dir = TempDir::new().unwrap();
+    let mut store = open(&dir);
+    save(&mut store, "a", &tokens(700, 3)).unwrap();
+    save(&mut store, "b", &tokens(700, 5)).unwrap();
+    std::fs::write(store.root().join("tmp/left-behind"), b"half an object").unwrap();
+    let limits = Limits { max_states: Some(1), ..Limits::default() };
+    let before = store.usage().unwrap().total_bytes();
+    let planned = store.collect(&limits, true).unwrap();
+    assert_eq!(store.usage().unwrap().total_bytes(), before);
+    let done = store.collect(&limits, false).unwrap();
+    assert_eq!((&planned.evicted, planned.staging), (&done.evicted, done.staging));
+    assert_eq!(planned.freed_bytes(), done.freed_bytes());
+    assert_eq!(done.staging.count, 1);
+    assert_tidy(&store);
+}
+
+#[test]
+fn a_lost_index_loses_no_object() {
+    let dir = TempDir::new().unwrap();
+    save(&mut open(&dir), "a", &tokens(700, 3)).unwrap();
+    for name in ["index.sqlite", "index.sqlite-wal", "index.sqlite-shm"] {
+        let _ = std::fs::remove_file(dir.path().join("store").join(name));
+    }
+    let mut store = open(&dir);
+    let planned = store.collect(&Limits::default(), true).unwrap();
+    let outcome = store.collect(&Limits::default(), false).unwrap();
+    assert_eq!((outcome.adopted.count, outcome.orphans.count), (3, 0));
+    assert_eq!(planned.adopted, outcome.adopted);
+    assert_eq!(planned.live.bytes + planned.waiting.bytes, outcome.live.bytes + outcome.waiting.bytes);
+    assert_eq!(store.collect(&Limits::default(), false).unwrap().waiting.count, 3);
+    save(&mut store, "a", &tokens(700, 3)).unwrap();
+    assert_eq!(assert_whole(&store), ["a"]);
+    assert_eq!(store.usage().unwrap().objects.len(), 3, "nothing was written twice");
+}
+
+#[test]
+fn adopted_objects_go_when_no_state_wants_them_or_room_is_short() {
+    let dir = TempDir::new().unwrap();
+    save(&mut open(&dir), "a", &tokens(700, 3)).unwrap();
+    std::fs::remove_file(dir.path().join("store/index.sqlite")).unwrap();
+    let mut store = open(&dir);
+    store.collect(&Limits::default(), false).unwrap();
+    let no_room = Limits { max_bytes: Some(1), ..Limits::default() };
+    assert_eq!(store.collect(&no_room, true).unwrap().orphans.count, 3);
+
+    let later = Arc::new(Hands(AtomicI64::new(1_000_000 + gc::ADOPTED_GRACE_S)));
+    let mut store = Store::open(&dir.path().join("store"), Arc::new(RealDisk), later).unwrap();
+    assert_eq!(store.collect(&Limits::default(), false).unwrap().orphans.count, 3);
+    assert_tidy(&store);
+}
+
+#[test]
+fn a_newer_schema_and_a_foreign_folder_are_refused() {
+    let dir = TempDir::new().unwrap();
+    drop(open(&dir));
+    let db = rusqlite::Connection::open(dir.path().join("store/index.sqlite")).unwrap();
+    db.execute_batch("PRAGMA user_version = 999").unwrap();
+    drop(db);
+    let error = open_with(&dir, Arc::new(RealDisk)).err().unwrap();
+    assert!(matches!(error, StoreError::NewerSchema { found: 999, .. }), "{error}");
+
+    let foreign = TempDir::new().unwrap();
+    std::fs::create_dir(foreign.path().join("store")).unwrap();
+    std::fs::write(foreign.path().join("store/thesis.tex"), b"").unwrap();
+    let error = open_with(&foreign, Arc::new(RealDisk)).err().unwrap();
+    assert!(error.to_string().contains("thesis.tex"), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn everything_is_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = TempDir::new().unwrap();
+    let mut store = open(&dir);
+    save(&mut store, "a", &tokens(10, 3)).unwrap();
+    fn check(path: &Path) {
+        let meta = std::fs::metadata(path).unwrap();
+        let expected = if meta.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(meta.permissions().mode() & 0o777, expected, "{}", path.display());
+        if meta.is_dir() {
+            std::fs::read_dir(path).unwrap().for_each(|e| check(&e.unwrap().path()));
+        }
+    }
+    check(store.root());
+}

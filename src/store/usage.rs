@@ -6,6 +6,9 @@ use super::disk::Entry;
 use super::{INDEX_NAME, OBJECTS, Result, STAGING, Store, StoreError};
 use crate::key::ObjectId;
 
+/// SQLite's shared memory beside the index.
+const INDEX_MEMORY: &str = "index.sqlite-shm";
+
 /// Every file under the cache folder, by what it is.
 #[derive(Debug, Default)]
 pub struct Usage {
@@ -60,6 +63,8 @@ impl Store {
                 usage.objects.push((id, entry));
             } else if entry.path.starts_with(self.root.join(STAGING)) {
                 usage.staging.push(entry);
+            } else if folder == self.root && entry.name == INDEX_MEMORY {
+                // Not storage: SQLite keeps it while somebody has the index open.
             } else if folder == self.root && entry.name.starts_with(INDEX_NAME) {
                 usage.index.push(entry);
             } else {

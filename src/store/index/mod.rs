@@ -39,9 +39,12 @@ impl Index {
         if found > schema::VERSION as i64 {
             return Err(StoreError::NewerSchema { path: path.to_owned(), found, known: schema::VERSION });
         }
+        if found == 0 {
+            // Must come before the first table; asked of an existing database it is a write.
+            db.execute_batch("PRAGMA auto_vacuum = INCREMENTAL").map_err(failed)?;
+        }
         db.execute_batch(
-            "PRAGMA auto_vacuum = INCREMENTAL;
-             PRAGMA journal_mode = WAL;
+            "PRAGMA journal_mode = WAL;
              PRAGMA synchronous = FULL;
              PRAGMA foreign_keys = ON;",
         )

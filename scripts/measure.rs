@@ -1,0 +1,135 @@
+//! The ratios that pcache promises, each measured against its yardstick in the same run (`scripts/measure`).
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use pcache::engine::model::Engine;
+use pcache::engine::prompt;
+use pcache::engine::session::Session;
+use pcache::key::{Chain, ChainKey, KvType, Params};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+const ROUNDS: usize = 25;
+
+fn main() -> Result<()> {
+    let program = PathBuf::from(std::env::args().nth(1).ok_or("usage: measure PATH_OF_PCACHE")?);
+    let model = model_path()?;
+    let folder = tempfile::tempdir()?;
+    let store = folder.path().join("store");
+    let run = |args: &[&str]| -> Result<String> {
+        let output = Command::new(&program)
+            .args(args)
+            .env("PCACHE_DIR", &store)
+            .env("PCACHE_MODEL", &model)
+            .output()?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into());
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let key = run(&["-q", "build", "data/handbook.txt"])?;
+    first_token(&|| {
+        run(&["-q", "ask", key.trim(), "When is the library open?", "--json", "--max-tokens", "1"])
+    })?;
+    restore(&model)
+}
+
+fn model_path() -> Result<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    Ok(cache.or(home).ok_or("no home folder")?.join("pcache/models/smollm2-135m.gguf"))
+}
+
+/// What an ask adds to the model's load, the context and the question.
+fn first_token(ask: &dyn Fn() -> Result<String>) -> Result<()> {
+    let mut added = Vec::new();
+    let mut shares = Vec::new();
+    for _ in 0..ROUNDS {
+        let report: serde_json::Value = serde_json::from_str(&ask()?)?;
+        let total = report["time_to_first_token_s"].as_f64().ok_or("no time")?;
+        let row = |key: &str| {
+            let rows = report["timings"].as_array().into_iter().flatten();
+            rows.filter(|r| r["key"] == key).filter_map(|r| r["time_s"].as_f64()).sum::<f64>()
+        };
+        let own = row("model_load") + row("context") + row("eval_prompt");
+        added.push(total - own);
+        shares.push([
+            total,
+            row("model_load"),
+            row("context"),
+            row("verify_state"),
+            row("load_state"),
+            row("eval_prompt"),
+        ]);
+    }
+    println!("first token of ask, 2,103 tokens of state, median of {ROUNDS} runs:");
+    let names = [
+        "first token",
+        "model_load",
+        "context",
+        "verify_state (beside the load)",
+        "load_state",
+        "eval_prompt",
+    ];
+    for (i, name) in names.iter().enumerate() {
+        println!("  {:<32}{:7.1} ms", name, 1e3 * median(shares.iter().map(|s| s[i]).collect()));
+    }
+    println!(
+        "  {:<32}{:7.1} ms  (promised: at most 30)",
+        "everything but load, context and question",
+        1e3 * median(added)
+    );
+    Ok(())
+}
+
+/// A restore against a memory copy of the same bytes.
+fn restore(model: &std::path::Path) -> Result<()> {
+    let engine = Engine::start(false)?;
+    let model = engine.load(model, 0)?;
+    let text = std::fs::read_to_string("data/handbook.txt")?;
+    let tokens = prompt::from_template(&model, &text)?.tokens;
+    let params = Params::new(KvType::F16, 0);
+    let mut session = Session::new(&model, &params, tokens.len() + 256, 2)?;
+    let chain = Chain::of(ChainKey::from([0; 32]), &tokens);
+    let mut pieces = Vec::new();
+    for segment in chain.segments() {
+        session.evaluate(&tokens[segment.first..segment.end()], false)?;
+        let mut state = Vec::new();
+        session.snapshot(segment, &mut state)?;
+        pieces.push((*segment, state));
+    }
+    let bytes: usize = pieces.iter().map(|(_, state)| state.len()).sum();
+    let mut target = vec![1u8; bytes];
+    let (mut restores, mut copies) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        session.reset();
+        let start = Instant::now();
+        for (segment, state) in &pieces {
+            session.restore(segment, state)?;
+        }
+        restores.push(start.elapsed().as_secs_f64());
+        let start = Instant::now();
+        let mut at = 0;
+        for (_, state) in &pieces {
+            target[at..at + state.len()].copy_from_slice(state);
+            at += state.len();
+        }
+        copies.push(start.elapsed().as_secs_f64());
+        std::hint::black_box(&target);
+    }
+    let (restore, copy) = (median(restores), median(copies));
+    let speed = |seconds: f64| bytes as f64 / seconds / 1e9;
+    println!("restore of {} tokens, {:.1} MB, median of {ROUNDS}:", tokens.len(), bytes as f64 / 1e6);
+    println!("  restore      {:5.1} ms  {:5.1} GB/s", restore * 1e3, speed(restore));
+    println!("  memory copy  {:5.1} ms  {:5.1} GB/s", copy * 1e3, speed(copy));
+    println!("  ratio        {:5.2}      (promised: at most 1.5)", restore / copy);
+    Ok(())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

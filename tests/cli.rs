@@ -1,0 +1,420 @@
+//! The real binary, on the tiny models.
+
+mod common;
+#[path = "common/program.rs"]
+mod program;
+
+use common::{TINY, prose, tiny};
+use program::{Program, Run};
+use serde_json::Value;
+
+/// A program with a store of its own, and a prompt of about 640 tokens for the tiny models.
+fn program() -> Program {
+    let program = Program::new(&tiny("llama"));
+    program.write("prompt.txt", &prose(120, 1));
+    program
+}
+
+fn json(run: &Run) -> Value {
+    serde_json::from_str(&run.stdout).unwrap_or_else(|e| panic!("{e}: {:?}", run.stdout))
+}
+
+#[test]
+fn build_prints_the_key_and_nothing_else() {
+    let program = program();
+    let first = program.ok(&["build", "prompt.txt"]);
+    assert_eq!(first.stdout.len(), 13, "{:?}", first.stdout);
+    assert!(first.stdout.trim_end().bytes().all(|b| b.is_ascii_hexdigit()));
+    assert!(first.stderr.contains("to cache 637 tokens"), "{}", first.stderr);
+    assert!(first.stderr.contains("saved 637 tokens"), "{}", first.stderr);
+    assert_eq!(program.ok(&["-q", "build", "prompt.txt"]).stderr, "");
+}
+
+#[test]
+fn a_second_build_is_a_hit_without_the_model() {
+    let program = program();
+    let first = program.ok(&["build", "prompt.txt", "-v"]);
+    assert!(first.stderr.contains("llama_model_loader"), "the log shows when a model is loaded");
+    let second = program.ok(&["build", "prompt.txt", "-v"]);
+    assert_eq!(first.stdout, second.stdout);
+    assert!(second.stderr.contains("hit: 637 tokens are saved"), "{}", second.stderr);
+    assert!(!second.stderr.contains("llama"), "a model was loaded: {}", second.stderr);
+    let report = json(&program.ok(&["build", "prompt.txt", "--json"]));
+    assert_eq!(report["cache"]["status"], "hit");
+    assert_eq!(report["cache"]["evaluated_tokens"], 0);
+    assert_eq!(report["segments"], serde_json::json!({"total": 3, "reused": 3, "written": 0}));
+    assert_eq!(report["bytes_written"], 0);
+}
+
+#[test]
+fn a_shared_prefix_is_evaluated_and_stored_once() {
+    let program = program();
+    program.write("longer.txt", &format!("{} and one more thing", prose(120, 1)));
+    let both = program.ok(&["build", "prompt.txt", "longer.txt", "--json"]);
+    let reports: Vec<Value> = both.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(reports[0]["cache"]["status"], "miss");
+    assert_eq!(reports[1]["cache"]["status"], "partial");
+    assert_eq!(reports[1]["cache"]["restored_tokens"], 512);
+    assert_eq!(reports[1]["segments"], serde_json::json!({"total": 3, "reused": 2, "written": 1}));
+    assert_eq!(program.objects().len(), 4);
+    let listing = json(&program.ok(&["ls", "--json"]));
+    let state = &listing["states"][0];
+    assert!(state["unique_bytes"].as_u64() < state["bytes"].as_u64());
+    assert_eq!(listing["objects"], 4);
+    assert_eq!(listing["total_bytes"], program.objects().iter().map(|(_, n)| n).sum::<u64>());
+}
+
+#[test]
+fn the_key_does_not_depend_on_what_was_cached_or_on_where_or_how_fast() {
+    let program = program();
+    let key = program.ok(&["build", "prompt.txt"]).stdout;
+    let other = Program::new(&tiny("llama"));
+    other.write("renamed.txt", &prose(120, 1));
+    other.write("prefix.txt", &prose(60, 1));
+    other.ok(&["build", "prefix.txt"]);
+    assert_eq!(other.ok(&["build", "renamed.txt", "--threads", "1"]).stdout, key);
+    assert_ne!(other.ok(&["build", "renamed.txt", "--kv-type", "q8_0"]).stdout, key);
+    assert_ne!(other.ok(&["build", "renamed.txt", "--raw"]).stdout, key);
+}
+
+#[test]
+fn a_prompt_comes_from_stdin_and_a_state_has_a_name() {
+    let program = program();
+    let key = program.ok(&["build", "prompt.txt"]).stdout;
+    let run = program.run_with(&["build", "-", "--name", "baker"], &prose(120, 1));
+    assert_eq!((run.code, run.stdout.as_str()), (0, key.as_str()));
+    assert!(program.ok(&["ask", "baker", "Is it warm?"]).stderr.contains("hit: 637 tokens restored"));
+
+    program.write("other.txt", &prose(30, 2));
+    let taken = program.run(&["build", "other.txt", "--name", "baker"]);
+    assert_eq!(taken.code, 2);
+    assert!(taken.stderr.contains("belongs to state"), "{}", taken.stderr);
+    assert_eq!(program.run(&["build", "other.txt", "--name", "abcdef"]).code, 2);
+    assert_eq!(program.run(&["build", "other.txt", "prompt.txt", "--name", "x"]).code, 2);
+    assert_eq!(json(&program.ok(&["ls", "--json"]))["states"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn every_kind_of_model_answers_the_same_with_and_without_the_cache() {
+    for name in TINY {
+        for kv_type in ["f16", "q8_0", "q4_0"] {
+            let program = Program::new(&tiny(name));
+            program.write("prompt.txt", &prose(120, 1));
+            let key = program.ok(&["build", "prompt.txt", "--kv-type", kv_type]).stdout;
+            let ask = |extra: &[&str]| {
+                let args = [&["ask", key.trim(), "Is it warm?", "--max-tokens", "24", "--json"], extra];
+                json(&program.ok(&args.concat()))
+            };
+            let (hit, cold) = (ask(&["--require-hit"]), ask(&["--no-cache"]));
+            assert_eq!(hit["answer"], cold["answer"], "{name} {kv_type}");
+            assert_eq!(hit["cache"]["status"], "hit", "{name} {kv_type}");
+            assert_eq!(hit["cache"]["restored_tokens"], 637);
+            assert_eq!(hit["cache"]["evaluated_tokens"], 24);
+            assert_eq!(cold["cache"]["restored_tokens"], 0);
+            assert_eq!(cold["cache"]["evaluated_tokens"], 637 + 24);
+        }
+    }
+}
+
+#[test]
+fn each_question_starts_from_the_same_state() {
+    let program = program();
+    let key = program.ok(&["build", "prompt.txt"]).stdout;
+    let key = key.trim();
+    let alone = json(&program.ok(&["ask", key, "And cheese?", "--max-tokens", "20", "--json"]));
+    let lines = program.ok(&["ask", key, "Is it warm?", "And cheese?", "--max-tokens", "20", "--json"]);
+    let last: Value = serde_json::from_str(lines.stdout.lines().last().unwrap()).unwrap();
+    assert_eq!(last["answer"], alone["answer"]);
+    assert_eq!(last["cache"], alone["cache"]);
+
+    program.write("questions.txt", "Is it warm?\n\nAnd cheese?\n");
+    let file = program.ok(&["ask", key, "--questions", "questions.txt", "--max-tokens", "20", "--json"]);
+    let answers = |run: &Run| -> Vec<Value> {
+        run.stdout.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["answer"].clone()).collect()
+    };
+    assert_eq!(answers(&file), answers(&lines));
+    let stdin = program.run_with(&["ask", key, "--max-tokens", "20", "--json"], "And cheese?\n");
+    assert_eq!(json(&stdin)["answer"], alone["answer"]);
+}
+
+#[test]
+fn trials_are_labelled_and_a_seed_repeats_itself() {
+    let program = program();
+    let key = program.ok(&["build", "prompt.txt"]).stdout;
+    let ask = |extra: &[&str]| {
+        program.ok(&[&["ask", key.trim(), "Hm?", "--max-tokens", "16", "--temp", "1.5"], extra].concat())
+    };
+    let three = ask(&["--trials", "3", "--seed", "7", "--json"]);
+    let reports: Vec<Value> = three.stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(reports.iter().map(|r| r["seed"].as_u64().unwrap()).collect::<Vec<_>>(), [7, 8, 9]);
+    assert_ne!(reports[0]["answer"], reports[1]["answer"]);
+    assert_eq!(json(&ask(&["--seed", "8", "--json"]))["answer"], reports[1]["answer"]);
+    let text = ask(&["--trials", "2", "--seed", "7"]).stdout;
+    assert!(text.contains("## Hm?") && text.contains("# trial 2, seed 8"), "{text}");
+}
+
+#[test]
+fn an_answer_says_why_it_ended() {
+    let program = program();
+    let key = program.ok(&["build", "prompt.txt"]).stdout;
+    let ask = |extra: &[&str]| json(&program.ok(&[&["ask", key.trim(), "Hm?", "--json"], extra].concat()));
+    let free = ask(&["--max-tokens", "12"]);
+    assert_eq!(free["stop_reason"], "max_tokens");
+    assert_eq!(free["answer_tokens"], 12);
+    let answer = free["answer"].as_str().unwrap();
+    let stop: String = answer.chars().skip(4).take(2).collect();
+    let stopped = ask(&["--max-tokens", "12", "--stop", &stop]);
+    assert_eq!(stopped["stop_reason"], "stop_string");
+    assert_eq!(stopped["answer"].as_str().unwrap(), answer.split(&stop).next().unwrap());
+    let long = ask(&["--max-tokens", "5000"]);
+    let reason = long["stop_reason"].as_str().unwrap();
+    assert!(["eos", "context_full"].contains(&reason), "{reason}");
+}
+
+#[test]
+fn the_timing_table_has_the_rows_of_its_command() {
+    let program = program();
+    let build = program.ok(&["build", "prompt.txt", "--stats"]);
+    for row in ["key          time         num_tokens   tps", "reset", "eval_time", "save_state"] {
+        assert!(build.stderr.contains(row), "{row}: {}", build.stderr);
+    }
+    let ask = program.ok(&["ask", build.stdout.trim(), "Hm?", "--max-tokens", "4", "--stats"]);
+    for row in ["model_load", "context", "verify_state", "load_state", "eval_prompt", "main_sample"] {
+        assert!(ask.stderr.contains(row), "{row}: {}", ask.stderr);
+    }
+}
+
+#[test]
+fn events_stream_as_they_happen() {
+    let program = program();
+    let events =
+        |run: &Run| -> Vec<Value> { run.stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect() };
+    let build = events(&program.ok(&["build", "prompt.txt", "--output", "jsonl"]));
+    assert_eq!(build.iter().filter(|e| e["event"] == "progress").count(), 3);
+    let key = build.last().unwrap()["key"].as_str().unwrap().to_owned();
+    let ask =
+        events(&program.ok(&["ask", &key, "Hm?", "--max-tokens", "8", "--temp", "1", "--output", "jsonl"]));
+    let streamed: String =
+        ask.iter().filter(|e| e["event"] == "text").map(|e| e["text"].as_str().unwrap()).collect();
+    assert_eq!(ask.last().unwrap()["answer"], streamed.as_str());
+}
+
+#[test]
+fn damage_is_healed_and_told_or_refused_under_require_hit() {
+    let program = program();
+    let key = program.ok(&["build", "prompt.txt"]).stdout;
+    let key = key.trim();
+    let ask = |extra: &[&str]| {
+        program.run(&[&["ask", key, "Is it warm?", "--max-tokens", "16", "--json"], extra].concat())
+    };
+    let good = json(&ask(&[]));
+    let damage: [&dyn Fn(&std::path::Path); 3] = [
+        &|path| {
+            let mut bytes = std::fs::read(path).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 4;
+            std::fs::write(path, bytes).unwrap();
+        },
+        &|path| std::fs::remove_file(path).unwrap(),
+        &|path| std::fs::write(path, b"").unwrap(),
+    ];
+    for damage in damage {
+        let (path, _) = program.objects().remove(0);
+        damage(&path);
+        let refused = ask(&["--require-hit"]);
+        assert_eq!((refused.code, refused.stdout.as_str()), (3, ""), "{}", refused.stderr);
+        let healed = ask(&[]);
+        assert_eq!(healed.code, 0);
+        assert!(healed.stderr.contains("evaluated and saved again"), "{}", healed.stderr);
+        let report = json(&healed);
+        assert_eq!(report["answer"], good["answer"]);
+        assert_ne!(report["cache"]["status"], "hit");
+        assert!(report["cache"]["reason"].as_str().unwrap().contains("object"));
+        assert_eq!(json(&ask(&["--require-hit"]))["cache"]["status"], "hit");
+    }
+    let (path, _) = program.objects().remove(0);
+    std::fs::write(&path, b"x").unwrap();
+    let rebuilt = program.ok(&["build", "prompt.txt", "--json"]);
+    assert!(rebuilt.stderr.contains("damaged"), "{}", rebuilt.stderr);
+    assert_eq!(json(&ask(&["--require-hit"]))["answer"], good["answer"]);
+}
+
+#[test]
+fn ls_shows_a_table_and_writes_nothing() {
+    let program = program();
+    let empty = program.ok(&["ls"]);
+    assert_eq!(empty.stdout, "");
+    assert!(empty.stderr.contains("no states"));
+    assert!(!program.store().exists());
+
+    program.write("b.txt", &prose(60, 2));
+    program.ok(&["build", "prompt.txt", "--name", "long"]);
+    program.ok(&["build", "b.txt"]);
+    let table = program.ok(&["ls", "--sort", "tokens"]).stdout;
+    let lines: Vec<&str> = table.lines().collect();
+    for column in ["KEY", "NAME", "MODEL", "TOKENS", "SIZE", "OWN", "AGE", "USED", "HITS"] {
+        assert!(lines[0].contains(column), "{table}");
+    }
+    assert!(lines[1].contains("long") && lines[1].contains("tiny-llama") && lines[1].contains("637"));
+    assert!(lines.iter().all(|l| l.trim_end().chars().count() <= 80), "{table}");
+    assert_eq!(program.ok(&["ls", "--model", "gemma"]).stdout, "");
+    assert_eq!(program.ok(&["ls", "--model", "LLAMA"]).stdout.lines().count(), 3);
+}
+
+#[test]
+fn gc_plans_and_does_the_same_and_accounts_for_every_byte() {
+    let program = program();
+    for seed in 2..5 {
+        let name = format!("{seed}.txt");
+        program.write(&name, &prose(100, seed));
+        program.ok(&["build", &name, "--name", &format!("state-{seed}")]);
+        program.set_last_used(&format!("state-{seed}"), 100 - 10 * seed as i64);
+    }
+    std::fs::write(program.store().join("tmp/123-left-behind"), [0; 1000]).unwrap();
+    let total = program.total_bytes();
+    let plan = json(&program.ok(&["gc", "--max-age", "65d", "--dry-run", "--json"]));
+    assert_eq!(program.total_bytes(), total, "a dry run changes nothing");
+    assert_eq!(plan["dry_run"], true);
+    let reasons: Vec<&str> =
+        plan["evicted"].as_array().unwrap().iter().map(|e| e["reason"].as_str().unwrap()).collect();
+    assert_eq!(reasons, ["unused for 80 days", "unused for 70 days"]);
+    assert_eq!(
+        plan["freed_bytes"].as_u64().unwrap() + plan["kept_bytes"].as_u64().unwrap(),
+        total,
+        "every byte stays or goes"
+    );
+
+    let text = program.ok(&["gc", "--max-age", "65d"]).stdout;
+    assert!(
+        text.contains("evicted") && text.contains("state-2") && text.contains("1 staging file"),
+        "{text}"
+    );
+    let after = json(&program.ok(&["gc", "--json"]));
+    assert_eq!(after["kept_bytes"], program.total_bytes());
+    assert_eq!(after["freed_bytes"], 0);
+    assert!(program.ok(&["ask", "state-4", "Hm?", "--max-tokens", "2"]).stderr.contains("hit"));
+    assert_eq!(program.run(&["ask", "state-2", "Hm?"]).code, 3);
+}
+
+#[test]
+fn gc_keeps_a_size_and_a_number() {
+    let program = program();
+    for seed in 2..6 {
+        let name = format!("{seed}.txt");
+        program.write(&name, &prose(100, seed));
+        program.ok(&["build", &name, "--name", &format!("state-{seed}")]);
+        program.set_last_used(&format!("state-{seed}"), 100 - 10 * seed as i64);
+    }
+    let names = || -> Vec<String> {
+        let listing = json(&program.ok(&["ls", "--json"]));
+        listing["states"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap().into()).collect()
+    };
+    program.ok(&["gc", "--keep", "3"]);
+    assert_eq!(names(), ["state-5", "state-4", "state-3"]);
+    let size = program.total_bytes() - 1;
+    program.ok(&["gc", "--max-size", &size.to_string()]);
+    assert_eq!(names(), ["state-5", "state-4"]);
+    assert!(program.total_bytes() <= size);
+    program.ok(&["gc", "--max-size", "0"]);
+    assert_eq!(names(), [] as [&str; 0]);
+    assert_eq!(program.objects(), []);
+}
+
+#[test]
+fn errors_name_the_thing_and_have_their_codes() {
+    let program = program();
+    let key = program.ok(&["build", "prompt.txt"]).stdout;
+    let key = key.trim();
+    program.write("empty.txt", " \n");
+    program.write_bytes("latin1.txt", b"caf\xe9");
+    program.write("long.txt", &prose(900, 1));
+    program.write("not.gguf", "GGUX rather long");
+    program.write("truncated.gguf", "GGUF");
+    let question = "a".repeat(4000);
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&["build", "nowhere.txt"], 1, "nowhere.txt"),
+        (&["build", "empty.txt"], 1, "empty.txt is empty"),
+        (&["build", "latin1.txt"], 1, "from position 3 on"),
+        (&["build", "long.txt"], 1, "4,096"),
+        (&["build"], 2, "PROMPT"),
+        (&["-m", "nowhere.gguf", "build", "prompt.txt"], 1, "nowhere.gguf"),
+        (&["-m", "not.gguf", "build", "prompt.txt"], 1, "not a GGUF file"),
+        (&["-m", "truncated.gguf", "build", "prompt.txt"], 1, "truncated.gguf"),
+        (&["-m", ".", "build", "prompt.txt"], 1, "is a folder"),
+        (&["ask", "abcdef", "Hm?"], 3, "no state abcdef"),
+        (&["ask", key, ""], 2, "a question is empty"),
+        (&["ask", key, &question], 1, "has room for"),
+        (&["ask", key, "Hm?", "--temp", "-1"], 2, "--temp"),
+        (&["gc", "--max-size", "many"], 2, "expected a size"),
+        (&["gc", "--max-age", "old"], 2, "--max-age"),
+        (&["--cache-dir", "/proc/nowhere", "build", "prompt.txt"], 1, "/proc/nowhere"),
+    ];
+    for (args, code, text) in cases {
+        let run = program.run(args);
+        assert_eq!(run.code, *code, "{args:?}: {}", run.stderr);
+        assert!(run.stderr.contains(text), "{args:?}: {}", run.stderr);
+        assert!(!run.stderr.contains("panicked"), "{args:?}: {}", run.stderr);
+        assert_eq!(run.stdout, "", "{args:?}");
+    }
+    assert!(program.ok(&["ask", key, "Hm?", "--max-tokens", "2"]).stderr.contains("hit"));
+}
+
+#[test]
+fn a_model_that_moved_or_changed_is_named() {
+    let program = program();
+    let copy = program.path("copy.gguf");
+    std::fs::copy(tiny("llama"), &copy).unwrap();
+    let copy = copy.to_str().unwrap();
+    let key = program.ok(&["-m", copy, "build", "prompt.txt"]).stdout;
+    let ask = |extra: &[&str]| {
+        program.run_without_model(&[&["ask", key.trim(), "Hm?", "--max-tokens", "2"], extra].concat())
+    };
+    assert_eq!(ask(&[]).code, 0, "the state knows its model");
+    std::fs::copy(tiny("gemma3"), copy).unwrap();
+    let changed = ask(&[]);
+    assert_eq!(changed.code, 1);
+    assert!(
+        changed.stderr.contains("copy.gguf") && changed.stderr.contains("has changed"),
+        "{}",
+        changed.stderr
+    );
+    std::fs::remove_file(copy).unwrap();
+    assert!(ask(&[]).stderr.contains("has moved"));
+    let other = ask(&["-m", tiny("gemma3").to_str().unwrap()]);
+    assert!(other.stderr.contains("but") && other.stderr.contains("tiny-gemma3.gguf"), "{}", other.stderr);
+    assert_eq!(ask(&["-m", tiny("llama").to_str().unwrap()]).code, 0, "same content, another path");
+}
+
+#[test]
+fn without_a_named_model_the_only_one_in_the_folder_is_used() {
+    let program = program();
+    let none = program.run_without_model(&["build", "prompt.txt"]);
+    assert_eq!(none.code, 2);
+    assert!(none.stderr.contains("no model"), "{}", none.stderr);
+    let folder = program.path("home/.cache/pcache/models");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::copy(tiny("llama"), folder.join("one.gguf")).unwrap();
+    assert_eq!(program.run_without_model(&["build", "prompt.txt"]).code, 0);
+    std::fs::copy(tiny("gemma3"), folder.join("two.gguf")).unwrap();
+    let several = program.run_without_model(&["build", "prompt.txt"]);
+    assert!(several.stderr.contains("one.gguf") && several.stderr.contains("two.gguf"), "{}", several.stderr);
+    assert_eq!(program.run_without_model(&["-m", "two", "build", "prompt.txt"]).code, 0);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_not_an_error() {
+    let program = program();
+    program.ok(&["build", "prompt.txt"]);
+    let run = program.run_with_closed_stdout(&["ls"]);
+    assert_eq!((run.code, run.stderr.contains("panicked")), (0, false), "{}", run.stderr);
+}
+
+#[test]
+fn help_has_examples() {
+    let program = program();
+    for command in ["build", "ask", "ls", "gc"] {
+        let help = program.ok(&[command, "--help"]).stdout;
+        assert!(help.contains("Examples:"), "{command}: {help}");
+        assert!(help.contains(&format!("  pcache {command}")), "{command}: {help}");
+    }
+}

@@ -1,0 +1,51 @@
+//! What the integration tests share: models and prompts.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use pcache::engine::model::Engine;
+
+/// llama.cpp can be started once per process.
+pub static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::start(false).unwrap());
+
+/// The tiny models with random weights, one per kind of state.
+pub const TINY: [&str; 5] = ["llama", "gemma3", "mamba2", "qwen35", "lfm2"];
+
+/// The path of a tiny model.
+pub fn tiny(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/models/tiny-{name}.gguf"))
+}
+
+/// The path of SmolLM2, which `scripts/test` fetches.
+pub fn smollm2() -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
+        .expect("a home folder");
+    let path = cache.join("pcache/models/smollm2-135m.gguf");
+    assert!(path.is_file(), "{} is missing: run scripts/fetch-model smollm2-135m", path.display());
+    path
+}
+
+/// English-like text of about `words` words, different for each `seed`.
+pub fn prose(words: usize, seed: u64) -> String {
+    const WORDS: [&str; 16] = [
+        "the", "baker", "opens", "at", "six", "and", "bread", "is", "warm", "until", "noon", "cheese",
+        "sold", "out", "again", "today",
+    ];
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut text = String::new();
+    for i in 0..words {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let word = WORDS[(state % WORDS.len() as u64) as usize];
+        text.push_str(if i == 0 { "" } else { " " });
+        text.push_str(word);
+        if i % 11 == 10 {
+            text.push('.');
+        }
+    }
+    text
+}

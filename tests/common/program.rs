@@ -1,0 +1,149 @@
+//! Running the real binary, each test in folders of its own.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+/// The binary, with a working folder, a home and a store that nobody else has.
+pub struct Program {
+    dir: TempDir,
+    model: PathBuf,
+}
+
+/// What a run gave.
+#[derive(Debug)]
+pub struct Run {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Program {
+    pub fn new(model: &Path) -> Self {
+        Self { dir: TempDir::new().unwrap(), model: model.to_owned() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.path("store")
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        self.write_bytes(name, text.as_bytes());
+    }
+
+    pub fn write_bytes(&self, name: &str, bytes: &[u8]) {
+        std::fs::write(self.path(name), bytes).unwrap();
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pcache"));
+        command
+            .args(args)
+            .current_dir(self.dir.path())
+            .env("HOME", self.path("home"))
+            .env("PCACHE_DIR", self.store())
+            .env("PCACHE_MODEL", &self.model)
+            .env_remove("XDG_CACHE_HOME")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs to the end.
+    pub fn run(&self, args: &[&str]) -> Run {
+        self.run_with(args, "")
+    }
+
+    /// Runs with `input` on stdin.
+    pub fn run_with(&self, args: &[&str], input: &str) -> Run {
+        finish(self.command(args), input)
+    }
+
+    /// Runs without PCACHE_MODEL.
+    pub fn run_without_model(&self, args: &[&str]) -> Run {
+        let mut command = self.command(args);
+        command.env_remove("PCACHE_MODEL");
+        finish(command, "")
+    }
+
+    /// Runs with a stdout that nobody reads.
+    pub fn run_with_closed_stdout(&self, args: &[&str]) -> Run {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = self.command(args);
+        command.stdout(writer);
+        finish(command, "")
+    }
+
+    /// Starts and does not wait.
+    pub fn start(&self, args: &[&str]) -> Child {
+        self.command(args).stdin(Stdio::null()).spawn().unwrap()
+    }
+
+    /// Runs to a success.
+    pub fn ok(&self, args: &[&str]) -> Run {
+        let run = self.run(args);
+        assert_eq!(run.code, 0, "{args:?}: {}", run.stderr);
+        run
+    }
+
+    /// The object files with their sizes.
+    pub fn objects(&self) -> Vec<(PathBuf, u64)> {
+        let mut found = Vec::new();
+        files(&self.store().join("objects"), &mut found);
+        found
+    }
+
+    /// Bytes of all files in the store.
+    pub fn total_bytes(&self) -> u64 {
+        let mut found = Vec::new();
+        files(&self.store(), &mut found);
+        found.iter().map(|(_, n)| n).sum()
+    }
+
+    /// Makes a state look unused for so many days.
+    pub fn set_last_used(&self, name: &str, days_ago: i64) {
+        let db = rusqlite::Connection::open(self.store().join("index.sqlite")).unwrap();
+        let changed = db
+            .execute(
+                "UPDATE states SET last_used = unixepoch() - 86400 * ?2 - 60 WHERE name = ?1",
+                rusqlite::params![name, days_ago],
+            )
+            .unwrap();
+        assert_eq!(changed, 1);
+    }
+}
+
+fn finish(mut command: Command, input: &str) -> Run {
+    let mut child = command.spawn().unwrap();
+    // A program that does not read its input closes it early.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    Run {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(output.stdout).expect("stdout is UTF-8"),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+fn files(dir: &Path, found: &mut Vec<(PathBuf, u64)>) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    let mut entries: Vec<_> = entries.map(|e| e.unwrap()).collect();
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let meta = entry.metadata().unwrap();
+        if meta.is_dir() {
+            files(&entry.path(), found);
+        } else {
+            found.push((entry.path(), meta.len()));
+        }
+    }
+}
