@@ -88,7 +88,7 @@ fn first_token(ask: &dyn Fn() -> Result<String>) -> Result<()> {
 /// A restore against a memory copy of the same bytes.
 fn restore(model: &std::path::Path) -> Result<()> {
     let engine = Engine::start(false)?;
-    let model = engine.load(model, 0)?;
+    let model = engine.load(model, 0, |_| true)?;
     let text = std::fs::read_to_string("data/handbook.txt")?;
     let tokens = prompt::from_template(&model, &text)?.tokens;
     let params = Params::new(KvType::F16, 0);

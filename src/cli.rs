@@ -52,7 +52,7 @@ pub struct Global {
     /// Short for --output json
     #[arg(long, global = true, conflicts_with = "output")]
     pub json: bool,
-    /// Nothing on stderr but errors
+    /// Nothing on stderr but warnings and errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
     /// More on stderr, llama.cpp's log included

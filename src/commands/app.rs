@@ -39,9 +39,14 @@ impl App {
                 std::process::exit(130);
             }
             if !quiet {
-                let _ = writeln!(io::stderr(), "\nstopping after this batch; Ctrl-C again stops at once");
+                let _ = writeln!(io::stderr(), "\nstopping; Ctrl-C again stops at once");
             }
         });
+    }
+
+    /// The flag that Ctrl-C raises, for callbacks that outlive a borrow.
+    pub fn interrupt_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.interrupted)
     }
 
     /// Whether the user pressed Ctrl-C.

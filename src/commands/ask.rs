@@ -3,6 +3,7 @@
 //! The objects are mapped at once and verified on other threads while the model loads. The context is made just
 //! large enough. Each question starts from the same restored state, which is never rewound.
 
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -92,7 +93,7 @@ pub fn run(app: &App, args: &Ask) -> Result<()> {
         let verifying = found.map(|found| scope.spawn(move || found.verify(job)));
         let start = Instant::now();
         let engine = Engine::start(app.global.verbose)?;
-        let model = engine.load(&model_path, state.params.gpu_layers)?;
+        let model = models::load(app, &engine, &model_path, state.params.gpu_layers)?;
         let loading = start.elapsed();
         let questions = tokenize(&model, &state, questions);
         let limit = limit(&model, job, &questions, args.max_tokens)?;
@@ -124,7 +125,7 @@ pub fn run(app: &App, args: &Ask) -> Result<()> {
 impl Asker<'_, '_> {
     fn check_hit(&self) -> Result<()> {
         if self.args.require_hit && self.recall.tokens() < self.job.tokens.len() {
-            let why = self.recall.miss.as_ref().map_or("it is not saved".into(), ToString::to_string);
+            let why = self.recall.reason(self.job).unwrap_or_default();
             bail!(Failure::Miss(format!("state {} is no hit: {why}", self.state.key.short())));
         }
         Ok(())
@@ -181,8 +182,7 @@ impl Asker<'_, '_> {
             Verdict { status: Status::Miss, restored_tokens: 0, evaluated_tokens: 0, reason: None };
         if self.args.no_cache {
             let start = Instant::now();
-            self.session.evaluate(&self.job.tokens, false)?;
-            self.session.wait();
+            prefill::evaluate_only(self.app, &mut self.session, self.job, &self.state.key.short())?;
             timings.add("eval_time", start.elapsed(), Some(total));
             verdict.evaluated_tokens = total;
             verdict.reason = Some("--no-cache".into());
@@ -190,7 +190,7 @@ impl Asker<'_, '_> {
         }
 
         let start = Instant::now();
-        verdict.reason = self.recall.miss.as_ref().map(ToString::to_string);
+        verdict.reason = self.recall.reason(self.job);
         match self.recall.restore(&mut self.session) {
             Ok(()) => verdict.restored_tokens = self.recall.tokens(),
             Err(why) if self.args.require_hit => bail!(Failure::Miss(why)),
@@ -301,6 +301,9 @@ fn questions(args: &Ask) -> Result<Vec<String>> {
     let questions: Vec<String> = match &args.questions_file {
         Some(file) => read_text(file)?.lines().filter(|l| !l.trim().is_empty()).map(str::to_owned).collect(),
         None if args.questions.is_empty() => {
+            if std::io::stdin().is_terminal() {
+                let _ = writeln!(std::io::stderr(), "type the question, then Ctrl-D:");
+            }
             vec![read_text(Path::new("-"))?.trim_end_matches(['\n', '\r']).to_owned()]
         }
         None => args.questions.clone(),

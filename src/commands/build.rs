@@ -92,7 +92,7 @@ impl Builder<'_> {
     fn build_rest(&mut self, first: Source<'_>, others: &[PathBuf]) -> Result<()> {
         let start = Instant::now();
         let engine = Engine::start(self.app.global.verbose)?;
-        let model = engine.load(&self.model_path, self.params.gpu_layers)?;
+        let model = models::load(self.app, &engine, &self.model_path, self.params.gpu_layers)?;
         let report = self.build(&model, &first, Some(start.elapsed()))?;
         self.print(&report)?;
         for path in others {
@@ -173,9 +173,8 @@ impl Builder<'_> {
         };
         let recall = found.verify(&job);
         if recall.tokens() < job.tokens.len() {
-            if let Some(miss) = recall.miss {
-                self.app.warn(format!("state {}: {miss}; evaluating it again", key.short()));
-            }
+            let why = recall.reason(&job).unwrap_or_default();
+            self.app.warn(format!("state {}: {why}; evaluating it again", key.short()));
             return Ok(None);
         }
         let now = self.store.now();
@@ -207,7 +206,7 @@ impl Builder<'_> {
         let recall = job.find(&self.store)?.verify(&job);
         let reset = Instant::now();
         let mut restored = 0;
-        let mut reason = recall.miss.as_ref().map(ToString::to_string);
+        let mut reason = recall.reason(&job);
         let filled = if recall.tokens() == job.tokens.len() {
             prefill::Filled::default()
         } else {

@@ -152,6 +152,15 @@ impl Found {
 }
 
 impl Recall {
+    /// Why it ends where it does, for people; nothing if it covers all of the job.
+    pub fn reason(&self, job: &Job) -> Option<String> {
+        let miss = self.miss.as_ref().filter(|_| self.tokens() < job.tokens.len())?;
+        Some(match self.tokens() {
+            0 => miss.to_string(),
+            n => format!("from token {n} on: {miss}"),
+        })
+    }
+
     /// Tokens that are covered.
     pub fn tokens(&self) -> usize {
         self.parts.last().map_or(0, |(piece, _)| piece.end())

@@ -1,17 +1,23 @@
 //! Which model is meant, and its hash.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use super::app::{App, user_cache};
 use super::failure::Failure;
+use crate::engine::model::{Engine, Model};
 use crate::key::ModelHash;
 use crate::key::fingerprint::{FileIdentity, hash_file};
 use crate::report::progress::Unit;
 use crate::store::Store;
 use crate::store::index::StateRow;
 
+/// How long a model loads before a bar appears.
+const LOAD_WITHOUT_BAR: Duration = Duration::from_secs(1);
 /// A file is hashed with a progress bar from this size on: about a second.
 const WORTH_A_BAR: u64 = 2 << 30;
 
@@ -79,8 +85,12 @@ pub fn fingerprint(app: &App, store: &mut Store, path: &Path) -> Result<ModelHas
         if show {
             progress.set(done);
         }
+        !app.interrupted()
     });
     progress.finish();
+    if app.interrupted() {
+        bail!(Failure::Interrupted("interrupted while hashing the model".into()));
+    }
     let hash = hash.with_context(|| format!("cannot read {}", path.display()))?;
     // A file that changed while it was read has a hash that belongs to no version of it.
     if FileIdentity::of(&path)? != identity {
@@ -135,6 +145,28 @@ pub fn of_state(app: &App, store: &mut Store, state: &StateRow) -> Result<PathBu
         last_seen.display(),
         state.model.short()
     )
+}
+
+/// Loads a model, with a progress bar when that takes long; Ctrl-C ends it.
+pub fn load<'e>(app: &App, engine: &'e Engine, path: &Path, gpu_layers: u32) -> Result<Model<'e>> {
+    let (interrupted, bar) = (app.interrupt_flag(), Rc::new(app.progress()));
+    let (shown, start, what) = (Rc::clone(&bar), Instant::now(), format!("loading {}", file_name(path)));
+    let mut started = false;
+    let loaded = engine.load(path, gpu_layers, move |share| {
+        if !started && start.elapsed() > LOAD_WITHOUT_BAR {
+            shown.start(&what, 100, Unit::Percent);
+            started = true;
+        }
+        if started {
+            shown.set((share * 100.0) as u64);
+        }
+        !interrupted.load(Ordering::SeqCst)
+    });
+    bar.finish();
+    if app.interrupted() {
+        bail!(Failure::Interrupted("interrupted while loading the model".into()));
+    }
+    Ok(loaded?)
 }
 
 /// The last part of a path, for people.

@@ -57,6 +57,23 @@ pub fn fill(
     Ok(filled)
 }
 
+/// Evaluates all of the job's tokens in the same batches and saves nothing.
+pub fn evaluate_only(app: &App, session: &mut Session<'_>, job: &Job, label: &str) -> Result<()> {
+    let progress = app.progress();
+    progress.start(&format!("evaluating {label}"), job.tokens.len() as u64, Unit::Tokens);
+    for batch in job.chain.segments() {
+        if app.interrupted() {
+            progress.finish();
+            bail!(Failure::Interrupted("interrupted while evaluating the prompt".into()));
+        }
+        session.evaluate(&job.tokens[batch.first..batch.end()], false)?;
+        session.wait();
+        progress.set(batch.end() as u64);
+    }
+    progress.finish();
+    Ok(())
+}
+
 fn evaluate_pieces(
     app: &App,
     store: &mut Store,
@@ -78,7 +95,7 @@ fn evaluate_pieces(
         filled.evaluating += start.elapsed();
         filled.tokens += batch.count;
         progress.set(filled.tokens as u64);
-        estimate.after_batch(filled.tokens, filled.evaluating);
+        progress.aside(&mut || estimate.after_batch(filled.tokens, filled.evaluating));
         app.event(&serde_json::json!({
             "event": "progress", "evaluated": filled.tokens, "total": job.tokens.len() - from,
         }))?;

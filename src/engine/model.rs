@@ -32,12 +32,19 @@ impl Engine {
         self.backend.supports_gpu_offload()
     }
 
-    /// Loads the model at `path`, with `gpu_layers` of its layers on a GPU.
+    /// Loads the model at `path`, with `gpu_layers` of its layers on a GPU. `progress` hears which share is
+    /// loaded and ends it by false.
     ///
     /// # Errors
-    /// When llama.cpp refuses the file, or the model does not continue text.
-    pub fn load(&self, path: &Path, gpu_layers: u32) -> Result<Model<'_>> {
-        let params = LlamaModelParams::default().with_n_gpu_layers(gpu_layers);
+    /// When llama.cpp refuses the file, `progress` ended it, or the model does not continue text.
+    pub fn load(
+        &self,
+        path: &Path,
+        gpu_layers: u32,
+        progress: impl FnMut(f32) -> bool + 'static,
+    ) -> Result<Model<'_>> {
+        let params =
+            LlamaModelParams::default().with_n_gpu_layers(gpu_layers).with_progress_callback(progress);
         let llama = LlamaModel::load_from_file(&self.backend, path, &params)
             .map_err(|_| EngineError::Load { path: path.to_owned(), reason: logged_reason() })?;
         let model = Model { engine: self, path: path.to_owned(), specials: Specials::of(&llama), llama };

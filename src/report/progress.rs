@@ -10,6 +10,8 @@ pub trait Progress {
     fn start(&self, what: &str, total: u64, unit: Unit);
     /// `done` units are done.
     fn set(&self, done: u64);
+    /// Runs `talk`, which may print lines, with the bar out of the way.
+    fn aside(&self, talk: &mut dyn FnMut());
     /// The work is over; nothing of the bar stays.
     fn finish(&self);
 }
@@ -21,6 +23,8 @@ pub enum Unit {
     Tokens,
     /// Bytes of a file.
     Bytes,
+    /// Hundredths of the whole.
+    Percent,
 }
 
 /// Shows nothing.
@@ -30,6 +34,9 @@ pub struct Silent;
 impl Progress for Silent {
     fn start(&self, _: &str, _: u64, _: Unit) {}
     fn set(&self, _: u64) {}
+    fn aside(&self, talk: &mut dyn FnMut()) {
+        talk();
+    }
     fn finish(&self) {}
 }
 
@@ -46,10 +53,11 @@ impl Default for Bar {
 impl Progress for Bar {
     fn start(&self, what: &str, total: u64, unit: Unit) {
         let counts = match unit {
-            Unit::Tokens => "{human_pos}/{human_len} tokens, {per_sec}",
-            Unit::Bytes => "{binary_bytes}/{binary_total_bytes}, {binary_bytes_per_sec}",
+            Unit::Tokens => "{human_pos}/{human_len} tokens",
+            Unit::Percent => "{percent} %",
+            Unit::Bytes => "{binary_bytes}/{binary_total_bytes}",
         };
-        let template = format!("{{msg}} [{{bar:24}}] {counts}, {{eta}} left");
+        let template = format!("{{msg}} [{{wide_bar}}] {counts}, {{eta}} left");
         let style = ProgressStyle::with_template(&template)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .progress_chars("=> ");
@@ -63,6 +71,10 @@ impl Progress for Bar {
 
     fn set(&self, done: u64) {
         self.0.set_position(done);
+    }
+
+    fn aside(&self, talk: &mut dyn FnMut()) {
+        self.0.suspend(talk);
     }
 
     fn finish(&self) {

@@ -163,7 +163,7 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn open_existing(root: &Path, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<Option<Self>> {
-        if !root.join(INDEX_NAME).exists() {
+        if !root.join(TAG_NAME).exists() && !root.join(INDEX_NAME).exists() {
             return Ok(None);
         }
         let index = Index::open(&root.join(INDEX_NAME))?;

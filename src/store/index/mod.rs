@@ -50,10 +50,15 @@ impl Index {
         )
         .map_err(failed)?;
         if found < schema::VERSION as i64 {
-            schema::migrations().to_latest(&mut db).map_err(|e| match e {
-                rusqlite_migration::Error::RusqliteError { err, .. } => failed(err),
-                other => failed(rusqlite::Error::ToSqlConversionFailure(Box::new(other))),
-            })?;
+            let migrated = schema::migrations().to_latest(&mut db);
+            // Another process may have migrated between the look and the attempt; then all is well.
+            let now: i64 = db.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(failed)?;
+            if now != schema::VERSION as i64 {
+                migrated.map_err(|e| match e {
+                    rusqlite_migration::Error::RusqliteError { err, .. } => failed(err),
+                    other => failed(rusqlite::Error::ToSqlConversionFailure(Box::new(other))),
+                })?;
+            }
         }
         Ok(Self { path: path.to_owned(), db })
     }
