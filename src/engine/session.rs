@@ -26,6 +26,8 @@ pub struct Session<'m> {
     position: usize,
     cells: usize,
     has_logits: bool,
+    /// Whether anything may be in the cache.
+    used: bool,
 }
 
 impl<'m> Session<'m> {
@@ -78,6 +80,7 @@ impl<'m> Session<'m> {
             position: 0,
             cells,
             has_logits: false,
+            used: false,
         })
     }
 
@@ -96,8 +99,11 @@ impl<'m> Session<'m> {
         self.model
     }
 
-    /// Forgets everything.
+    /// Forgets everything. Zeroes the cache, so it costs what making the context did; a new one is left alone.
     pub fn reset(&mut self) {
+        if !std::mem::take(&mut self.used) {
+            return;
+        }
         self.context.clear_kv_cache();
         self.position = 0;
         self.has_logits = false;
@@ -122,6 +128,7 @@ impl<'m> Session<'m> {
         if first + ids.len() > self.cells {
             return Err(failed(format!("the context has {} cells", self.cells)));
         }
+        self.used = true;
         self.batch.clear();
         for (i, &id) in ids.iter().enumerate() {
             // `cells` was converted to u32 from at most i32::MAX cells, so positions fit.
@@ -168,6 +175,7 @@ impl<'m> Session<'m> {
     /// # Errors
     /// When llama.cpp refuses it. The session must then be reset.
     pub fn restore(&mut self, segment: &Segment, state: &[u8]) -> Result<()> {
+        self.used = true;
         let layout = self.model.layout();
         let target = if layout == Layout::Segment { PORT } else { MAIN };
         let loaded = sys::state::load_sequence(&mut self.context, target, state);

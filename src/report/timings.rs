@@ -42,7 +42,7 @@ impl Timings {
         for row in &self.0 {
             let digits = if row.time_s < 0.1 { 4 } else { 2 };
             let tokens = row.num_tokens.map_or("n/a".into(), |n| n.to_string());
-            let tps = row.tps.map_or("n/a".into(), |t| format!("{t:.2}"));
+            let tps = row.tps.map_or("n/a".into(), |t| format!("{t:.*}", if t < 1_000.0 { 2 } else { 0 }));
             let _ = writeln!(text, "{:<13}{:<13.digits$}{tokens:<13}{tps}", row.key, row.time_s);
         }
         text
@@ -61,7 +61,7 @@ mod tests {
         timings.add("reset", Duration::ZERO, None);
         insta::assert_snapshot!(timings.table(), @r"
         key          time         num_tokens   tps
-        load_state   0.0051       2000         392156.86
+        load_state   0.0051       2000         392157
         eval_prompt  1.83         203          110.93
         reset        0.0000       n/a          n/a
         ");
