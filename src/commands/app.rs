@@ -113,6 +113,13 @@ impl App {
         if self.global.output == Output::Jsonl { self.print_json(value) } else { Ok(()) }
     }
 
+    /// Prints `value` as an event of that name, when events are wanted.
+    pub fn named_event(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let mut value = serde_json::to_value(value)?;
+        value["event"] = name.into();
+        self.event(&value)
+    }
+
     /// How results are printed.
     pub fn output(&self) -> Output {
         if self.global.json { Output::Json } else { self.global.output }

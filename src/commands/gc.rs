@@ -61,17 +61,11 @@ pub fn run(app: &App, args: &Gc) -> Result<()> {
         Output::Jsonl => {
             let report = report(&outcome, args.dry_run);
             for eviction in &report.evicted {
-                app.event(&with_event("evicted", eviction)?)?;
+                app.named_event("evicted", eviction)?;
             }
-            app.event(&with_event("gc", &report)?)
+            app.named_event("gc", &report)
         }
     }
-}
-
-fn with_event(name: &str, value: &impl Serialize) -> Result<serde_json::Value> {
-    let mut value = serde_json::to_value(value)?;
-    value["event"] = name.into();
-    Ok(value)
 }
 
 fn report(outcome: &Outcome, dry_run: bool) -> Report {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::engine::session::Session;
 use crate::format::Layout;
 use crate::key::{Chain, ModelHash, Params, Segment};
+use crate::store::index::StateRow;
 use crate::store::objects::{Miss, Unverified, Verified};
 use crate::store::{Result, Store};
 
@@ -57,6 +58,11 @@ impl Job {
     pub fn new(model: ModelHash, params: Params, layout: Layout, tokens: Vec<i32>) -> Self {
         let chain = Chain::of(params.root(&model), &tokens);
         Self { model, params, layout, tokens, chain }
+    }
+
+    /// The job that a saved state is.
+    pub fn of_state(state: &StateRow) -> Self {
+        Self::new(state.model, state.params.clone(), state.layout, state.tokens.clone())
     }
 
     /// What is saved as objects: the segments, or for a model that cannot be cut the whole as one.
@@ -110,6 +116,7 @@ impl Job {
 }
 
 /// Objects that nobody may read yet.
+#[derive(Default)]
 pub struct Found {
     parts: Vec<(Segment, Unverified)>,
     miss: Option<Miss>,

@@ -12,7 +12,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::disk::Entry;
-use super::evict::{self, Limits, Reason};
+use super::evict::{self, Eviction, Limits, Reason};
 use super::index::{ListedState, SegmentRow};
 use super::usage::Usage;
 use super::{Result, Store, StoreError};
@@ -45,6 +45,10 @@ pub struct Files {
 }
 
 impl Files {
+    fn of(entries: &[Entry]) -> Self {
+        Self { count: entries.len(), bytes: super::usage::bytes(entries) }
+    }
+
     fn add(&mut self, bytes: u64) {
         self.count += 1;
         self.bytes += bytes;
@@ -98,12 +102,20 @@ struct Scene {
     stray: Vec<Entry>,
 }
 
+impl Scene {
+    /// A file that is damaged or gone takes other bytes than its row says.
+    fn take_sizes_from_the_disk(&mut self) {
+        let sizes: HashMap<ObjectId, u64> = self.usage.objects.iter().map(|(id, e)| (*id, e.bytes)).collect();
+        let rows = self.segments.iter_mut().chain(self.unused.iter_mut().map(|(row, _)| row));
+        rows.for_each(|row| row.file_bytes = sizes.get(&row.object).copied().unwrap_or(0));
+    }
+}
+
 /// What is to be done.
 struct Plan {
     outcome: Outcome,
     states: Vec<StateKey>,
-    chains: Vec<ChainKey>,
-    objects: Vec<ObjectId>,
+    going: Vec<SegmentRow>,
 }
 
 impl Store {
@@ -174,23 +186,26 @@ impl Store {
             .map(|(row, adopted, going)| (row, adopted.filter(|_| !going)))
             .chain(found.iter().map(|row| (row.clone(), Some(now))))
             .collect();
-        Ok(Scene { usage, states, segments, unused, found, stray })
+        let mut scene = Scene { usage, states, segments, unused, found, stray };
+        scene.take_sizes_from_the_disk();
+        Ok(scene)
     }
 
     fn apply(&mut self, plan: &Plan, scene: &Scene, now: i64) -> Result<()> {
-        let going: HashSet<ChainKey> = plan.chains.iter().copied().collect();
+        let chains: Vec<ChainKey> = plan.going.iter().map(|row| row.chain).collect();
+        let going: HashSet<ChainKey> = chains.iter().copied().collect();
         for row in scene.found.iter().filter(|row| !going.contains(&row.chain)) {
             self.index.put_segment(row, now, Some(now))?;
         }
         self.index.delete_states(&plan.states)?;
-        self.index.mark_segments_going(&plan.chains)?;
-        for id in &plan.objects {
-            self.remove(&self.object_path(id))?;
+        self.index.mark_segments_going(&chains)?;
+        for row in &plan.going {
+            self.remove(&self.object_path(&row.object))?;
         }
         for entry in scene.stray.iter().chain(&scene.usage.staging) {
             self.remove(&entry.path)?;
         }
-        self.index.delete_segments(&plan.chains)?;
+        self.index.delete_segments(&chains)?;
         self.index.compact()
     }
 
@@ -205,73 +220,73 @@ impl Store {
 }
 
 fn plan(scene: &Scene, limits: &Limits, now: i64) -> Plan {
-    let sizes: HashMap<ObjectId, u64> = scene.usage.objects.iter().map(|(id, e)| (*id, e.bytes)).collect();
-    let size = |row: &SegmentRow| sizes.get(&row.object).copied().unwrap_or(0);
-
+    let unused = plan_unused(scene, limits, now);
     let fixed = scene.usage.fixed_bytes();
-    let live_bytes: u64 = scene.segments.iter().map(size).sum();
-    // Adopted segments may wait, but not at the cost of a state.
-    let found: HashSet<ChainKey> = scene.found.iter().map(|row| row.chain).collect();
-    let mut budget = limits.max_bytes.map(|max| max.saturating_sub(fixed + live_bytes));
-    let (mut orphans, mut waiting) = (Files::default(), Files::default());
-    let mut adopted_now = Files::default();
-    let (mut chains, mut objects) = (Vec::new(), Vec::new());
-    for (row, adopted) in &scene.unused {
-        let bytes = size(row);
-        let young = adopted.is_some_and(|at| now.saturating_sub(at) < ADOPTED_GRACE_S);
-        if young && budget.is_none_or(|left| bytes <= left) {
-            budget = budget.map(|left| left - bytes);
-            waiting.add(bytes);
-            if found.contains(&row.chain) {
-                adopted_now.add(bytes);
-            }
-            continue;
-        }
-        orphans.add(bytes);
-        chains.push(row.chain);
-        objects.push(row.object);
-    }
-
-    let evictions = evict::plan(&scene.states, &scene.segments, fixed + waiting.bytes, limits, now);
+    let evictions = evict::plan(&scene.states, &scene.segments, fixed + unused.waiting.bytes, limits, now);
     let gone: HashSet<usize> = evictions.iter().map(|e| e.state).collect();
     let kept: HashSet<usize> = (0..scene.states.len())
         .filter(|i| !gone.contains(i))
         .flat_map(|i| scene.states[i].segments.iter().copied())
         .collect();
-    let mut live = Files::default();
+    let (mut live, mut going) = (Files::default(), unused.going);
     for (n, row) in scene.segments.iter().enumerate() {
         if kept.contains(&n) {
-            live.add(size(row));
+            live.add(row.file_bytes);
         } else {
-            chains.push(row.chain);
-            objects.push(row.object);
+            going.push(row.clone());
         }
     }
-
-    let total = |entries: &[Entry]| Files { count: entries.len(), bytes: super::usage::bytes(entries) };
     let index_bytes = super::usage::bytes(&scene.usage.index);
-    let evicted: Vec<Evicted> = evictions
-        .into_iter()
-        .map(|e| Evicted {
-            key: scene.states[e.state].key,
-            name: scene.states[e.state].name.clone(),
-            reason: e.reason,
-            frees: e.frees,
-        })
-        .collect();
     let outcome = Outcome {
-        orphans,
-        staging: total(&scene.usage.staging),
-        strays: total(&scene.stray),
-        adopted: adopted_now,
+        evicted: evictions.into_iter().map(|e| evicted(&scene.states[e.state], &e)).collect(),
+        orphans: unused.orphans,
+        staging: Files::of(&scene.usage.staging),
+        strays: Files::of(&scene.stray),
+        adopted: unused.adopted,
         before: scene.usage.total_bytes(),
-        after: fixed + live.bytes + waiting.bytes,
+        after: fixed + live.bytes + unused.waiting.bytes,
         live,
         index_bytes,
-        waiting,
+        waiting: unused.waiting,
         other_bytes: fixed - index_bytes,
-        evicted,
     };
-    let states = outcome.evicted.iter().map(|e| e.key).collect();
-    Plan { outcome, states, chains, objects }
+    Plan { states: outcome.evicted.iter().map(|e| e.key).collect(), going, outcome }
+}
+
+fn evicted(state: &ListedState, eviction: &Eviction) -> Evicted {
+    let (reason, frees) = (eviction.reason, eviction.frees);
+    Evicted { key: state.key, name: state.name.clone(), reason, frees }
+}
+
+/// What becomes of the segments without a state.
+#[derive(Default)]
+struct Unused {
+    going: Vec<SegmentRow>,
+    orphans: Files,
+    waiting: Files,
+    adopted: Files,
+}
+
+/// Adopted segments may wait for a state, but not at the cost of one; the others go.
+fn plan_unused(scene: &Scene, limits: &Limits, now: i64) -> Unused {
+    let live: u64 = scene.segments.iter().map(|row| row.file_bytes).sum();
+    let taken = scene.usage.fixed_bytes() + live;
+    let mut budget = limits.max_bytes.map(|max| max.saturating_sub(taken));
+    let found: HashSet<ChainKey> = scene.found.iter().map(|row| row.chain).collect();
+    let mut unused = Unused::default();
+    for (row, adopted) in &scene.unused {
+        let bytes = row.file_bytes;
+        let young = adopted.is_some_and(|at| now.saturating_sub(at) < ADOPTED_GRACE_S);
+        if young && budget.is_none_or(|left| bytes <= left) {
+            budget = budget.map(|left| left - bytes);
+            unused.waiting.add(bytes);
+            if found.contains(&row.chain) {
+                unused.adopted.add(bytes);
+            }
+        } else {
+            unused.orphans.add(bytes);
+            unused.going.push(row.clone());
+        }
+    }
+    unused
 }

@@ -3,47 +3,29 @@
 //! The objects are mapped at once and verified on other threads while the model loads. The context is made just
 //! large enough. Each question starts from the same restored state, which is never rewound.
 
-use std::io::{IsTerminal, Write};
+mod questions;
+mod report;
+
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use serde::Serialize;
 
-use super::app::{App, read_text};
+use super::app::App;
 use super::failure::Failure;
-use super::job::{Job, Recall, Status, Verdict};
+use super::job::{Found, Job, Recall, Status, Verdict};
 use super::{models, prefill};
 use crate::cli::{Ask, Output};
 use crate::engine::generate::{self, Answer, Sampling, StopReason};
-use crate::engine::model::{Engine, Model};
-use crate::engine::prompt::question_tokens;
+use crate::engine::model::Engine;
 use crate::engine::session::Session;
 use crate::report::human;
 use crate::report::timings::Timings;
 use crate::store::Store;
 use crate::store::index::{Lookup, StateRow};
-
-/// What `--json` prints for each answer.
-#[derive(Debug, Serialize)]
-struct Report<'a> {
-    key: String,
-    question: &'a str,
-    answer: &'a str,
-    stop_reason: StopReason,
-    answer_tokens: usize,
-    seed: u32,
-    cache: &'a Verdict,
-    time_to_first_token_s: f64,
-    timings: &'a Timings,
-}
-
-/// One question, tokenised.
-struct Question {
-    text: String,
-    tokens: Vec<i32>,
-}
+use questions::Question;
+use report::Report;
 
 /// What stays the same from question to question.
 struct Asker<'a, 'm> {
@@ -60,16 +42,13 @@ struct Asker<'a, 'm> {
 }
 
 pub fn run(app: &App, args: &Ask) -> Result<()> {
-    let questions = questions(args)?;
+    let questions = questions::read(args)?;
     let Some(mut store) = app.existing_store()? else {
-        bail!(Failure::NotFound(format!(
-            "no state {}: there is no store in {}",
-            args.key,
-            app.cache_dir()?.display()
-        )));
+        let folder = app.cache_dir()?;
+        bail!(Failure::NotFound(format!("no state {}: there is no store in {}", args.key, folder.display())));
     };
     let state = find(&store, &args.key)?;
-    let job = Job::new(state.model, state.params.clone(), state.layout, state.tokens.clone());
+    let job = Job::of_state(&state);
     if job.chain.state_key(&state.carried, &state.suffix) != state.key {
         bail!(Failure::Corrupt(format!(
             "the index is damaged: the tokens of state {} have another key; build the prompt again",
@@ -81,40 +60,44 @@ pub fn run(app: &App, args: &Ask) -> Result<()> {
         app.say("with --temp 0 every trial gives the same answer; try --temp 0.8");
     }
     app.stop_gently_on_ctrl_c();
+    answer_all(app, args, &mut store, &state, &job, &model_path, questions)
+}
 
+/// Maps and verifies the objects while the model loads, makes the context, and answers.
+fn answer_all(
+    app: &App,
+    args: &Ask,
+    store: &mut Store,
+    state: &StateRow,
+    job: &Job,
+    model_path: &Path,
+    questions: Vec<String>,
+) -> Result<()> {
     let found = if args.no_cache {
-        None
+        Found::default()
     } else {
         let _lock = store.lock_shared()?;
-        Some(job.find(&store)?)
+        job.find(store)?
     };
     thread::scope(|scope| {
-        let job = &job;
-        let verifying = found.map(|found| scope.spawn(move || found.verify(job)));
+        let verifying = scope.spawn(move || found.verify(job));
+        let mut timings = Timings::default();
         let start = Instant::now();
         let engine = Engine::start(app.global.verbose)?;
-        let model = models::load(app, &engine, &model_path, state.params.gpu_layers)?;
-        let loading = start.elapsed();
-        let questions = tokenize(&model, &state, questions);
-        let limit = limit(&model, job, &questions, args.max_tokens)?;
+        let model = models::load(app, &engine, model_path, state.params.gpu_layers)?;
+        timings.add("model_load", start.elapsed(), None);
+        let questions = questions::tokenize(&model, state, questions);
+        let limit = questions::limit(&model, job, &questions, args.max_tokens)?;
 
         let start = Instant::now();
         let session = Session::new(&model, &state.params, limit, app.threads())?;
-        let mut timings = Timings::default();
-        timings.add("model_load", loading, None);
         timings.add("context", start.elapsed(), None);
-
-        let recall = match verifying {
-            None => Recall { parts: Vec::new(), miss: None, took: Duration::ZERO },
-            Some(thread) => {
-                let recall = thread.join().map_err(|_| anyhow::anyhow!("verification panicked"))?;
-                timings.add("verify_state", recall.took, Some(recall.tokens()));
-                recall
-            }
-        };
+        let recall = verifying.join().map_err(|_| anyhow::anyhow!("the verification panicked"))?;
+        if !args.no_cache {
+            timings.add("verify_state", recall.took, Some(recall.tokens()));
+        }
         let several = questions.len() * args.trials as usize > 1;
-        let store = &mut store;
-        let mut asker = Asker { app, args, store, state: &state, job, recall, session, limit, several };
+        let mut asker = Asker { app, args, store, state, job, recall, session, limit, several };
         asker.check_hit()?;
         asker.ask_all(&questions, timings)?;
         asker.note_use();
@@ -152,7 +135,7 @@ impl Asker<'_, '_> {
         verdict.evaluated_tokens += question.tokens.len();
 
         let seed = self.args.seed.wrapping_add(trial);
-        self.announce(question, trial, seed)?;
+        report::announce(self.app, self.labels(question, trial, seed))?;
         let before = since.elapsed();
         let answer = self.generate(seed, trial, question)?;
         timings.add("main_sample", answer.elapsed, Some(answer.tokens));
@@ -167,7 +150,7 @@ impl Asker<'_, '_> {
             time_to_first_token_s: (before + answer.first_token).as_secs_f64(),
             timings: &timings,
         };
-        self.finish(&report)?;
+        report::print(self.app, &report, self.several, self.args.stats)?;
         if answer.stop == StopReason::Interrupted {
             bail!(Failure::Interrupted("interrupted; the answer is not complete".into()));
         }
@@ -256,35 +239,16 @@ impl Asker<'_, '_> {
         }
     }
 
-    /// Labels an answer when there are several.
-    fn announce(&self, question: &Question, trial: u32, seed: u32) -> Result<()> {
-        if self.app.output() != Output::Text || !self.several {
-            return Ok(());
-        }
-        if trial == 0 {
-            self.app.print(format!("## {}", question.text.trim()))?;
+    /// The lines that tell several answers apart.
+    fn labels(&self, question: &Question, trial: u32, seed: u32) -> Vec<String> {
+        let mut labels = Vec::new();
+        if self.several && trial == 0 {
+            labels.push(format!("## {}", question.text.trim()));
         }
         if self.args.trials > 1 {
-            self.app.print(format!("# trial {}, seed {seed}", trial + 1))?;
+            labels.push(format!("# trial {}, seed {seed}", trial + 1));
         }
-        Ok(())
-    }
-
-    fn finish(&self, report: &Report<'_>) -> Result<()> {
-        match self.app.output() {
-            Output::Text => self.app.write(if self.several { "\n\n" } else { "\n" })?,
-            Output::Json => self.app.print_json(report)?,
-            Output::Jsonl => {
-                let mut event = serde_json::to_value(report)?;
-                event["event"] = "answer".into();
-                self.app.event(&event)?;
-            }
-        }
-        self.app.say(summary(report));
-        if self.args.stats {
-            self.app.say(report.timings.table().trim_end());
-        }
-        Ok(())
+        labels
     }
 
     /// A failed note is no reason to fail an answer that was given.
@@ -294,24 +258,6 @@ impl Asker<'_, '_> {
             self.app.warn(format!("the use is not noted: {error}"));
         }
     }
-}
-
-/// The questions from the arguments, a file with one a line, or stdin as one.
-fn questions(args: &Ask) -> Result<Vec<String>> {
-    let questions: Vec<String> = match &args.questions_file {
-        Some(file) => read_text(file)?.lines().filter(|l| !l.trim().is_empty()).map(str::to_owned).collect(),
-        None if args.questions.is_empty() => {
-            if std::io::stdin().is_terminal() {
-                let _ = writeln!(std::io::stderr(), "type the question, then Ctrl-D:");
-            }
-            vec![read_text(Path::new("-"))?.trim_end_matches(['\n', '\r']).to_owned()]
-        }
-        None => args.questions.clone(),
-    };
-    if questions.is_empty() || questions.iter().any(|q| q.trim().is_empty()) {
-        bail!(Failure::Usage("a question is empty".into()));
-    }
-    Ok(questions)
 }
 
 fn find(store: &Store, text: &str) -> Result<StateRow> {
@@ -327,55 +273,4 @@ fn find(store: &Store, text: &str) -> Result<StateRow> {
         }
     };
     store.index().state(&key)?.context("the state vanished while it was looked up")
-}
-
-fn tokenize(model: &Model<'_>, state: &StateRow, questions: Vec<String>) -> Vec<Question> {
-    let tokens = |text: &str| question_tokens(model, &state.carried, text, &state.suffix);
-    questions.into_iter().map(|text| Question { tokens: tokens(&text), text }).collect()
-}
-
-/// Positions that the context needs: the state, the longest question, and its answer as far as the model goes.
-fn limit(model: &Model<'_>, job: &Job, questions: &[Question], max_tokens: usize) -> Result<usize> {
-    let trained = model.trained_context();
-    let left = trained.saturating_sub(job.tokens.len());
-    for question in questions {
-        if question.tokens.is_empty() {
-            bail!("no token of the model's vocabulary spells the question");
-        }
-        if question.tokens.len() >= left {
-            bail!(
-                "the question has {}, but behind the state's {} the model's context of {} has room for {}",
-                human::count(question.tokens.len(), "token"),
-                human::thousands(job.tokens.len()),
-                human::thousands(trained),
-                human::thousands(left.saturating_sub(1))
-            );
-        }
-    }
-    let longest = questions.iter().map(|q| q.tokens.len()).max().unwrap_or(0);
-    Ok(trained.min((job.tokens.len() + longest).saturating_add(max_tokens)))
-}
-
-/// What happened, in a line.
-fn summary(report: &Report<'_>) -> String {
-    let cache = report.cache;
-    let status = match cache.status {
-        Status::Hit => "hit",
-        Status::Partial => "partial hit",
-        Status::Miss => "miss",
-    };
-    let stop = match report.stop_reason {
-        StopReason::Eos => "the model ended it",
-        StopReason::MaxTokens => "--max-tokens reached",
-        StopReason::StopString => "a stop text came up",
-        StopReason::ContextFull => "the model's context is full",
-        StopReason::Interrupted => "interrupted",
-    };
-    format!(
-        "{status}: {} restored, {} evaluated; first token after {:.2} s; {} answered: {stop}",
-        human::count(cache.restored_tokens, "token"),
-        human::thousands(cache.evaluated_tokens),
-        report.time_to_first_token_s,
-        human::count(report.answer_tokens, "token")
-    )
 }

@@ -1,0 +1,63 @@
+//! What a build prints.
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::cli::Output;
+use crate::commands::app::App;
+use crate::commands::job::Verdict;
+use crate::report::human;
+use crate::report::timings::Timings;
+
+/// What `--json` prints for each prompt.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub key: String,
+    pub name: Option<String>,
+    pub model: String,
+    pub cache: Verdict,
+    pub tokens: usize,
+    pub segments: SegmentCounts,
+    /// Size of the state's objects.
+    pub bytes: u64,
+    pub bytes_written: u64,
+    pub timings: Timings,
+}
+
+/// The objects of a state.
+#[derive(Debug, Serialize)]
+pub struct SegmentCounts {
+    pub total: usize,
+    pub reused: usize,
+    pub written: usize,
+}
+
+/// Prints the key, or the report as an object; and says on stderr what happened.
+pub fn print(app: &App, report: &Report, stats: bool) -> Result<()> {
+    app.say(summary(report));
+    if stats {
+        app.say(report.timings.table().trim_end());
+    }
+    match app.output() {
+        Output::Text => app.print(&report.key[..12]),
+        Output::Json => app.print_json(report),
+        Output::Jsonl => app.named_event("build", report),
+    }
+}
+
+/// What happened, in a line.
+fn summary(report: &Report) -> String {
+    let (tokens, size) = (human::count(report.tokens, "token"), human::bytes(report.bytes));
+    let evaluated = report.cache.evaluated_tokens;
+    if evaluated == 0 {
+        return format!("hit: {tokens} are saved ({size}) and intact");
+    }
+    let rows = report.timings.rows();
+    let seconds = rows.iter().find(|r| r.key == "eval_time").map_or(0.0, |r| r.time_s);
+    let reused = match report.tokens - evaluated {
+        0 => String::new(),
+        n => format!(", {} of them saved before", human::thousands(n)),
+    };
+    let (evaluated, wrote) = (human::thousands(evaluated), human::bytes(report.bytes_written));
+    format!("saved {tokens} ({size}){reused}; evaluated {evaluated} in {seconds:.1} s, wrote {wrote}")
+}
