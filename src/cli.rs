@@ -43,9 +43,9 @@ pub struct Global {
     /// Threads that evaluate [default: the machine's cores]
     #[arg(long, value_name = "N", global = true, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
-    /// Layers on a GPU, in builds that support one [default: 0]
-    #[arg(long, value_name = "N", global = true, default_value_t = 0, hide_default_value = true)]
-    pub gpu_layers: u32,
+    /// Layers on a GPU, in builds that support one [default: 0; ask takes those of the state]
+    #[arg(long, value_name = "N", global = true)]
+    pub gpu_layers: Option<u32>,
     /// How results are printed; jsonl streams events as they happen
     #[arg(long, value_name = "FORMAT", global = true, default_value = "text")]
     pub output: Output,

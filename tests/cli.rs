@@ -342,6 +342,8 @@ fn errors_name_the_thing_and_have_their_codes() {
         (&["-m", "truncated.gguf", "build", "prompt.txt"], 1, "truncated.gguf"),
         (&["-m", ".", "build", "prompt.txt"], 1, "is a folder"),
         (&["ask", "abcdef", "Hm?"], 3, "no state abcdef"),
+        (&["ask", key, "Hm?", "--gpu-layers", "3"], 2, "was built with --gpu-layers 0"),
+        (&["build", "prompt.txt", "--gpu-layers", "3"], 2, "without GPU support"),
         (&["ask", key, ""], 2, "a question is empty"),
         (&["ask", key, &question], 1, "has room for"),
         (&["ask", key, "Hm?", "--temp", "-1"], 2, "--temp"),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use etcetera::BaseStrategy;
 use serde::Serialize;
 
@@ -59,6 +59,25 @@ impl App {
         let available = std::thread::available_parallelism().map_or(1, usize::from);
         let cores = num_cpus::get_physical().min(available).max(1);
         self.global.threads.unwrap_or_else(|| u32::try_from(cores).unwrap_or(1))
+    }
+
+    /// Layers to put on a GPU; refused where this build has none, because they are part of the key.
+    pub fn gpu_layers(&self) -> Result<u32> {
+        const HAS_GPU: bool = cfg!(any(
+            feature = "cuda",
+            feature = "vulkan",
+            feature = "metal",
+            feature = "rocm",
+            all(target_os = "macos", target_arch = "aarch64")
+        ));
+        let layers = self.global.gpu_layers.unwrap_or(0);
+        if layers > 0 && !HAS_GPU {
+            bail!(Failure::Usage(
+                "this pcache was built without GPU support; build it with --features cuda, vulkan, metal or rocm"
+                    .into()
+            ));
+        }
+        Ok(layers)
     }
 
     /// The folder of the store.

@@ -51,6 +51,8 @@ impl Program {
             .env("PCACHE_DIR", self.store())
             .env("PCACHE_MODEL", &self.model)
             .env_remove("XDG_CACHE_HOME")
+            // Several programs share few cores here: waiting threads should sleep.
+            .env("OMP_WAIT_POLICY", "passive")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -55,6 +55,13 @@ pub fn run(app: &App, args: &Ask) -> Result<()> {
             state.key.short()
         )));
     }
+    if let Some(layers) = app.global.gpu_layers.filter(|n| *n != state.params.gpu_layers) {
+        bail!(Failure::Usage(format!(
+            "state {} was built with --gpu-layers {}, not {layers}: another device rounds differently; build it again",
+            state.key.short(),
+            state.params.gpu_layers
+        )));
+    }
     let model_path = models::of_state(app, &mut store, &state)?;
     if args.trials > 1 && args.temp <= 0.0 {
         app.say("with --temp 0 every trial gives the same answer; try --temp 0.8");

@@ -43,7 +43,7 @@ pub fn run(app: &App, args: &Build) -> Result<()> {
     let model_path = models::chosen(app)?;
     let mut store = app.store()?;
     let model = models::fingerprint(app, &mut store, &model_path)?;
-    let params = Params::new(args.kv_type, app.global.gpu_layers);
+    let params = Params::new(args.kv_type, app.gpu_layers()?);
     let mut builder = Builder { app, args, store, model_path, model, params };
     builder.check_name()?;
 
