@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
@@ -20,7 +21,8 @@ A first session:
   pcache gc --max-size 10GiB                 throws away what was not used
 
 stdout is data (a key, an answer, a table, JSON); everything else goes to stderr.
-Exit codes: 0 done, 1 failed, 2 usage, 3 not found or a miss under --require-hit, 4 corrupt."
+Exit codes: 0 done, 1 failed, 2 usage, 3 no such state or a miss under --require-hit, 4 corrupt,
+130 interrupted."
 )]
 pub struct Cli {
     /// Options of every command.
@@ -35,10 +37,10 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 pub struct Global {
     /// Folder of the saved states [default: pcache/states in your cache folder]
-    #[arg(long, env = "PCACHE_DIR", value_name = "DIR", global = true)]
+    #[arg(long, env = "PCACHE_DIR", value_name = "DIR", global = true, value_parser = path())]
     pub cache_dir: Option<PathBuf>,
     /// The GGUF file, or the name of one in pcache's models folder
-    #[arg(short, long, env = "PCACHE_MODEL", value_name = "PATH", global = true)]
+    #[arg(short, long, env = "PCACHE_MODEL", value_name = "PATH", global = true, value_parser = path())]
     pub model: Option<PathBuf>,
     /// Threads that evaluate [default: the machine's cores]
     #[arg(long, value_name = "N", global = true, value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -68,6 +70,9 @@ impl Cli {
     pub fn of_process() -> Self {
         let matches = Self::command().get_matches();
         let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+        let set = |path: &PathBuf| !path.as_os_str().is_empty();
+        cli.global.cache_dir = cli.global.cache_dir.filter(set);
+        cli.global.model = cli.global.model.filter(set);
         let explicit = Some(ValueSource::CommandLine);
         cli.global.model_is_explicit = matches.value_source("model") == explicit
             || matches.subcommand().is_some_and(|(_, m)| m.value_source("model") == explicit);
@@ -147,7 +152,7 @@ pub struct Ask {
     #[arg(long = "questions", value_name = "FILE", conflicts_with = "questions")]
     pub questions_file: Option<PathBuf>,
     /// Tokens of an answer at most
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(long, value_name = "N", default_value_t = 512, allow_negative_numbers = true)]
     pub max_tokens: usize,
     /// 0 always takes the likeliest token
     #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature, allow_negative_numbers = true)]
@@ -165,7 +170,7 @@ pub struct Ask {
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = penalty)]
     pub repeat_penalty: f32,
     /// Seed of the random choice, with --temp above 0
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     pub seed: u32,
     /// End the answer before this text; may be given several times
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
@@ -225,7 +230,7 @@ Examples:
   pcache gc --max-size 10GiB                 then the least recently used, until all fits
   pcache gc --keep 20                        only the 20 most recently used stay
 
-Without limits only leftovers go: parts of interrupted builds, staging files.")]
+Without limits only leftovers go: segments of interrupted builds, staging files.")]
 pub struct Gc {
     /// Bytes of the whole folder, as 10GiB or 500MB
     #[arg(long, value_name = "SIZE", value_parser = size)]
@@ -239,6 +244,11 @@ pub struct Gc {
     /// Say what would go, and let it stay
     #[arg(short = 'n', long)]
     pub dry_run: bool,
+}
+
+/// A path that may be empty: an environment variable that is set to nothing is as good as unset.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 fn size(text: &str) -> Result<u64, String> {

@@ -150,7 +150,7 @@ fn trials_are_labelled_and_a_seed_repeats_itself() {
     assert_ne!(reports[0]["answer"], reports[1]["answer"]);
     assert_eq!(json(&ask(&["--seed", "8", "--json"]))["answer"], reports[1]["answer"]);
     let text = ask(&["--trials", "2", "--seed", "7"]).stdout;
-    assert!(text.contains("## Hm?") && text.contains("# trial 2, seed 8"), "{text}");
+    assert!(text.contains("## Hm?") && text.contains("### trial 2, seed 8"), "{text}");
 }
 
 #[test]
@@ -341,7 +341,7 @@ fn errors_name_the_thing_and_have_their_codes() {
         (&["-m", "not.gguf", "build", "prompt.txt"], 1, "not a GGUF file"),
         (&["-m", "truncated.gguf", "build", "prompt.txt"], 1, "truncated.gguf"),
         (&["-m", ".", "build", "prompt.txt"], 1, "is a folder"),
-        (&["ask", "abcdef", "Hm?"], 3, "no state abcdef"),
+        (&["ask", "abcdef", "Hm?"], 3, "no state \"abcdef\""),
         (&["ask", key, "Hm?", "--gpu-layers", "3"], 2, "was built with --gpu-layers 0"),
         (&["build", "prompt.txt", "--gpu-layers", "3"], 2, "without GPU support"),
         (&["ask", key, ""], 2, "a question is empty"),

@@ -106,6 +106,11 @@ impl App {
         }
     }
 
+    /// Says something on stderr, if there is something to say.
+    pub fn say_if(&self, text: Option<String>) {
+        text.into_iter().for_each(|text| self.say(text));
+    }
+
     /// Warns on stderr, even when told to be quiet: something is not as it should be.
     pub fn warn(&self, text: impl std::fmt::Display) {
         let _ = writeln!(io::stderr(), "pcache: warning: {text}");
@@ -134,9 +139,13 @@ impl App {
 
     /// Prints `value` as an event of that name, when events are wanted.
     pub fn named_event(&self, name: &str, value: &impl Serialize) -> Result<()> {
-        let mut value = serde_json::to_value(value)?;
-        value["event"] = name.into();
-        self.event(&value)
+        #[derive(Serialize)]
+        struct Event<'a, T> {
+            event: &'a str,
+            #[serde(flatten)]
+            value: &'a T,
+        }
+        self.event(&Event { event: name, value })
     }
 
     /// How results are printed.

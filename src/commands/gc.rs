@@ -1,9 +1,10 @@
 //! `pcache gc`: throw away states by age, number and size, and what nobody needs.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::Serialize;
 
 use super::app::App;
+use super::failure::Failure;
 use crate::cli::{Gc, Output};
 use crate::report::human;
 use crate::store::evict::{Limits, Reason};
@@ -41,6 +42,10 @@ struct Folder {
 }
 
 pub fn run(app: &App, args: &Gc) -> Result<()> {
+    if app.global.model_is_explicit {
+        let why = "gc works on the whole folder; it does not choose by --model";
+        bail!(Failure::Usage(why.into()));
+    }
     let limits = Limits {
         max_bytes: args.max_size,
         max_age_s: args.max_age.map(|age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX)),
@@ -61,7 +66,7 @@ pub fn run(app: &App, args: &Gc) -> Result<()> {
         Output::Jsonl => {
             let report = report(&outcome, args.dry_run);
             for eviction in &report.evicted {
-                app.named_event("evicted", eviction)?;
+                app.named_event(if args.dry_run { "would_evict" } else { "evicted" }, eviction)?;
             }
             app.named_event("gc", &report)
         }
@@ -114,7 +119,7 @@ fn text(outcome: &Outcome, dry_run: bool) -> String {
             lines.push(format!("{verb} {n} ({bytes}): {why}"));
         }
     };
-    files(removes, outcome.orphans, "segment", "no state uses them");
+    files(removes, outcome.orphans, "segment", "no state uses them (of a build that was interrupted)");
     files(removes, outcome.staging, "staging file", "left by a build that was stopped");
     files(removes, outcome.strays, "object", "damaged, or replaced by another");
     files(adopts, outcome.adopted, "object", "intact but not in the index; kept for a week");

@@ -11,6 +11,7 @@ use super::app::App;
 use super::models::file_name;
 use crate::cli::{Ls, Output, Sort};
 use crate::report::human;
+use crate::store::Store;
 use crate::store::index::{ListedState, SegmentRow};
 
 /// What `--json` prints.
@@ -39,12 +40,12 @@ struct Listed {
 
 pub fn run(app: &App, args: &Ls) -> Result<()> {
     let store = app.existing_store()?;
-    let (states, segments, now) = match &store {
+    let (states, segments, now, unused) = match &store {
         Some(store) => {
             let (states, segments) = store.index().list()?;
-            (states, segments, store.now())
+            (states, segments, store.now(), unused(store)?)
         }
-        None => (Vec::new(), Vec::new(), 0),
+        None => (Vec::new(), Vec::new(), 0, None),
     };
     let filter = app.global.model.as_ref().filter(|_| app.global.model_is_explicit);
     let filter = filter.map(|m| file_name(m).to_lowercase());
@@ -52,10 +53,10 @@ pub fn run(app: &App, args: &Ls) -> Result<()> {
 
     match app.output() {
         Output::Json => app.print_json(&listing),
-        Output::Jsonl => listing.states.iter().try_for_each(|s| app.print_json(s)),
+        Output::Jsonl => listing.states.iter().try_for_each(|s| app.named_event("state", s)),
         Output::Text if listing.states.is_empty() => {
-            let place = app.cache_dir()?;
-            app.say(format!("no states in {}; pcache build makes one", place.display()));
+            app.say(nothing_to_list(app, states.len(), filter.as_deref())?);
+            app.say_if(unused);
             Ok(())
         }
         Output::Text => {
@@ -63,9 +64,27 @@ pub fn run(app: &App, args: &Ls) -> Result<()> {
             let n = human::count(listing.states.len(), "state");
             let objects = human::count(listing.objects, "object");
             app.say(format!("{n}, {objects}, {}", human::bytes(listing.total_bytes)));
+            app.say_if(unused);
             Ok(())
         }
     }
+}
+
+fn nothing_to_list(app: &App, states: usize, filter: Option<&str>) -> Result<String> {
+    Ok(match filter {
+        Some(filter) if states > 0 => {
+            format!("none of {} has a model with {filter:?} in its name", human::count(states, "state"))
+        }
+        _ => format!("no states in {}; pcache build makes one", app.cache_dir()?.display()),
+    })
+}
+
+/// What interrupted builds left, in a line.
+fn unused(store: &Store) -> Result<Option<String>> {
+    let (count, bytes) = store.index().unused_segments()?;
+    let (n, size) = (human::count(count, "segment"), human::bytes(bytes));
+    let line = format!("besides, {n} ({size}) of interrupted builds: the same build goes on from there");
+    Ok((count > 0).then_some(line))
 }
 
 fn listing(states: &[ListedState], segments: &[SegmentRow], sort: Sort, filter: Option<&str>) -> Listing {
@@ -121,7 +140,7 @@ fn table(listing: &Listing, now: i64) -> Table {
     for s in &listing.states {
         table.add_row([
             s.key[..12].to_owned(),
-            s.name.clone().unwrap_or_default(),
+            shortened(s.name.as_deref().unwrap_or_default(), 24),
             shortened(&s.model, model_width.clamp(8, 40)),
             human::thousands(s.tokens),
             human::bytes(s.bytes),

@@ -46,16 +46,17 @@ fn resolve(named: &Path) -> Result<PathBuf> {
     if named.exists() {
         return Ok(named.to_owned());
     }
-    let folder = user_cache().map(|dir| dir.join("models"));
-    if let Ok(folder) = &folder
-        && named.components().count() == 1
-    {
+    let folder = user_cache()?.join("models");
+    if named.components().count() == 1 {
         let candidates = [folder.join(named), folder.join(format!("{}.gguf", named.display()))];
         if let Some(found) = candidates.into_iter().find(|p| p.is_file()) {
             return Ok(found);
         }
     }
-    bail!("there is no model {}", named.display())
+    let known = gguf_files(&folder);
+    let known: Vec<_> = known.iter().filter_map(|p| p.file_stem()).map(|s| s.to_string_lossy()).collect();
+    let known = if known.is_empty() { "no models".into() } else { known.join(", ") };
+    bail!("there is no model {}: no such file, and {} has {known}", named.display(), folder.display())
 }
 
 fn gguf_files(folder: &Path) -> Vec<PathBuf> {

@@ -87,7 +87,7 @@ fn evaluate_pieces(
     let mut buffer = Vec::new();
     for batch in job.chain.segments().iter().filter(|s| s.first >= from) {
         if app.interrupted() {
-            bail!(interrupted(job, batch.first, filled.objects));
+            bail!(interrupted(job, batch.first));
         }
         let start = Instant::now();
         session.evaluate(&job.tokens[batch.first..batch.end()], false)?;
@@ -97,7 +97,7 @@ fn evaluate_pieces(
         progress.set(filled.tokens as u64);
         progress.aside(&mut || estimate.after_batch(filled.tokens, filled.evaluating));
         app.event(&serde_json::json!({
-            "event": "progress", "evaluated": filled.tokens, "total": job.tokens.len() - from,
+            "event": "progress", "evaluated": filled.tokens, "total": job.tokens.len() - from, "restored": from,
         }))?;
 
         if let Some(piece) = piece_ending_with(job, batch) {
@@ -146,16 +146,16 @@ fn save(store: &mut Store, job: &Job, piece: &Segment, state: &[u8]) -> Result<u
     Ok(encoded.len())
 }
 
-fn interrupted(job: &Job, position: usize, objects: usize) -> Failure {
-    let saved = match (job.layout, objects) {
-        (Layout::Snapshot, _) => {
-            "nothing is saved: this kind of model can only be saved at the end".to_owned()
+fn interrupted(job: &Job, position: usize) -> Failure {
+    let all = job.chain.segments();
+    let done = all.iter().filter(|s| s.end() <= position).count();
+    let saved = match job.layout {
+        Layout::Snapshot => "nothing is saved: this kind of model can only be saved at the end".to_owned(),
+        Layout::Segment if done == 0 => "nothing is saved yet".to_owned(),
+        Layout::Segment => {
+            let all = human::count(all.len(), "segment");
+            format!("{done} of {all} are saved; the same build goes on from there")
         }
-        (Layout::Segment, 0) => "nothing new is saved".to_owned(),
-        (Layout::Segment, n) => format!(
-            "{} saved; the same build goes on from there",
-            human::count(n, "segment") + if n == 1 { " is" } else { " are" }
-        ),
     };
     let (done, total) = (human::thousands(position), human::thousands(job.tokens.len()));
     Failure::Interrupted(format!("interrupted after {done} of {total} tokens; {saved}"))
@@ -165,12 +165,14 @@ fn interrupted(job: &Job, position: usize, objects: usize) -> Failure {
 struct Estimate<'a> {
     app: &'a App,
     total: usize,
+    saved: usize,
     said: bool,
 }
 
 impl<'a> Estimate<'a> {
     fn new(app: &'a App, store: &Store, job: &Job, total: usize) -> Result<Self> {
-        let mut estimate = Self { app, total, said: false };
+        let saved = job.tokens.len() - total;
+        let mut estimate = Self { app, total, saved, said: false };
         if let Some(speed) = store.index().speed(&job.model, app.threads())? {
             estimate.say(total as f64 / speed);
         }
@@ -186,6 +188,10 @@ impl<'a> Estimate<'a> {
     fn say(&mut self, seconds: f64) {
         self.said = true;
         let (time, tokens) = (human::estimate(seconds), human::count(self.total, "token"));
-        self.app.say(format!("about {time} to cache {tokens}"));
+        let saved = match self.saved {
+            0 => String::new(),
+            n => format!(", {} are saved already", human::thousands(n)),
+        };
+        self.app.say(format!("{time} to cache {tokens}{saved}"));
     }
 }

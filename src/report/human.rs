@@ -42,14 +42,14 @@ pub fn thousands(n: usize) -> String {
     text
 }
 
-/// Seconds for an estimate: `0.4 s`, `31 s`, `4 min`.
+/// Seconds for an estimate: `less than 1 s`, `about 31 s`, `about 4 min`.
 pub fn estimate(seconds: f64) -> String {
     if seconds < 1.0 {
-        format!("{seconds:.1} s")
+        "less than 1 s".into()
     } else if seconds < 120.0 {
-        format!("{seconds:.0} s")
+        format!("about {seconds:.0} s")
     } else {
-        format!("{:.0} min", seconds / 60.0)
+        format!("about {:.0} min", seconds / 60.0)
     }
 }
 
@@ -67,7 +67,7 @@ mod tests {
         assert_eq!(count(1, "segment"), "1 segment");
         assert_eq!(count(2_725, "token"), "2,725 tokens");
         assert_eq!(thousands(1_000_000), "1,000,000");
-        assert_eq!(estimate(31.4), "31 s");
-        assert_eq!(estimate(0.42), "0.4 s");
+        assert_eq!(estimate(31.4), "about 31 s");
+        assert_eq!(estimate(0.42), "less than 1 s");
     }
 }

@@ -1,5 +1,6 @@
 //! Progress of long work. A parameter of everything that takes time, so that the library never sees a bar.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -41,13 +42,23 @@ impl Progress for Silent {
 }
 
 /// A bar on stderr, when that is a terminal.
-#[derive(Debug)]
-pub struct Bar(ProgressBar);
+pub struct Bar {
+    bar: ProgressBar,
+    /// The style from the first step on: before it nothing is known of the time left.
+    moving: RefCell<Option<ProgressStyle>>,
+}
 
 impl Default for Bar {
     fn default() -> Self {
-        Self(ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()))
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        Self { bar, moving: RefCell::new(None) }
     }
+}
+
+fn style(counts: &str, end: &str) -> ProgressStyle {
+    ProgressStyle::with_template(&format!("{{msg}} [{{wide_bar}}] {counts}{end}"))
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
 }
 
 impl Progress for Bar {
@@ -57,28 +68,28 @@ impl Progress for Bar {
             Unit::Percent => "{percent} %",
             Unit::Bytes => "{binary_bytes}/{binary_total_bytes}",
         };
-        let template = format!("{{msg}} [{{wide_bar}}] {counts}, {{eta}} left");
-        let style = ProgressStyle::with_template(&template)
-            .unwrap_or_else(|_| ProgressStyle::default_bar())
-            .progress_chars("=> ");
-        self.0.reset();
-        self.0.set_length(total);
-        self.0.set_style(style);
-        self.0.set_message(what.to_owned());
-        self.0.set_draw_target(ProgressDrawTarget::stderr());
-        self.0.enable_steady_tick(Duration::from_millis(250));
+        self.moving.replace(Some(style(counts, ", {eta} left")));
+        self.bar.reset();
+        self.bar.set_length(total);
+        self.bar.set_style(style(counts, ""));
+        self.bar.set_message(what.to_owned());
+        self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        self.bar.enable_steady_tick(Duration::from_millis(250));
     }
 
     fn set(&self, done: u64) {
-        self.0.set_position(done);
+        if let Some(style) = self.moving.take() {
+            self.bar.set_style(style);
+        }
+        self.bar.set_position(done);
     }
 
     fn aside(&self, talk: &mut dyn FnMut()) {
-        self.0.suspend(talk);
+        self.bar.suspend(talk);
     }
 
     fn finish(&self) {
-        self.0.disable_steady_tick();
-        self.0.finish_and_clear();
+        self.bar.disable_steady_tick();
+        self.bar.finish_and_clear();
     }
 }

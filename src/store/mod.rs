@@ -164,7 +164,7 @@ impl Store {
     /// As [`Store::open`].
     pub fn open_existing(root: &Path, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<Option<Self>> {
         if !root.join(TAG_NAME).exists() && !root.join(INDEX_NAME).exists() {
-            return Ok(None);
+            return if root.exists() { refuse_foreign(root, disk.as_ref()).map(|()| None) } else { Ok(None) };
         }
         let index = Index::open(&root.join(INDEX_NAME))?;
         Ok(Some(Self { root: root.to_owned(), disk, clock, index }))

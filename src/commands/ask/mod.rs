@@ -20,6 +20,7 @@ use crate::cli::{Ask, Output};
 use crate::engine::generate::{self, Answer, Sampling, StopReason};
 use crate::engine::model::Engine;
 use crate::engine::session::Session;
+use crate::key::id::MIN_PREFIX_DIGITS;
 use crate::report::human;
 use crate::report::timings::Timings;
 use crate::store::Store;
@@ -45,7 +46,11 @@ pub fn run(app: &App, args: &Ask) -> Result<()> {
     let questions = questions::read(args)?;
     let Some(mut store) = app.existing_store()? else {
         let folder = app.cache_dir()?;
-        bail!(Failure::NotFound(format!("no state {}: there is no store in {}", args.key, folder.display())));
+        bail!(Failure::NotFound(format!(
+            "no state {:?}: there is no store in {}",
+            args.key,
+            folder.display()
+        )));
     };
     let state = find(&store, &args.key)?;
     let job = Job::of_state(&state);
@@ -234,7 +239,7 @@ impl Asker<'_, '_> {
                 Output::Text => app.write(text),
                 Output::Json => Ok(()),
                 Output::Jsonl => app.event(&serde_json::json!({
-                    "event": "text", "question": question.text, "trial": trial, "text": text,
+                    "event": "text", "question": question.text, "trial": trial + 1, "text": text,
                 })),
             };
             failed = shown.err().or(failed.take());
@@ -253,7 +258,7 @@ impl Asker<'_, '_> {
             labels.push(format!("## {}", question.text.trim()));
         }
         if self.args.trials > 1 {
-            labels.push(format!("# trial {}, seed {seed}", trial + 1));
+            labels.push(format!("### trial {}, seed {seed}", trial + 1));
         }
         labels
     }
@@ -270,10 +275,12 @@ impl Asker<'_, '_> {
 fn find(store: &Store, text: &str) -> Result<StateRow> {
     let key = match store.index().find(text)? {
         Lookup::Found(key) => key,
-        Lookup::Unknown => bail!(Failure::NotFound(format!(
-            "no state {text} in {}; pcache ls lists them",
-            store.root().display()
-        ))),
+        Lookup::Unknown => {
+            let short = text.len() < MIN_PREFIX_DIGITS && text.bytes().all(|b| b.is_ascii_hexdigit());
+            let hint = if short { " (a key needs 6 digits or more)" } else { "" };
+            let folder = store.root().display();
+            bail!(Failure::NotFound(format!("no state {text:?} in {folder}{hint}; pcache ls lists them")))
+        }
         Lookup::Ambiguous(keys) => {
             let keys: Vec<_> = keys.iter().map(|k| k.short()).collect();
             bail!(Failure::Usage(format!("{text} begins several keys: {}", keys.join(", "))))

@@ -32,6 +32,9 @@ pub fn read(args: &Ask) -> Result<Vec<String>> {
         }
         None => args.questions.clone(),
     };
+    if let Some(file) = args.questions_file.as_ref().filter(|_| questions.is_empty()) {
+        bail!(Failure::Usage(format!("{} has no questions", file.display())));
+    }
     if questions.is_empty() || questions.iter().any(|q| q.trim().is_empty()) {
         bail!(Failure::Usage("a question is empty".into()));
     }

@@ -18,12 +18,15 @@ use crate::engine::model::{Engine, Model};
 use crate::engine::prompt::Prompt;
 use crate::engine::session::Session;
 use crate::key::id::looks_like_key;
-use crate::key::{ChainKey, ModelHash, Params, StateKey};
+use crate::key::{ModelHash, Params, StateKey};
 use crate::report::timings::Timings;
 use crate::store::Store;
 use crate::store::index::NewState;
 use report::{Report, SegmentCounts};
 use source::Source;
+
+/// Letters of a name at most: it has to fit into a table.
+const MAX_NAME: usize = 64;
 
 /// Everything that stays the same from prompt to prompt.
 struct Builder<'a> {
@@ -47,39 +50,37 @@ pub fn run(app: &App, args: &Build) -> Result<()> {
     let mut builder = Builder { app, args, store, model_path, model, params };
     builder.check_name()?;
 
+    // A file that cannot be read should not be found after minutes of evaluating the others.
+    let root = builder.params.root(&builder.model);
+    let sources: Vec<Source<'_>> =
+        args.prompts.iter().map(|path| Source::read(path, &root, args.raw)).collect::<Result<_>>()?;
     // As long as everything is saved, no model is loaded.
-    for (i, path) in args.prompts.iter().enumerate() {
-        let source = Source::read(path, &builder.root(), args.raw)?;
-        match builder.known(&source)? {
-            Some(report) => report::print(app, &report, args.stats)?,
-            None => return builder.build_rest(source, &args.prompts[i + 1..]),
+    for (i, source) in sources.iter().enumerate() {
+        match builder.known(source)? {
+            Some(report) => builder.print(&report)?,
+            None => return builder.build_rest(&sources[i..]),
         }
     }
     Ok(())
 }
 
 impl Builder<'_> {
-    /// Builds `first` and then the other prompts, with the model loaded.
-    fn build_rest(&mut self, first: Source<'_>, others: &[PathBuf]) -> Result<()> {
+    /// Builds what is not saved of `sources`, with the model loaded.
+    fn build_rest(&mut self, sources: &[Source<'_>]) -> Result<()> {
         let start = Instant::now();
         let engine = Engine::start(self.app.global.verbose)?;
         let model = models::load(self.app, &engine, &self.model_path, self.params.gpu_layers)?;
-        let report = self.build(&model, &first, Some(start.elapsed()))?;
-        report::print(self.app, &report, self.args.stats)?;
-        for path in others {
-            let source = Source::read(path, &self.root(), self.args.raw)?;
-            let report = match self.known(&source)? {
+        let mut load = Some(start.elapsed());
+        for source in sources {
+            // The first is known to be missing; the others may have been saved by now.
+            let known = if load.is_some() { None } else { self.known(source)? };
+            let report = match known {
                 Some(report) => report,
-                None => self.build(&model, &source, None)?,
+                None => self.build(&model, source, load.take())?,
             };
-            report::print(self.app, &report, self.args.stats)?;
+            self.print(&report)?;
         }
         Ok(())
-    }
-
-    /// What the tokens of every prompt follow from, beside its text.
-    fn root(&self) -> ChainKey {
-        self.params.root(&self.model)
     }
 
     fn check_name(&self) -> Result<()> {
@@ -91,6 +92,9 @@ impl Builder<'_> {
             bail!(Failure::Usage(format!(
                 "the name {name:?} is not letters, digits, '-', '_' and '.' alone"
             )));
+        }
+        if name.chars().count() > MAX_NAME {
+            bail!(Failure::Usage(format!("the name {name:?} is longer than {MAX_NAME} letters")));
         }
         if looks_like_key(name) {
             bail!(Failure::Usage(format!("the name {name:?} looks like a key; add another letter")));
@@ -135,13 +139,27 @@ impl Builder<'_> {
         let now = self.store.now();
         self.store.index_mut().touch(&key, now)?;
         if let Some(name) = &self.args.name {
+            self.note_new_name(state.name.as_deref());
             self.store.index_mut().set_name(&key, name)?;
         }
         let mut timings = Timings::default();
         timings.add("verify_state", recall.took, Some(job.tokens.len()));
         let name = self.args.name.clone().or(state.name);
         let verdict = Verdict { status: Status::Hit, restored_tokens: 0, evaluated_tokens: 0, reason: None };
-        Ok(Some(self.report(&job, key, name, verdict, &Filled::default(), timings)?))
+        Ok(Some(self.report(source, &job, key, name, verdict, &Filled::default(), timings)?))
+    }
+
+    /// A state has one name: giving it another takes the old one away.
+    fn note_new_name(&self, before: Option<&str>) {
+        if let (Some(old), Some(new)) = (before, &self.args.name)
+            && old != new
+        {
+            self.app.say(format!("the state was named {old}; now it is {new}"));
+        }
+    }
+
+    fn print(&self, report: &Report) -> Result<()> {
+        report::print(self.app, report, self.args.prompts.len() > 1, self.args.stats)
     }
 
     fn build(&mut self, model: &Model<'_>, source: &Source<'_>, load: Option<Duration>) -> Result<Report> {
@@ -157,9 +175,11 @@ impl Builder<'_> {
         let _lock = self.store.lock_shared()?;
         let recall = job.find(&self.store)?.verify(&job);
         let (filled, verdict) = self.complete(model, source, &job, &recall, &mut timings)?;
+        let before = self.store.index().state(&key)?.and_then(|s| s.name);
+        self.note_new_name(before.as_deref());
         self.commit(source, &prompt, &job, key, &filled)?;
         let name = self.store.index().state(&key)?.and_then(|s| s.name);
-        self.report(&job, key, name, verdict, &filled, timings)
+        self.report(source, &job, key, name, verdict, &filled, timings)
     }
 
     /// Evaluates and saves what is not saved of the job.
@@ -219,8 +239,10 @@ impl Builder<'_> {
         Ok(self.store.index_mut().commit_state(&state, now)?)
     }
 
+    #[allow(clippy::too_many_arguments, reason = "the parts of one report")]
     fn report(
         &self,
+        source: &Source<'_>,
         job: &Job,
         key: StateKey,
         name: Option<String>,
@@ -244,6 +266,7 @@ impl Builder<'_> {
             bytes: rows.iter().map(|r| r.file_bytes).sum(),
             bytes_written: filled.bytes,
             timings,
+            prompt: source.label(),
         })
     }
 }

@@ -22,6 +22,8 @@ pub struct Report {
     pub bytes: u64,
     pub bytes_written: u64,
     pub timings: Timings,
+    /// The prompt file, to tell several results apart.
+    pub prompt: String,
 }
 
 /// The objects of a state.
@@ -33,8 +35,9 @@ pub struct SegmentCounts {
 }
 
 /// Prints the key, or the report as an object; and says on stderr what happened.
-pub fn print(app: &App, report: &Report, stats: bool) -> Result<()> {
-    app.say(summary(report));
+pub fn print(app: &App, report: &Report, several: bool, stats: bool) -> Result<()> {
+    let label = if several { format!("{}: ", report.prompt) } else { String::new() };
+    app.say(format!("{label}{}", summary(report)));
     if stats {
         app.say(report.timings.table().trim_end());
     }

@@ -38,6 +38,16 @@ impl Index {
         )
     }
 
+    /// Number and bytes of the segments that no state uses.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn unused_segments(&self) -> Result<(usize, u64)> {
+        let sql = "SELECT count(*), coalesce(sum(file_bytes), 0) FROM segments
+                   WHERE chain NOT IN (SELECT chain FROM state_segments)";
+        self.said(self.db.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))))
+    }
+
     /// All segments, those that are going too, each with when it was adopted (if it was) and whether it is going.
     ///
     /// # Errors
