@@ -91,7 +91,7 @@ fn first_token(ask: &dyn Fn() -> Result<String>) -> Result<()> {
 /// A restore from mapped objects against a memory copy of the same bytes from the same maps.
 fn restore(model: &Path, store: &Path, key: &str) -> Result<()> {
     let engine = Engine::start(false)?;
-    let model = engine.load(model, 0, |_| true)?;
+    let model = engine.load(model, 0, |_| ())?;
     let store = Store::open(store, Arc::new(RealDisk), Arc::new(SystemClock))?;
     let Lookup::Found(key) = store.index().find(key)? else { return Err("the state is gone".into()) };
     let state = store.index().state(&key)?.ok_or("the state is gone")?;

@@ -239,6 +239,93 @@ fn damage_is_healed_and_told_or_refused_under_require_hit() {
     assert_eq!(json(&ask(&["--require-hit"]))["answer"], good["answer"]);
 }
 
+/// A row that was changed behind pcache's back once stayed damaged for ever: builds called it a hit.
+#[test]
+fn damaged_rows_of_the_index_are_told_and_built_again() {
+    let damages = [
+        ("UPDATE states SET tokens = zeroblob(length(tokens))", 4),
+        ("UPDATE states SET suffix = 'x' || suffix", 4),
+        ("UPDATE segments SET parent = zeroblob(32)", 0),
+        ("UPDATE segments SET first = first + 1", 0),
+    ];
+    for (sql, code) in damages {
+        let program = program();
+        let key = program.ok(&["build", "prompt.txt"]).stdout;
+        let ask = |extra: &[&str]| {
+            program.run(&[&["ask", key.trim(), "Hm?", "--max-tokens", "4", "--json"], extra].concat())
+        };
+        let good = json(&ask(&[]))["answer"].clone();
+        program.sql(sql);
+        assert_eq!(ask(&[]).code, code, "{sql}");
+        assert_eq!(program.ok(&["build", "prompt.txt"]).stdout, key, "{sql}");
+        let healed = ask(&["--require-hit"]);
+        assert_eq!((healed.code, &json(&healed)["answer"]), (0, &good), "{sql}: {}", healed.stderr);
+    }
+    let program = program();
+    let key = program.ok(&["build", "prompt.txt"]).stdout;
+    program.sql("UPDATE states SET params = 'garbage'");
+    let run = program.run(&["ask", key.trim(), "Hm?"]);
+    assert_eq!((run.code, run.stderr.contains("is damaged; delete it")), (4, true), "{}", run.stderr);
+    std::fs::write(program.store().join("index.sqlite"), "no database").unwrap();
+    assert_eq!(program.run(&["ls"]).code, 4);
+    // What the message advises works.
+    std::fs::remove_file(program.store().join("index.sqlite")).unwrap();
+    assert!(program.ok(&["gc"]).stdout.contains("adopted 3 objects"));
+    assert!(program.ok(&["build", "prompt.txt"]).stderr.contains("hit: 637 tokens"));
+}
+
+/// Uses within one second were once ordered by key, and gc took the state that was just asked.
+#[test]
+fn the_last_used_state_stays_however_quickly_the_others_were_built() {
+    let program = program();
+    program.write("2.txt", &prose(40, 2));
+    program.write("3.txt", &prose(40, 3));
+    for (i, file) in ["prompt.txt", "2.txt", "3.txt"].into_iter().enumerate() {
+        program.ok(&["build", file, "--name", &format!("state-{i}")]);
+    }
+    for name in ["state-1", "state-2", "state-0"] {
+        program.ok(&["ask", name, "Hm?", "--max-tokens", "1"]);
+    }
+    program.sql("UPDATE states SET last_used = 1000");
+    program.ok(&["gc", "--keep", "1"]);
+    assert_eq!(json(&program.ok(&["ls", "--json"]))["states"][0]["name"], "state-0");
+}
+
+/// llama.cpp's log once unwound into C when stderr was gone.
+#[test]
+fn a_stderr_that_is_gone_is_not_an_abort() {
+    let program = program();
+    let run = program.run_with_closed_stderr(&["build", "prompt.txt", "-v"]);
+    assert_eq!((run.code, run.stdout.len()), (0, 13));
+}
+
+#[test]
+fn a_copy_of_the_model_that_is_still_there_is_found() {
+    let program = program();
+    let (a, b) = (program.path("a.gguf"), program.path("b.gguf"));
+    std::fs::copy(tiny("llama"), &a).unwrap();
+    std::fs::copy(tiny("llama"), &b).unwrap();
+    let (a, b) = (a.to_str().unwrap(), b.to_str().unwrap());
+    let key = program.ok(&["-m", a, "build", "prompt.txt"]).stdout;
+    program.ok(&["-m", b, "build", "prompt.txt"]);
+    std::fs::write(b, "junk that is no model").unwrap();
+    // The environment's model is the right one, whatever lies where it was last seen.
+    program.ok(&["ask", key.trim(), "Hm?", "--max-tokens", "1"]);
+    program.ok(&["-m", a, "build", "prompt.txt"]);
+    assert_eq!(program.run_without_model(&["ask", key.trim(), "Hm?", "--max-tokens", "1"]).code, 0);
+}
+
+#[test]
+fn several_prompts_are_read_before_the_first_is_evaluated() {
+    let program = program();
+    let run = program.run(&["build", "prompt.txt", "nowhere.txt"]);
+    assert_eq!((run.code, run.stdout.as_str()), (1, ""));
+    assert!(run.stderr.contains("nowhere.txt"));
+    program.write("b.txt", &prose(30, 2));
+    let both = program.ok(&["build", "prompt.txt", "b.txt"]);
+    assert!(both.stderr.contains("b.txt: saved"), "{}", both.stderr);
+}
+
 #[test]
 fn ls_shows_a_table_and_writes_nothing() {
     let program = program();

@@ -22,7 +22,7 @@ fn controls(model: &Model<'_>, tokens: &[i32]) -> usize {
 
 #[test]
 fn a_question_cannot_forge_control_tokens() {
-    let model = ENGINE.load(&smollm2(), 0, |_| true).unwrap();
+    let model = ENGINE.load(&smollm2(), 0, |_| ()).unwrap();
     let prompt = prompt::from_template(&model, MOUSE).unwrap();
     let ask = |question: &str| prompt::question_tokens(&model, &prompt.carried, question, &prompt.suffix);
     let plain = controls(&model, &ask("Who is Dave?"));
@@ -44,7 +44,7 @@ fn asked(model: &Model<'_>, prompt: &Prompt, question: &str) -> Vec<i32> {
 
 #[test]
 fn the_tokens_are_those_of_the_whole_text_wherever_the_state_ends() {
-    let model = ENGINE.load(&smollm2(), 0, |_| true).unwrap();
+    let model = ENGINE.load(&smollm2(), 0, |_| ()).unwrap();
     let whole = |text: &str| prompt::raw(&model, text).tokens;
     for question in ["Who is Dave?", " And Nora?", "\n\nHm", "1", "é", "'s", "…", "\u{301}"] {
         let prompt = prompt::from_template(&model, MOUSE).unwrap();
@@ -94,7 +94,7 @@ fn an_answer_is_right_and_the_same_without_the_cache() {
 /// The best trials of a long and a short context: with the size of a state's own job, and not of 8,192 cells.
 #[test]
 fn the_context_is_sized_to_the_job() {
-    let model = ENGINE.load(&smollm2(), 0, |_| true).unwrap();
+    let model = ENGINE.load(&smollm2(), 0, |_| ()).unwrap();
     let session = Session::new(&model, &Params::new(KvType::F16, 0), 300, 1).unwrap();
     assert_eq!(session.cells(), 512);
 }

@@ -111,7 +111,7 @@ fn assert_same(found: &[f32], expected: &[f32], what: &str) {
 }
 
 fn check(path: &Path, kv_type: KvType, words: usize) {
-    let model = ENGINE.load(path, 0, |_| true).unwrap();
+    let model = ENGINE.load(path, 0, |_| ()).unwrap();
     let case = Case::new(&model, kv_type, words);
     let what = format!("{} {}", path.file_name().unwrap().display(), kv_type.name());
     let expected = case.uninterrupted();
@@ -154,7 +154,7 @@ fn a_real_model_restores_exactly() {
 #[test]
 fn another_prompt_has_another_state() {
     for name in TINY {
-        let model = ENGINE.load(&tiny(name), 0, |_| true).unwrap();
+        let model = ENGINE.load(&tiny(name), 0, |_| ()).unwrap();
         let case = Case::new(&model, KvType::F16, 120);
         let mut other = Case::new(&model, KvType::F16, 120);
         // Near the end of the first piece: a short convolution remembers only the last three tokens.
@@ -166,7 +166,7 @@ fn another_prompt_has_another_state() {
 /// The tiny models' logits hardly depend on their prompts; a real model's do.
 #[test]
 fn a_real_model_answers_from_its_state() {
-    let model = ENGINE.load(&smollm2(), 0, |_| true).unwrap();
+    let model = ENGINE.load(&smollm2(), 0, |_| ()).unwrap();
     let case = Case::new(&model, KvType::F16, 60);
     let mut other = Case::new(&model, KvType::F16, 60);
     other.tokens.truncate(30);

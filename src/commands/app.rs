@@ -14,6 +14,7 @@ use super::failure::Failure;
 use crate::cli::{Global, Output};
 use crate::report::progress::{Bar, Progress, Silent};
 use crate::store::disk::RealDisk;
+use crate::store::lock::Lock;
 use crate::store::{Store, SystemClock};
 
 /// The running program.
@@ -29,8 +30,9 @@ impl App {
         Self { global, started, interrupted: Arc::new(AtomicBool::new(false)) }
     }
 
-    /// From now on the first Ctrl-C only asks to stop after the batch at hand; the second one stops at once,
-    /// which is as safe: nothing half-made is ever visible.
+    /// From now on the first Ctrl-C only asks to stop after the batch at hand, so that its work is kept; the
+    /// second one stops at once, which is as safe: nothing half-made is ever visible. Call it when evaluating
+    /// begins: while waiting, hashing or loading Ctrl-C should simply end the program.
     pub fn stop_gently_on_ctrl_c(&self) {
         let (flag, quiet) = (Arc::clone(&self.interrupted), self.global.quiet);
         // Fails only when a handler is set already; then Ctrl-C simply ends the process.
@@ -42,11 +44,6 @@ impl App {
                 let _ = writeln!(io::stderr(), "\nstopping; Ctrl-C again stops at once");
             }
         });
-    }
-
-    /// The flag that Ctrl-C raises, for callbacks that outlive a borrow.
-    pub fn interrupt_flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.interrupted)
     }
 
     /// Whether the user pressed Ctrl-C.
@@ -97,6 +94,11 @@ impl App {
     pub fn existing_store(&self) -> Result<Option<Store>> {
         let dir = self.cache_dir()?;
         Ok(Store::open_existing(&dir, Arc::new(RealDisk), Arc::new(SystemClock))?)
+    }
+
+    /// The store's shared lock; says so when a collection has to be waited for.
+    pub fn lock_shared(&self, store: &Store) -> Result<Lock> {
+        Ok(store.lock_shared(|| self.say("waiting for pcache gc to finish …"))?)
     }
 
     /// Says something on stderr, unless told to be quiet.

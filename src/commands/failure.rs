@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use crate::store::StoreError;
+
 /// Failures that scripts tell apart by the exit code.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -41,6 +43,10 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let _ = writeln!(io::stderr(), "pcache: {error:#}");
-    let code = error.downcast_ref::<Failure>().map_or(1, Failure::code);
+    let code = match (error.downcast_ref::<Failure>(), error.downcast_ref::<StoreError>()) {
+        (Some(failure), _) => failure.code(),
+        (_, Some(StoreError::DamagedIndex { .. })) => 4,
+        _ => 1,
+    };
     ExitCode::from(code)
 }

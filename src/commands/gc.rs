@@ -60,6 +60,10 @@ pub fn run(app: &App, args: &Gc) -> Result<()> {
     };
     let _lock = store.lock_exclusive(|| app.say("waiting for a build or another gc to finish …"))?;
     let outcome = store.collect(&limits, args.dry_run)?;
+    if let Some(max) = limits.max_bytes.filter(|max| outcome.after > *max) {
+        let (max, stay) = (human::bytes(max), human::bytes(outcome.after));
+        app.warn(format!("{stay} stay, more than {max}: what is left is no state that may go"));
+    }
     match app.output() {
         Output::Text => app.write(&text(&outcome, args.dry_run)),
         Output::Json => app.print_json(&report(&outcome, args.dry_run)),

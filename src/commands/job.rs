@@ -65,6 +65,11 @@ impl Job {
         Self::new(state.model, state.params.clone(), state.layout, state.tokens.clone())
     }
 
+    /// Whether the state's row is what its key says: its tokens and the text around a question give the key.
+    pub fn is_of(&self, state: &StateRow) -> bool {
+        self.chain.state_key(&state.carried, &state.suffix) == state.key
+    }
+
     /// What is saved as objects: the segments, or for a model that cannot be cut the whole as one.
     pub fn pieces(&self) -> Vec<Segment> {
         match self.layout {

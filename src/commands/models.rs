@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -75,6 +74,10 @@ pub fn fingerprint(app: &App, store: &mut Store, path: &Path) -> Result<ModelHas
     let identity = FileIdentity::of(&path)?;
     check_gguf(&path)?;
     if let Some(hash) = store.index().model_of_file(&identity)? {
+        // The same content under another path: that is where it is now.
+        if store.index().model_path(&hash)?.as_deref() != path.to_str() {
+            store.index_mut().remember_model(&identity, &path, &hash)?;
+        }
         return Ok(hash);
     }
     let progress = app.progress();
@@ -86,12 +89,8 @@ pub fn fingerprint(app: &App, store: &mut Store, path: &Path) -> Result<ModelHas
         if show {
             progress.set(done);
         }
-        !app.interrupted()
     });
     progress.finish();
-    if app.interrupted() {
-        bail!(Failure::Interrupted("interrupted while hashing the model".into()));
-    }
     let hash = hash.with_context(|| format!("cannot read {}", path.display()))?;
     // A file that changed while it was read has a hash that belongs to no version of it.
     if FileIdentity::of(&path)? != identity {
@@ -109,6 +108,9 @@ fn check_gguf(path: &Path) -> Result<()> {
     let mut magic = Vec::new();
     let file = fs_err::File::open(path)?;
     std::io::Read::read_to_end(&mut std::io::Read::take(file, 4), &mut magic)?;
+    if path.to_str().is_none() {
+        bail!("{} is not a UTF-8 path, and llama.cpp opens no other; rename it", path.display());
+    }
     if magic != b"GGUF" {
         bail!("{} is not a GGUF file: it begins with {:?}", path.display(), magic.escape_ascii().to_string());
     }
@@ -135,7 +137,7 @@ pub fn of_state(app: &App, store: &mut Store, state: &StateRow) -> Result<PathBu
     }
     let last_seen = PathBuf::from(&state.model_path);
     for path in [Some(last_seen.clone()), chosen(app).ok()].into_iter().flatten() {
-        if path.is_file() && fingerprint(app, store, &path)? == state.model {
+        if path.is_file() && fingerprint(app, store, &path).is_ok_and(|found| found == state.model) {
             return Ok(path);
         }
     }
@@ -148,9 +150,9 @@ pub fn of_state(app: &App, store: &mut Store, state: &StateRow) -> Result<PathBu
     )
 }
 
-/// Loads a model, with a progress bar when that takes long; Ctrl-C ends it.
+/// Loads a model, with a progress bar when that takes long.
 pub fn load<'e>(app: &App, engine: &'e Engine, path: &Path, gpu_layers: u32) -> Result<Model<'e>> {
-    let (interrupted, bar) = (app.interrupt_flag(), Rc::new(app.progress()));
+    let bar = Rc::new(app.progress());
     let (shown, start, what) = (Rc::clone(&bar), Instant::now(), format!("loading {}", file_name(path)));
     let mut started = false;
     let loaded = engine.load(path, gpu_layers, move |share| {
@@ -161,12 +163,8 @@ pub fn load<'e>(app: &App, engine: &'e Engine, path: &Path, gpu_layers: u32) -> 
         if started {
             shown.set((share * 100.0) as u64);
         }
-        !interrupted.load(Ordering::SeqCst)
     });
     bar.finish();
-    if app.interrupted() {
-        bail!(Failure::Interrupted("interrupted while loading the model".into()));
-    }
     Ok(loaded?)
 }
 

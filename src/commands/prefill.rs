@@ -42,6 +42,7 @@ pub fn fill(
     job: &Job,
     label: &str,
 ) -> Result<Filled> {
+    app.stop_gently_on_ctrl_c();
     let from = session.position();
     let total = job.tokens.len() - from;
     let mut estimate = Estimate::new(app, store, job, total)?;

@@ -21,7 +21,7 @@ pub struct Sampling {
     pub min_p: f32,
     /// Above 1, tokens of the last 64 of the answer become less likely.
     pub repeat_penalty: f32,
-    /// For the random choice.
+    /// For the random choice; any but the largest number, which would not be repeatable.
     pub seed: u32,
     /// Tokens of an answer at most.
     pub max_tokens: usize,
@@ -29,6 +29,10 @@ pub struct Sampling {
     pub stop: Vec<String>,
 }
 
+/// Below this a temperature is 0: dividing by it would overflow.
+const COLDEST: f32 = 1e-5;
+/// llama.cpp takes this seed as a wish for a random one.
+const RANDOM_SEED: u32 = u32::MAX;
 /// How many tokens of the answer the repeat penalty looks at.
 const PENALTY_WINDOW: i32 = 64;
 
@@ -113,13 +117,19 @@ pub fn answer(
     })
 }
 
+/// The seed of trial `trial` after `first`: each is repeatable.
+pub fn trial_seed(first: u32, trial: u32) -> u32 {
+    let seed = u64::from(first) + u64::from(trial);
+    u32::try_from(seed % u64::from(RANDOM_SEED)).unwrap_or(0)
+}
+
 fn sampler(vocabulary: i32, sampling: &Sampling) -> LlamaSampler {
     let mut steps = Vec::new();
     if sampling.repeat_penalty != 1.0 {
         let (penalty, window) = (sampling.repeat_penalty, PENALTY_WINDOW);
         steps.push(LlamaSampler::penalties(vocabulary, window, penalty, 0.0, 0.0));
     }
-    if sampling.temperature <= 0.0 {
+    if sampling.temperature < COLDEST {
         steps.push(LlamaSampler::greedy());
     } else {
         steps.extend([
@@ -193,6 +203,13 @@ mod tests {
         }
         out.push(stream.finish());
         (out, stream.out, false)
+    }
+
+    #[test]
+    fn no_trial_gets_the_seed_that_means_random() {
+        assert_eq!(trial_seed(7, 2), 9);
+        assert_eq!([0, 1, 2].map(|t| trial_seed(u32::MAX - 1, t)), [u32::MAX - 1, 0, 1]);
+        assert_eq!(trial_seed(u32::MAX, 0), 0);
     }
 
     #[test]

@@ -32,19 +32,21 @@ impl Engine {
         self.backend.supports_gpu_offload()
     }
 
-    /// Loads the model at `path`, with `gpu_layers` of its layers on a GPU. `progress` hears which share is
-    /// loaded and ends it by false.
+    /// Loads the model at `path`, with `gpu_layers` of its layers on a GPU. `progress` hears which share is loaded.
     ///
     /// # Errors
-    /// When llama.cpp refuses the file, `progress` ended it, or the model does not continue text.
+    /// When llama.cpp refuses the file, or the model does not continue text.
     pub fn load(
         &self,
         path: &Path,
         gpu_layers: u32,
-        progress: impl FnMut(f32) -> bool + 'static,
+        mut progress: impl FnMut(f32) + 'static,
     ) -> Result<Model<'_>> {
         let params =
-            LlamaModelParams::default().with_n_gpu_layers(gpu_layers).with_progress_callback(progress);
+            LlamaModelParams::default().with_n_gpu_layers(gpu_layers).with_progress_callback(move |share| {
+                progress(share);
+                true
+            });
         let llama = LlamaModel::load_from_file(&self.backend, path, &params)
             .map_err(|_| EngineError::Load { path: path.to_owned(), reason: logged_reason() })?;
         let model = Model { engine: self, path: path.to_owned(), specials: Specials::of(&llama), llama };

@@ -47,7 +47,8 @@ pub struct Eviction {
 }
 
 /// Plans evictions: expired states and old ones first, then what is beyond the number, then the least
-/// recently used until the folder fits. Pinned states stay.
+/// recently used until the folder fits. Pinned states stay. A state that only holds what others need too
+/// frees nothing; it goes for its size only when nothing else is left to go.
 ///
 /// `states` are ordered by last use, newest first; their segments are numbers in `segments`.
 /// `fixed_bytes` is what the folder holds beside the objects of `segments`.
@@ -58,38 +59,86 @@ pub fn plan(
     limits: &Limits,
     now: i64,
 ) -> Vec<Eviction> {
-    let mut users = vec![0usize; segments.len()];
-    states.iter().flat_map(|s| &s.segments).for_each(|&n| users[n] += 1);
-    let mut bytes = fixed_bytes + segments.iter().map(|s| s.file_bytes).sum::<u64>();
-    let mut left = states.len();
-    let mut evictions = Vec::new();
-
-    // From the least recently used on, each state meets the limits in their order.
-    for (i, state) in states.iter().enumerate().rev().filter(|(_, s)| !s.pinned) {
-        let unused_s = now.saturating_sub(state.last_used);
-        let reason = if state.expires.is_some_and(|t| t <= now) {
-            Reason::Expired
+    let mut planner = Planner::new(states, segments, fixed_bytes);
+    for i in planner.candidates() {
+        let unused_s = now.saturating_sub(states[i].last_used);
+        if states[i].expires.is_some_and(|t| t <= now) {
+            planner.evict(i, Reason::Expired);
         } else if limits.max_age_s.is_some_and(|max| unused_s > max) {
-            Reason::Age { unused_s }
-        } else if let Some(limit) = limits.max_states.filter(|&max| left > max) {
-            Reason::Count { limit }
-        } else if let Some(limit) = limits.max_bytes.filter(|&max| bytes > max) {
-            Reason::Size { limit }
-        } else {
-            continue;
-        };
-        let mut frees = 0;
-        for &n in &state.segments {
-            users[n] -= 1;
-            if users[n] == 0 {
-                frees += segments[n].file_bytes;
+            planner.evict(i, Reason::Age { unused_s });
+        }
+    }
+    if let Some(limit) = limits.max_states {
+        for i in planner.candidates() {
+            if planner.left > limit {
+                planner.evict(i, Reason::Count { limit });
             }
         }
-        bytes -= frees;
-        left -= 1;
-        evictions.push(Eviction { state: i, reason, frees });
     }
-    evictions
+    if let Some(limit) = limits.max_bytes {
+        planner.fit(limit);
+    }
+    planner.evictions
+}
+
+struct Planner<'a> {
+    states: &'a [ListedState],
+    segments: &'a [SegmentRow],
+    /// How many of the states that stay use each segment.
+    users: Vec<usize>,
+    stays: Vec<bool>,
+    bytes: u64,
+    left: usize,
+    evictions: Vec<Eviction>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(states: &'a [ListedState], segments: &'a [SegmentRow], fixed_bytes: u64) -> Self {
+        let mut users = vec![0; segments.len()];
+        states.iter().flat_map(|s| &s.segments).for_each(|&n| users[n] += 1);
+        let bytes = fixed_bytes + segments.iter().map(|s| s.file_bytes).sum::<u64>();
+        let (stays, left) = (vec![true; states.len()], states.len());
+        Self { states, segments, users, stays, bytes, left, evictions: Vec::new() }
+    }
+
+    /// The states that could go, the least recently used first.
+    fn candidates(&self) -> Vec<usize> {
+        (0..self.states.len()).rev().filter(|&i| self.stays[i] && !self.states[i].pinned).collect()
+    }
+
+    /// Bytes that are needed by this state alone.
+    fn frees(&self, i: usize) -> u64 {
+        let own = self.states[i].segments.iter().filter(|&&n| self.users[n] == 1);
+        own.map(|&n| self.segments[n].file_bytes).sum()
+    }
+
+    fn evict(&mut self, state: usize, reason: Reason) {
+        let frees = self.frees(state);
+        self.states[state].segments.iter().for_each(|&n| self.users[n] -= 1);
+        self.stays[state] = false;
+        self.bytes -= frees;
+        self.left -= 1;
+        self.evictions.push(Eviction { state, reason, frees });
+    }
+
+    fn fit(&mut self, limit: u64) {
+        let reason = Reason::Size { limit };
+        while self.bytes > limit {
+            let before = self.left;
+            for i in self.candidates() {
+                if self.bytes > limit && self.frees(i) > 0 {
+                    self.evict(i, reason);
+                }
+            }
+            if self.left == before {
+                // What is left is shared among the states that are left.
+                match self.candidates().first().filter(|_| self.bytes > limit) {
+                    Some(&oldest) => self.evict(oldest, reason),
+                    None => break,
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -172,6 +221,24 @@ mod tests {
     }
 
     #[test]
+    fn a_state_that_frees_nothing_goes_for_its_size_only_when_nothing_else_is_left() {
+        let segments = vec![segment(0, 100), segment(1, 50)];
+        // The oldest holds a prefix of the youngest.
+        let states = vec![state(1, 1, &[0, 1]), state(2, 9, &[0])];
+        let size = |max| {
+            let limits = Limits { max_bytes: Some(max), ..Limits::default() };
+            plan(&states, &segments, 0, &limits, NOW).iter().map(|e| (e.state, e.frees)).collect::<Vec<_>>()
+        };
+        assert_eq!(size(149), [(0, 50)]);
+        assert_eq!(size(99), [(0, 50), (1, 100)]);
+        let twins = vec![state(1, 1, &[0]), state(2, 9, &[0])];
+        let limits = Limits { max_bytes: Some(99), ..Limits::default() };
+        let gone: Vec<_> =
+            plan(&twins, &segments[..1], 0, &limits, NOW).iter().map(|e| (e.state, e.frees)).collect();
+        assert_eq!(gone, [(1, 0), (0, 100)]);
+    }
+
+    #[test]
     fn pinned_states_stay_and_expired_ones_go() {
         let (mut states, segments) = example();
         states[2].pinned = true;
@@ -179,6 +246,6 @@ mod tests {
         let limits = Limits { max_states: Some(0), ..Limits::default() };
         let gone: Vec<_> =
             plan(&states, &segments, 0, &limits, NOW).into_iter().map(|e| (e.state, e.reason)).collect();
-        assert_eq!(gone, [(1, Reason::Count { limit: 0 }), (0, Reason::Expired)]);
+        assert_eq!(gone, [(0, Reason::Expired), (1, Reason::Count { limit: 0 })]);
     }
 }

@@ -10,8 +10,13 @@ use super::{Result, StoreError, disk::private};
 pub struct Lock(#[allow(dead_code, reason = "held for its drop")] File);
 
 impl Lock {
-    pub(super) fn shared(path: &Path) -> Result<Self> {
+    pub(super) fn shared(path: &Path, waiting: impl FnOnce()) -> Result<Self> {
         let file = open(path)?;
+        match file.try_lock_shared() {
+            Ok(()) => return Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => waiting(),
+            Err(TryLockError::Error(e)) => return Err(failed(path, e)),
+        }
         file.lock_shared().map_err(|e| failed(path, e))?;
         Ok(Self(file))
     }

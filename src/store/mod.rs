@@ -70,6 +70,17 @@ pub enum StoreError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
+    /// What the index holds makes no sense.
+    #[error(
+        "the index {} is damaged; delete it: pcache gc takes over the saved objects, and building a prompt again finds them",
+        path.display()
+    )]
+    DamagedIndex {
+        /// The database file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
     /// The index was written by a later version.
     #[error(
         "the index {} has schema {found}, this pcache knows up to {known}; use the newer pcache, or another --cache-dir",
@@ -94,6 +105,24 @@ pub enum StoreError {
         /// One of the foreign files.
         found: String,
     },
+}
+
+impl StoreError {
+    /// The error that SQLite's answer means.
+    fn of_index(path: &Path, source: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        let path = path.to_owned();
+        let code = source.sqlite_error_code();
+        let unreadable = matches!(
+            source,
+            rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..)
+        );
+        if unreadable || matches!(code, Some(DatabaseCorrupt | NotADatabase)) {
+            Self::DamagedIndex { path, source }
+        } else {
+            Self::Index { path, source }
+        }
+    }
 }
 
 /// A result of the store.
@@ -190,12 +219,13 @@ impl Store {
         self.clock.now()
     }
 
-    /// Waits for the shared lock: objects stay where they are until it is dropped.
+    /// Waits for the shared lock: objects stay where they are until it is dropped. `waiting` is called once if
+    /// a collection is under way.
     ///
     /// # Errors
     /// When the lock file cannot be opened or locked.
-    pub fn lock_shared(&self) -> Result<Lock> {
-        Lock::shared(&self.root.join(LOCK_NAME))
+    pub fn lock_shared(&self, waiting: impl FnOnce()) -> Result<Lock> {
+        Lock::shared(&self.root.join(LOCK_NAME), waiting)
     }
 
     /// Waits for the exclusive lock; `waiting` is called once if somebody else holds it.

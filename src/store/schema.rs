@@ -47,6 +47,7 @@ CREATE TABLE states (
     suffix       TEXT NOT NULL,        -- what the template puts after a question
     created      INTEGER NOT NULL,
     last_used    INTEGER NOT NULL,
+    last_use     INTEGER NOT NULL,     -- a counter: orders uses within a second
     hits         INTEGER NOT NULL DEFAULT 0,
     pinned       INTEGER NOT NULL DEFAULT 0,
     expires      INTEGER,
@@ -54,6 +55,8 @@ CREATE TABLE states (
     evaluated    INTEGER NOT NULL,
     origin       TEXT NOT NULL         -- the prompt file, for people
 ) WITHOUT ROWID;
+
+CREATE INDEX states_last_use ON states(last_use);
 
 CREATE TABLE state_segments (
     state        BLOB NOT NULL REFERENCES states(key) ON DELETE CASCADE,

@@ -1,6 +1,7 @@
 //! llama.cpp's log: silent, or on stderr, and always with its last error line kept for error messages.
 
 use std::ffi::{CStr, c_char, c_void};
+use std::io::Write;
 use std::ptr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,6 +45,7 @@ unsafe extern "C" fn receive(
         }
     }
     if VERBOSE.load(Ordering::Relaxed) {
-        eprint!("{line}");
+        // A stderr that went away must not unwind into C.
+        let _ = write!(std::io::stderr(), "{line}");
     }
 }

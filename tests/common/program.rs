@@ -85,6 +85,21 @@ impl Program {
         finish(command, "")
     }
 
+    /// Runs with a stderr that nobody reads.
+    pub fn run_with_closed_stderr(&self, args: &[&str]) -> Run {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = self.command(args);
+        command.stderr(writer);
+        finish(command, "")
+    }
+
+    /// Changes the index behind pcache's back.
+    pub fn sql(&self, statement: &str) {
+        let db = rusqlite::Connection::open(self.store().join("index.sqlite")).unwrap();
+        assert!(db.execute(statement, []).unwrap() > 0, "{statement}");
+    }
+
     /// Starts and does not wait.
     pub fn start(&self, args: &[&str]) -> Child {
         self.command(args).stdin(Stdio::null()).spawn().unwrap()

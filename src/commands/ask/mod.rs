@@ -54,7 +54,7 @@ pub fn run(app: &App, args: &Ask) -> Result<()> {
     };
     let state = find(&store, &args.key)?;
     let job = Job::of_state(&state);
-    if job.chain.state_key(&state.carried, &state.suffix) != state.key {
+    if !job.is_of(&state) {
         bail!(Failure::Corrupt(format!(
             "the index is damaged: the tokens of state {} have another key; build the prompt again",
             state.key.short()
@@ -71,7 +71,6 @@ pub fn run(app: &App, args: &Ask) -> Result<()> {
     if args.trials > 1 && args.temp <= 0.0 {
         app.say("with --temp 0 every trial gives the same answer; try --temp 0.8");
     }
-    app.stop_gently_on_ctrl_c();
     answer_all(app, args, &mut store, &state, &job, &model_path, questions)
 }
 
@@ -88,7 +87,7 @@ fn answer_all(
     let found = if args.no_cache {
         Found::default()
     } else {
-        let _lock = store.lock_shared()?;
+        let _lock = app.lock_shared(store)?;
         job.find(store)?
     };
     thread::scope(|scope| {
@@ -111,6 +110,7 @@ fn answer_all(
         let several = questions.len() * args.trials as usize > 1;
         let mut asker = Asker { app, args, store, state, job, recall, session, limit, several };
         asker.check_hit()?;
+        app.stop_gently_on_ctrl_c();
         asker.ask_all(&questions, timings)?;
         asker.note_use();
         Ok(())
@@ -146,7 +146,7 @@ impl Asker<'_, '_> {
         timings.add("eval_prompt", start.elapsed(), Some(question.tokens.len()));
         verdict.evaluated_tokens += question.tokens.len();
 
-        let seed = self.args.seed.wrapping_add(trial);
+        let seed = generate::trial_seed(self.args.seed, trial);
         report::announce(self.app, self.labels(question, trial, seed))?;
         let before = since.elapsed();
         let answer = self.generate(seed, trial, question)?;
@@ -207,7 +207,7 @@ impl Asker<'_, '_> {
         let missing = human::count(missing, "token");
         self.app.warn(format!("state {key}: {why}; {missing} are evaluated and saved again"));
 
-        let lock = self.store.lock_shared()?;
+        let lock = self.app.lock_shared(self.store)?;
         let filled = prefill::fill(self.app, self.store, &mut self.session, self.job, &key)?;
         timings.add("eval_time", filled.evaluating, Some(filled.tokens));
         timings.add("save_state", filled.saving, None);

@@ -42,7 +42,6 @@ pub fn run(app: &App, args: &Build) -> Result<()> {
     if args.name.is_some() && args.prompts.len() > 1 {
         bail!(Failure::Usage("--name names one state; pass one prompt".into()));
     }
-    app.stop_gently_on_ctrl_c();
     let model_path = models::chosen(app)?;
     let mut store = app.store()?;
     let model = models::fingerprint(app, &mut store, &model_path)?;
@@ -126,8 +125,13 @@ impl Builder<'_> {
         };
         self.check_name_is_free(&key)?;
         let job = Job::of_state(&state);
+        if !job.is_of(&state) {
+            self.app
+                .warn(format!("state {}: its row in the index is damaged; building it again", key.short()));
+            return Ok(None);
+        }
         let found = {
-            let _lock = self.store.lock_shared()?;
+            let _lock = self.app.lock_shared(&self.store)?;
             job.find(&self.store)?
         };
         let recall = found.verify(&job);
@@ -172,7 +176,7 @@ impl Builder<'_> {
             timings.add("model_load", load, None);
         }
 
-        let _lock = self.store.lock_shared()?;
+        let _lock = self.app.lock_shared(&self.store)?;
         let recall = job.find(&self.store)?.verify(&job);
         let (filled, verdict) = self.complete(model, source, &job, &recall, &mut timings)?;
         let before = self.store.index().state(&key)?.and_then(|s| s.name);

@@ -31,7 +31,7 @@ impl Index {
     /// # Errors
     /// When SQLite refuses, or a later version of pcache wrote it.
     pub fn open(path: &Path) -> Result<Self> {
-        let failed = |source| StoreError::Index { path: path.to_owned(), source };
+        let failed = |source| StoreError::of_index(path, source);
         create_private(path)?;
         let mut db = Connection::open(path).map_err(failed)?;
         db.busy_timeout(BUSY).map_err(failed)?;
@@ -72,7 +72,7 @@ impl Index {
     }
 
     fn said<T>(&self, result: rusqlite::Result<T>) -> Result<T> {
-        result.map_err(|source| StoreError::Index { path: self.path.clone(), source })
+        result.map_err(|source| StoreError::of_index(&self.path, source))
     }
 
     /// Runs `work` in one transaction that takes the write lock at its start.
@@ -86,7 +86,7 @@ impl Index {
             tx.commit()?;
             Ok(value)
         });
-        done.map_err(|source| StoreError::Index { path: path.clone(), source })
+        done.map_err(|source| StoreError::of_index(path, source))
     }
 }
 

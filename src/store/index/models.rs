@@ -33,6 +33,18 @@ impl Index {
         )
     }
 
+    /// Where a model was last seen.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn model_path(&self, model: &ModelHash) -> Result<Option<String>> {
+        self.said(
+            self.db
+                .query_row("SELECT path FROM models WHERE hash = ?1", [model.as_bytes()], |r| r.get(0))
+                .optional(),
+        )
+    }
+
     /// Remembers a model and that the file with this identity is it.
     ///
     /// # Errors

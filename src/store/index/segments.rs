@@ -79,7 +79,8 @@ impl Index {
             tx.execute(
                 "INSERT INTO segments (chain, parent, object, layout, first, count, raw_bytes,
                      file_bytes, created, adopted) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
-                 ON CONFLICT (chain) DO UPDATE SET object = excluded.object,
+                 ON CONFLICT (chain) DO UPDATE SET object = excluded.object, parent = excluded.parent,
+                     layout = excluded.layout, first = excluded.first, count = excluded.count,
                      raw_bytes = excluded.raw_bytes, file_bytes = excluded.file_bytes,
                      adopted = excluded.adopted, going = 0",
                 params![

@@ -119,7 +119,7 @@ impl Index {
         let mut states: Vec<ListedState> = tx
             .prepare(
                 "SELECT key, name, model, path, token_count, created, last_used, hits, pinned, expires
-                 FROM states JOIN models ON hash = model ORDER BY last_used DESC, created DESC, key",
+                 FROM states JOIN models ON hash = model ORDER BY last_used DESC, last_use DESC",
             )?
             .query_map([], listed)?
             .collect::<rusqlite::Result<_>>()?;
@@ -145,8 +145,8 @@ impl Index {
         Ok((states, segments))
     }
 
-    /// Commits a state, its segments and its text in one transaction. One that exists keeps its times,
-    /// hits and name (unless a new name is given).
+    /// Commits a state, its segments and its text in one transaction. One that exists keeps when it was built,
+    /// its hits and its name (unless a new name is given).
     ///
     /// # Errors
     /// When SQLite fails, for instance because the name is taken or a segment is missing.
@@ -155,10 +155,14 @@ impl Index {
         self.transaction(|tx| {
             tx.execute(
                 "INSERT INTO states (key, name, model, params, layout, tokens, token_count, carried,
-                     suffix, created, last_used, build_s, evaluated, origin)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?12, ?13)
+                     suffix, created, last_used, build_s, evaluated, origin, last_use)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?12, ?13,
+                     (SELECT coalesce(max(last_use), 0) + 1 FROM states))
                  ON CONFLICT (key) DO UPDATE SET name = coalesce(excluded.name, name),
-                     last_used = excluded.last_used, hits = hits + 1",
+                     model = excluded.model, params = excluded.params, layout = excluded.layout,
+                     tokens = excluded.tokens, token_count = excluded.token_count,
+                     carried = excluded.carried, suffix = excluded.suffix,
+                     last_used = excluded.last_used, last_use = excluded.last_use, hits = hits + 1",
                 params![
                     state.key.as_bytes(),
                     state.name,
@@ -198,7 +202,8 @@ impl Index {
         self.said(
             self.db
                 .execute(
-                    "UPDATE states SET last_used = ?2, hits = hits + 1 WHERE key = ?1",
+                    "UPDATE states SET last_used = ?2, hits = hits + 1,
+                         last_use = (SELECT max(last_use) + 1 FROM states) WHERE key = ?1",
                     params![key.as_bytes(), now],
                 )
                 .map(drop),
