@@ -112,7 +112,9 @@ fn answer_all(
         asker.check_hit()?;
         app.stop_gently_on_ctrl_c();
         asker.ask_all(&questions, timings)?;
-        asker.note_use();
+        if !args.no_cache {
+            asker.note_use();
+        }
         Ok(())
     })
 }
