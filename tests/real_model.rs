@@ -91,7 +91,7 @@ fn an_answer_is_right_and_the_same_without_the_cache() {
     assert_eq!(answer, ask(&["--threads", "1"]));
 }
 
-/// The best trials of a long and a short context: with the size of a state's own job, and not of 8,192 cells.
+/// A short question on a short state pays for its own cells and not for the 8,192 that the model could have.
 #[test]
 fn the_context_is_sized_to_the_job() {
     let model = ENGINE.load(&smollm2(), 0, |_| ()).unwrap();

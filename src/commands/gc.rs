@@ -123,7 +123,7 @@ fn text(outcome: &Outcome, dry_run: bool) -> String {
             lines.push(format!("{verb} {n} ({bytes}): {why}"));
         }
     };
-    files(removes, outcome.orphans, "segment", "no state uses them (of a build that was interrupted)");
+    files(removes, outcome.orphans, "segment", "of interrupted builds, no state uses them");
     files(removes, outcome.staging, "staging file", "left by a build that was stopped");
     files(removes, outcome.strays, "object", "damaged, or replaced by another");
     files(adopts, outcome.adopted, "object", "intact but not in the index; kept for a week");
@@ -147,7 +147,7 @@ fn parts(outcome: &Outcome) -> String {
         ("states", outcome.live.bytes),
         ("waiting for a state", outcome.waiting.bytes),
         ("index", outcome.index_bytes),
-        ("other files", outcome.other_bytes),
+        ("other", outcome.other_bytes),
     ];
     let shown = parts.iter().filter(|(_, bytes)| *bytes > 0);
     shown.map(|(what, n)| format!("{what} {}", human::bytes(*n))).collect::<Vec<_>>().join(", ")

@@ -85,25 +85,23 @@ impl Job {
         Some(Segment { first: 0, count: last.end(), parent, chain: last.chain })
     }
 
+    /// The pieces to look for: all segments; or the longest prefix that has a snapshot, beside which shorter ones
+    /// are of no use.
+    fn candidates(&self, store: &Store) -> Result<Vec<Segment>> {
+        if self.layout == Layout::Snapshot {
+            for piece in (1..=self.chain.segments().len()).rev().filter_map(|n| self.snapshot_at(n)) {
+                if store.index().segment(&piece.chain)?.is_some() {
+                    return Ok(vec![piece]);
+                }
+            }
+        }
+        Ok(self.pieces())
+    }
+
     /// Looks up and maps what is saved of the prompt, as far as it goes. Call it under the shared lock.
     pub fn find(&self, store: &Store) -> Result<Found> {
-        let mut found = Found { parts: Vec::new(), miss: None };
-        let candidates = match self.layout {
-            Layout::Segment => self.pieces(),
-            // The longest prefix that has a snapshot; shorter ones are of no use beside it.
-            Layout::Snapshot => {
-                let all = (1..=self.chain.segments().len()).rev().filter_map(|n| self.snapshot_at(n));
-                let mut best = None;
-                for piece in all {
-                    if store.index().segment(&piece.chain)?.is_some() {
-                        best = Some(piece);
-                        break;
-                    }
-                }
-                best.or_else(|| self.pieces().pop()).into_iter().collect()
-            }
-        };
-        for piece in candidates {
+        let mut found = Found::default();
+        for piece in self.candidates(store)? {
             let mapped = match store.index().segment(&piece.chain)? {
                 None => Err(Miss::NotSaved),
                 Some(row) => store.map(&row),

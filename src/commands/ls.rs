@@ -83,7 +83,7 @@ fn nothing_to_list(app: &App, states: usize, filter: Option<&str>) -> Result<Str
 fn unused(store: &Store) -> Result<Option<String>> {
     let (count, bytes) = store.index().unused_segments()?;
     let (n, size) = (human::count(count, "segment"), human::bytes(bytes));
-    let line = format!("besides, {n} ({size}) of interrupted builds: the same build goes on from there");
+    let line = format!("{n} ({size}) of interrupted builds; the same build goes on from them");
     Ok((count > 0).then_some(line))
 }
 
