@@ -154,6 +154,29 @@ fn trials_are_labelled_and_a_seed_repeats_itself() {
 }
 
 #[test]
+fn each_sampling_option_does_what_it_says() {
+    let program = program();
+    let key = program.ok(&["build", "prompt.txt"]).stdout;
+    let ask = |extra: &[&str]| {
+        json(&program.ok(&[&["ask", key.trim(), "Hm?", "--max-tokens", "12", "--json"], extra].concat()))["answer"]
+            .clone()
+    };
+    let greedy = ask(&[]);
+    let hot = ["--temp", "2", "--seed", "5", "--top-k", "0", "--top-p", "1", "--min-p", "0"];
+    assert_ne!(ask(&hot), greedy);
+    // Each of these leaves only the likeliest token to choose from.
+    for narrow in [["--top-k", "1"], ["--top-p", "0"], ["--min-p", "1"]] {
+        assert_eq!(ask(&[&["--temp", "2", "--seed", "5"][..], &narrow].concat()), greedy, "{narrow:?}");
+    }
+    assert_eq!(ask(&["--temp", "1e-45"]), greedy, "a temperature this small once gave noise");
+    let repeats = |answer: &Value| {
+        let text: Vec<char> = answer.as_str().unwrap().chars().collect();
+        text.len() - text.iter().collect::<std::collections::HashSet<_>>().len()
+    };
+    assert!(repeats(&ask(&["--repeat-penalty", "50"])) < repeats(&greedy), "{greedy}");
+}
+
+#[test]
 fn an_answer_says_why_it_ended() {
     let program = program();
     let key = program.ok(&["build", "prompt.txt"]).stdout;

@@ -135,6 +135,11 @@ pub struct Recall {
 }
 
 impl Found {
+    /// Why it is no hit, as far as that is known before anything is verified.
+    pub fn miss(&self) -> Option<&Miss> {
+        self.miss.as_ref()
+    }
+
     /// Compares every byte with its hash, on all cores; ends at the first object that is not as it should be.
     pub fn verify(self, job: &Job) -> Recall {
         let start = Instant::now();

@@ -39,7 +39,8 @@ impl<'m> Session<'m> {
     pub fn new(model: &'m Model<'_>, params: &Params, cells: usize, threads: u32) -> Result<Self> {
         let cells = cells.next_multiple_of(SEGMENT_TOKENS);
         let refused = |reason| EngineError::Context { cells, reason };
-        let n_ctx = u32::try_from(cells).ok().and_then(NonZeroU32::new);
+        // Positions are i32 in llama.cpp.
+        let n_ctx = i32::try_from(cells).ok().and_then(|n| NonZeroU32::new(n.unsigned_abs()));
         if n_ctx.is_none() {
             return Err(refused("the number is out of range".into()));
         }
@@ -131,7 +132,6 @@ impl<'m> Session<'m> {
         self.used = true;
         self.batch.clear();
         for (i, &id) in ids.iter().enumerate() {
-            // `cells` was converted to u32 from at most i32::MAX cells, so positions fit.
             let position = i32::try_from(first + i).map_err(|e| failed(e.to_string()))?;
             let wanted = logits && i + 1 == ids.len();
             self.batch.add(LlamaToken(id), position, &[MAIN], wanted).map_err(|e| failed(e.to_string()))?;

@@ -90,6 +90,9 @@ fn answer_all(
         let _lock = app.lock_shared(store)?;
         job.find(store)?
     };
+    if let Some(miss) = found.miss().filter(|_| args.require_hit) {
+        bail!(Failure::Miss(format!("state {} is no hit: {miss}", state.key.short())));
+    }
     thread::scope(|scope| {
         let verifying = scope.spawn(move || found.verify(job));
         let mut timings = Timings::default();
