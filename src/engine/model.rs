@@ -27,11 +27,6 @@ impl Engine {
         Ok(Self { backend })
     }
 
-    /// Whether this build and machine can offload layers.
-    pub fn has_gpu(&self) -> bool {
-        self.backend.supports_gpu_offload()
-    }
-
     /// Loads the model at `path`, with `gpu_layers` of its layers on a GPU. `progress` hears which share is loaded.
     ///
     /// # Errors
