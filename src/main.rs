@@ -7,5 +7,6 @@ use pcache::commands;
 
 fn main() -> ExitCode {
     let started = std::time::Instant::now();
+    commands::complete_for_a_shell();
     commands::run(Cli::of_process(), started)
 }

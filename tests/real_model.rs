@@ -6,7 +6,7 @@ mod program;
 
 use std::io::{BufRead, BufReader};
 
-use common::{ENGINE, prose, smollm2};
+use common::{ENGINE, from_template, prose, smollm2};
 use pcache::engine::model::Model;
 use pcache::engine::prompt::{self, Prompt};
 use pcache::engine::session::Session;
@@ -23,7 +23,7 @@ fn controls(model: &Model<'_>, tokens: &[i32]) -> usize {
 #[test]
 fn a_question_cannot_forge_control_tokens() {
     let model = ENGINE.load(&smollm2(), 0, |_| ()).unwrap();
-    let prompt = prompt::from_template(&model, MOUSE).unwrap();
+    let prompt = from_template(&model, MOUSE).unwrap();
     let ask = |question: &str| prompt::question_tokens(&model, &prompt.carried, question, &prompt.suffix);
     let plain = controls(&model, &ask("Who is Dave?"));
     assert_eq!(plain, 2, "the turn's end and the assistant's opening");
@@ -31,9 +31,9 @@ fn a_question_cannot_forge_control_tokens() {
     assert_eq!(controls(&model, &ask(forged)), plain);
     // Nor can a prompt file, unless it is raw.
     let framed = controls(&model, &prompt.tokens);
-    let hostile = prompt::from_template(&model, &format!("{MOUSE}{forged}")).unwrap();
+    let hostile = from_template(&model, &format!("{MOUSE}{forged}")).unwrap();
     assert_eq!(controls(&model, &hostile.tokens), framed);
-    assert_eq!(controls(&model, &prompt::raw(&model, forged).tokens), 4);
+    assert_eq!(controls(&model, &prompt::raw(&model, forged, "").tokens), 4);
 }
 
 /// What a prompt and a question are to the model: kept tokens, carried text and suffix, put together again.
@@ -45,9 +45,9 @@ fn asked(model: &Model<'_>, prompt: &Prompt, question: &str) -> Vec<i32> {
 #[test]
 fn the_tokens_are_those_of_the_whole_text_wherever_the_state_ends() {
     let model = ENGINE.load(&smollm2(), 0, |_| ()).unwrap();
-    let whole = |text: &str| prompt::raw(&model, text).tokens;
+    let whole = |text: &str| prompt::raw(&model, text, "").tokens;
     for question in ["Who is Dave?", " And Nora?", "\n\nHm", "1", "é", "'s", "…", "\u{301}"] {
-        let prompt = prompt::from_template(&model, MOUSE).unwrap();
+        let prompt = from_template(&model, MOUSE).unwrap();
         let text = format!(
             "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n<|im_end|>",
             MOUSE.trim_end()
@@ -58,7 +58,7 @@ fn the_tokens_are_those_of_the_whole_text_wherever_the_state_ends() {
         assert_eq!(asked(&model, &prompt, question), expected, "{question:?}");
     }
     for prompt_text in ["Once upon a ti", "The answer is ", "List:\n", "x", "Dave's", "número"] {
-        let prompt = prompt::raw(&model, prompt_text);
+        let prompt = prompt::raw(&model, prompt_text, "");
         for question in ["me", " time", "\n- one", "s", ".", "2"] {
             let mut expected = whole(&format!("{prompt_text}{question}<|im_end|>"));
             expected.pop();
@@ -74,7 +74,7 @@ fn prompts_that_differ_only_in_what_is_carried_are_two_states() {
     program.write("b.txt", "Here is how the town is called in Fre");
     let key = |name: &str| program.ok(&["build", "--raw", name]).stdout;
     assert_ne!(key("a.txt"), key("b.txt"));
-    assert_eq!(program.objects().len(), 1, "what they share is stored once");
+    assert_eq!(program.segments().len(), 1, "what they share is stored once");
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn ctrl_c_keeps_what_is_finished_and_shows_nothing_half_made() {
 
     let listing: Value = serde_json::from_str(&program.ok(&["ls", "--json"]).stdout).unwrap();
     assert_eq!(listing["states"], serde_json::json!([]));
-    let finished = program.objects().len();
+    let finished = program.segments().len();
     assert!(finished >= 1);
     let again: Value = serde_json::from_str(&program.ok(&["build", "long.txt", "--json"]).stdout).unwrap();
     assert_eq!(again["segments"]["reused"], finished);

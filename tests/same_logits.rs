@@ -5,7 +5,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{ENGINE, TINY, prose, smollm2, tiny};
+use common::{ENGINE, TINY, from_template, prose, smollm2, tiny};
 use pcache::engine::model::Model;
 use pcache::engine::prompt;
 use pcache::engine::session::Session;
@@ -24,7 +24,7 @@ struct Case<'m> {
 
 impl<'m> Case<'m> {
     fn new(model: &'m Model<'m>, kv_type: KvType, words: usize) -> Self {
-        let prompt = prompt::from_template(model, &prose(words, 1)).unwrap();
+        let prompt = from_template(model, &prose(words, 1)).unwrap();
         let question = prompt::question_tokens(model, &prompt.carried, "Is it warm?", &prompt.suffix);
         Self { model, params: Params::new(kv_type, 0), tokens: prompt.tokens, question }
     }

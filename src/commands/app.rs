@@ -168,6 +168,12 @@ pub fn user_cache() -> Result<PathBuf> {
     Ok(strategy.cache_dir().join("pcache"))
 }
 
+/// The user's home folder.
+pub fn user_home() -> Result<PathBuf> {
+    let home = etcetera::home_dir();
+    Ok(home.map_err(|_| Failure::Usage("no home folder is known; pass --cache-dir and --model".into()))?)
+}
+
 /// Reads a text file, or stdin for `-`.
 pub fn read_text(path: &Path) -> Result<String> {
     let (bytes, name) = if path.as_os_str() == "-" {

@@ -39,6 +39,7 @@ struct Folder {
     freed_staging_bytes: u64,
     freed_stray_bytes: u64,
     adopted_bytes: u64,
+    adopted_states: usize,
 }
 
 pub fn run(app: &App, args: &Gc) -> Result<()> {
@@ -48,7 +49,7 @@ pub fn run(app: &App, args: &Gc) -> Result<()> {
     }
     let limits = Limits {
         max_bytes: args.max_size,
-        max_age_s: args.max_age.map(|age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX)),
+        max_age_s: args.max_age,
         max_states: args.keep,
     };
     let Some(mut store) = app.existing_store()? else {
@@ -77,13 +78,26 @@ pub fn run(app: &App, args: &Gc) -> Result<()> {
     }
 }
 
+/// Says which states another command collected, and why.
+pub fn tell(app: &App, outcome: &Outcome) -> Result<()> {
+    for evicted in &outcome.evicted {
+        app.say(eviction(evicted, false));
+        app.named_event("evicted", &reported(evicted))?;
+    }
+    Ok(())
+}
+
+fn reported(evicted: &Evicted) -> ReportedEviction {
+    ReportedEviction {
+        key: evicted.key.to_hex(),
+        name: evicted.name.clone(),
+        reason: reason(&evicted.reason),
+        freed_bytes: evicted.frees,
+    }
+}
+
 fn report(outcome: &Outcome, dry_run: bool) -> Report {
-    let evicted = outcome.evicted.iter().map(|e| ReportedEviction {
-        key: e.key.to_hex(),
-        name: e.name.clone(),
-        reason: reason(&e.reason),
-        freed_bytes: e.frees,
-    });
+    let evicted = outcome.evicted.iter().map(reported);
     Report {
         dry_run,
         evicted: evicted.collect(),
@@ -98,6 +112,7 @@ fn report(outcome: &Outcome, dry_run: bool) -> Report {
             freed_staging_bytes: outcome.staging.bytes,
             freed_stray_bytes: outcome.strays.bytes,
             adopted_bytes: outcome.adopted.bytes,
+            adopted_states: outcome.adopted_states,
         },
     }
 }
@@ -126,7 +141,11 @@ fn text(outcome: &Outcome, dry_run: bool) -> String {
     files(removes, outcome.orphans, "segment", "of interrupted builds, no state uses them");
     files(removes, outcome.staging, "staging file", "left by a build that was stopped");
     files(removes, outcome.strays, "object", "damaged, or replaced by another");
-    files(adopts, outcome.adopted, "object", "intact but not in the index; kept for a week");
+    files(adopts, outcome.adopted, "segment", "intact but not in the index; kept for a week");
+    if outcome.adopted_states > 0 {
+        let n = human::count(outcome.adopted_states, "state");
+        lines.push(format!("{adopts} {n}: intact but not in the index"));
+    }
 
     let freed = human::bytes(outcome.freed_bytes());
     let kept = human::bytes(outcome.after);

@@ -6,9 +6,8 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::engine::session::Session;
-use crate::format::Layout;
+use crate::format::{Layout, Record};
 use crate::key::{Chain, ModelHash, Params, Segment};
-use crate::store::index::StateRow;
 use crate::store::objects::{Miss, Unverified, Verified};
 use crate::store::{Result, Store};
 
@@ -61,35 +60,20 @@ impl Job {
     }
 
     /// The job that a saved state is.
-    pub fn of_state(state: &StateRow) -> Self {
+    pub fn of_state(state: &Record) -> Self {
         Self::new(state.model, state.params.clone(), state.layout, state.tokens.clone())
     }
 
-    /// Whether the state's row is what its key says: its tokens and the text around a question give the key.
-    pub fn is_of(&self, state: &StateRow) -> bool {
-        self.chain.state_key(&state.carried, &state.suffix) == state.key
-    }
-
-    /// What is saved as objects: the segments, or for a model that cannot be cut the whole as one.
+    /// What is saved as objects.
     pub fn pieces(&self) -> Vec<Segment> {
-        match self.layout {
-            Layout::Segment => self.chain.segments().to_vec(),
-            Layout::Snapshot => self.snapshot_at(self.chain.segments().len()).into_iter().collect(),
-        }
-    }
-
-    /// The snapshot after the first `n` segments.
-    fn snapshot_at(&self, n: usize) -> Option<Segment> {
-        let last = self.chain.segments().get(n.checked_sub(1)?)?;
-        let parent = self.chain.segments()[0].parent;
-        Some(Segment { first: 0, count: last.end(), parent, chain: last.chain })
+        self.layout.pieces(&self.chain)
     }
 
     /// The pieces to look for: all segments; or the longest prefix that has a snapshot, beside which shorter ones
     /// are of no use.
     fn candidates(&self, store: &Store) -> Result<Vec<Segment>> {
         if self.layout == Layout::Snapshot {
-            for piece in (1..=self.chain.segments().len()).rev().filter_map(|n| self.snapshot_at(n)) {
+            for piece in (1..=self.chain.segments().len()).rev().filter_map(|n| self.chain.prefix(n)) {
                 if store.index().segment(&piece.chain)?.is_some() {
                     return Ok(vec![piece]);
                 }
@@ -138,6 +122,11 @@ impl Found {
     /// Why it is no hit, as far as that is known before anything is verified.
     pub fn miss(&self) -> Option<&Miss> {
         self.miss.as_ref()
+    }
+
+    /// Tokens that are found, verified or not.
+    pub fn tokens(&self) -> usize {
+        self.parts.last().map_or(0, |(piece, _)| piece.end())
     }
 
     /// Compares every byte with its hash, on all cores; ends at the first object that is not as it should be.

@@ -4,13 +4,12 @@ use std::cmp::Reverse;
 use std::path::Path;
 
 use anyhow::Result;
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use super::app::App;
 use super::models::file_name;
 use crate::cli::{Ls, Output, Sort};
-use crate::report::human;
+use crate::report::{human, table};
 use crate::store::Store;
 use crate::store::index::{ListedState, SegmentRow};
 
@@ -36,6 +35,8 @@ struct Listed {
     hits: u64,
     pinned: bool,
     expires: Option<i64>,
+    /// The prompt file.
+    prompt: String,
 }
 
 pub fn run(app: &App, args: &Ls) -> Result<()> {
@@ -60,7 +61,7 @@ pub fn run(app: &App, args: &Ls) -> Result<()> {
             Ok(())
         }
         Output::Text => {
-            app.print(table(&listing, now))?;
+            app.print(text(&listing, now))?;
             let n = human::count(listing.states.len(), "state");
             let objects = human::count(listing.objects, "object");
             app.say(format!("{n}, {objects}, {}", human::bytes(listing.total_bytes)));
@@ -96,9 +97,12 @@ fn listing(states: &[ListedState], segments: &[SegmentRow], sort: Sort, filter: 
         .collect();
     let mut used = vec![false; segments.len()];
     shown.iter().flat_map(|s| &s.segments).for_each(|&n| used[n] = true);
-    let total = || segments.iter().zip(&used).filter(|(_, used)| **used).map(|(s, _)| s.file_bytes);
+    let records: Vec<u64> =
+        shown.iter().filter(|s| s.record.is_some()).map(|s| s.record_bytes).collect();
+    let shared = segments.iter().zip(&used).filter(|(_, used)| **used).map(|(s, _)| s.file_bytes);
+    let sizes: Vec<u64> = shared.chain(records).collect();
 
-    let size = |ns: &[usize], own: bool| {
+    let size = |ns: &[usize], own: bool| -> u64 {
         ns.iter().filter(|&&n| !own || users[n] == 1).map(|&n| segments[n].file_bytes).sum()
     };
     let mut rows: Vec<Listed> = shown
@@ -108,13 +112,14 @@ fn listing(states: &[ListedState], segments: &[SegmentRow], sort: Sort, filter: 
             name: s.name.clone(),
             model: file_name(Path::new(&s.model_path)),
             tokens: s.tokens,
-            bytes: size(&s.segments, false),
-            unique_bytes: size(&s.segments, true),
+            bytes: size(&s.segments, false) + s.record_bytes,
+            unique_bytes: size(&s.segments, true) + s.record_bytes,
             created: s.created,
             last_used: s.last_used,
             hits: s.hits,
             pinned: s.pinned,
             expires: s.expires,
+            prompt: s.origin.clone(),
         })
         .collect();
     match sort {
@@ -125,49 +130,39 @@ fn listing(states: &[ListedState], segments: &[SegmentRow], sort: Sort, filter: 
         Sort::Hits => rows.sort_by_key(|s| Reverse(s.hits)),
         Sort::Name => rows.sort_by_key(|s| (s.name.is_none(), s.name.clone(), s.key.clone())),
     }
-    Listing { states: rows, total_bytes: total().sum(), objects: total().count() }
+    Listing { states: rows, total_bytes: sizes.iter().sum(), objects: sizes.len() }
 }
 
 /// What a row needs beside the model's name, in a terminal of 80 columns, with a name of 12 letters.
 const OTHER_COLUMNS: usize = 66;
 
-fn table(listing: &Listing, now: i64) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["KEY", "NAME", "MODEL", "TOKENS", "SIZE", "OWN", "AGE", "USED", "HITS"]);
-    let model_width = usize::from(table.width().unwrap_or(u16::MAX)).saturating_sub(OTHER_COLUMNS);
-    for s in &listing.states {
-        table.add_row([
+fn text(listing: &Listing, now: i64) -> String {
+    let columns = table::terminal_width().unwrap_or(usize::MAX);
+    let model_width = columns.saturating_sub(OTHER_COLUMNS).clamp(8, 40);
+    let rows = listing.states.iter().map(|s| {
+        [
             s.key[..12].to_owned(),
-            shortened(s.name.as_deref().unwrap_or_default(), 24),
-            shortened(&s.model, model_width.clamp(8, 40)),
+            name(s),
+            shortened(&s.model, model_width),
             human::thousands(s.tokens),
             human::bytes(s.bytes),
             human::bytes(s.unique_bytes),
             human::age(now - s.created),
             human::age(now - s.last_used),
             s.hits.to_string(),
-        ]);
+        ]
+    });
+    let header = ["KEY", "NAME", "MODEL", "TOKENS", "SIZE", "OWN", "AGE", "USED", "HITS"];
+    table::plain(&header, &[3, 4, 5, 6, 7, 8], rows)
+}
+
+/// The name, or without one the prompt file; `*` for pinned.
+fn name(state: &Listed) -> String {
+    let pin = if state.pinned { "*" } else { "" };
+    match &state.name {
+        Some(name) => format!("{}{pin}", shortened(name, 24)),
+        None => format!("({}){pin}", shortened(&state.prompt, 16)),
     }
-    let last = table.column_count() - 1;
-    for (i, column) in table.column_iter_mut().enumerate() {
-        let numbers = 3;
-        column.set_padding((
-            0,
-            if i == last {
-                0
-            } else if i < numbers {
-                2
-            } else {
-                1
-            },
-        ));
-        if i >= numbers {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table
 }
 
 /// A model's name in a table's width: without the ending, cut in the middle if need be.

@@ -1,5 +1,6 @@
 //! The engine: a llama.cpp model and the sequences evaluated on it. Knows nothing of the store.
 //!
+//! - [`gguf`]: what a model file says about itself, read without llama.cpp.
 //! - [`model`]: loading, the vocabulary, what kind of state the model has.
 //! - [`text`]: turning template text and user text into tokens, so that user text cannot forge control tokens.
 //! - [`template`]: rendering the model's chat template around a prompt.
@@ -16,6 +17,7 @@
 //! and recurrent caches forget what a rewind would need.
 
 pub mod generate;
+pub mod gguf;
 pub mod model;
 pub mod prompt;
 pub mod session;

@@ -1,15 +1,17 @@
 //! A loaded model: weights, vocabulary, kind.
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use llama_cpp_2::llama_backend::LlamaBackend;
-use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::model::{LlamaLoraAdapter, LlamaModel};
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::token::LlamaToken;
 
 use super::text::{Specials, Text};
 use super::{EngineError, Result, logged_reason};
 use crate::format::Layout;
+use crate::key::{Params, RopeFactors, SEGMENT_TOKENS};
 
 /// llama.cpp, started once per process.
 pub struct Engine {
@@ -42,12 +44,33 @@ impl Engine {
                 progress(share);
                 true
             });
-        let llama = LlamaModel::load_from_file(&self.backend, path, &params)
-            .map_err(|_| EngineError::Load { path: path.to_owned(), reason: logged_reason() })?;
-        let model = Model { engine: self, path: path.to_owned(), specials: Specials::of(&llama), llama };
+        let model = self.load_with(path, &params)?;
         model.check_generative()?;
         Ok(model)
     }
+
+    /// Loads the vocabulary of the model at `path` and no weights: enough to tokenise, in a fraction of the time.
+    ///
+    /// # Errors
+    /// When llama.cpp refuses the file.
+    pub fn load_vocabulary(&self, path: &Path) -> Result<Model<'_>> {
+        self.load_with(path, &LlamaModelParams::default().with_vocab_only(true))
+    }
+
+    fn load_with(&self, path: &Path, params: &LlamaModelParams) -> Result<Model<'_>> {
+        let llama = LlamaModel::load_from_file(&self.backend, path, params)
+            .map_err(|_| EngineError::Load { path: path.to_owned(), reason: logged_reason() })?;
+        let specials = Specials::of(&llama);
+        Ok(Model { engine: self, path: path.to_owned(), specials, llama, adapter: Mutex::new(None) })
+    }
+}
+
+/// Positions that a state under the short set of rotary factors leaves for question and answer.
+const ROOM_FOR_CONVERSATION: usize = 512;
+
+/// llama.cpp rounds contexts up to whole multiples of this; rounding down here stays on this side of a limit.
+pub(super) fn whole_segments(cells: usize) -> usize {
+    cells / SEGMENT_TOKENS * SEGMENT_TOKENS
 }
 
 /// A loaded model.
@@ -56,6 +79,8 @@ pub struct Model<'e> {
     pub(super) llama: LlamaModel,
     path: PathBuf,
     specials: Specials,
+    /// Applied to every session; behind a lock only because llama.cpp's binding wants it mutable.
+    pub(super) adapter: Mutex<Option<LlamaLoraAdapter>>,
 }
 
 impl Model<'_> {
@@ -69,9 +94,45 @@ impl Model<'_> {
         self.llama.meta_val_str("general.architecture").unwrap_or_else(|_| "unknown".into())
     }
 
+    /// Puts the LoRA adapter at `path` on top of the model, for every session from now on.
+    ///
+    /// # Errors
+    /// When llama.cpp refuses the file, for instance because it was made for another model.
+    pub fn adapt(&mut self, path: &Path) -> Result<()> {
+        let adapter = self.llama.lora_adapter_init(path);
+        let adapter =
+            adapter.map_err(|_| EngineError::Load { path: path.to_owned(), reason: logged_reason() })?;
+        self.adapter = Mutex::new(Some(adapter));
+        Ok(())
+    }
+
     /// The longest context that the model was trained for, in tokens.
     pub fn trained_context(&self) -> usize {
         self.llama.n_ctx_train() as usize
+    }
+
+    /// The longest context under `params`: a stretched rotary embedding reaches further, and a model with two
+    /// sets of rotary factors ends with the short one's context.
+    pub fn usable_context(&self, params: &Params) -> usize {
+        let trained = self.trained_context();
+        let stretched = match params.rope.freq_scale {
+            Some(scale) if scale < 1.0 => {
+                let base = params.rope.yarn_orig_ctx.map_or(trained, |n| n as usize);
+                (base as f64 / f64::from(scale)) as usize
+            }
+            _ => trained,
+        };
+        match (params.rope_factors, self.short_context()) {
+            (Some(RopeFactors::Short), Some(short)) => stretched.min(whole_segments(short)),
+            _ => stretched,
+        }
+    }
+
+    /// The context up to which llama.cpp uses the short set of rotary factors.
+    pub(super) fn short_context(&self) -> Option<usize> {
+        let key = format!("{}.rope.scaling.original_context_length", self.architecture());
+        let original = self.llama.meta_val_str(&key).ok().and_then(|v| v.parse().ok());
+        original.or(Some(self.trained_context()))
     }
 
     /// How its state is saved: attention caches in segments, recurrent and hybrid ones as one snapshot.
@@ -102,6 +163,14 @@ impl Model<'_> {
     /// The bytes of a token as they appear in an answer: control tokens have none.
     pub fn piece(&self, token: i32) -> Vec<u8> {
         self.llama.vocab().token_to_piece(LlamaToken(token), false, None)
+    }
+
+    /// The text of tokens, control tokens included.
+    pub fn text_of(&self, tokens: &[i32]) -> String {
+        let valid = tokens.iter().filter(|t| (0..self.vocabulary()).contains(*t));
+        let bytes: Vec<u8> =
+            valid.flat_map(|t| self.llama.vocab().token_to_piece(LlamaToken(*t), true, None)).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// The text of a control token, as templates write it.
@@ -137,6 +206,16 @@ impl Model<'_> {
     pub(super) fn bos_eos_texts(&self) -> (String, String) {
         let vocab = self.llama.vocab();
         (self.control_text(vocab.bos().0), self.control_text(vocab.eos().0))
+    }
+
+    /// Which of the two sets of rotary factors a state of so many tokens is built with: the short one as long as it
+    /// leaves room for a conversation.
+    pub fn rope_factors(tokens: usize, short_context: usize) -> RopeFactors {
+        if tokens + ROOM_FOR_CONVERSATION <= whole_segments(short_context) {
+            RopeFactors::Short
+        } else {
+            RopeFactors::Long
+        }
     }
 
     fn check_generative(&self) -> Result<()> {

@@ -8,8 +8,10 @@
 //! at the latest. Whatever the question, an ask's tokens are those of the state followed by those of the carried
 //! text, the question and the suffix: the same with the cache and without it.
 
+use jiff::civil::Date;
+
 use super::model::Model;
-use super::template::{self, Frame, TemplateError};
+use super::template::{self, Chat, Roles, TemplateError};
 use super::text::Text;
 
 /// Questions that try to merge with a prompt's end: letters, digits, white space, punctuation, other scripts.
@@ -17,6 +19,39 @@ const PROBES: [&str; 16] =
     ["", "a", "The", "s", "ing", " ", " a", "  ", "\n", "\n\n", "\t", "1", ".", "'s", "é", "中"];
 /// How many tokens the search for the place goes back at most.
 const MAX_CARRIED_TOKENS: usize = 32;
+
+/// How a prompt is put before the model.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Framing {
+    /// As it is, control tokens included. A question follows it directly, or stands in a format of its own.
+    Raw(Option<QuestionFormat>),
+    /// In a chat template.
+    Chat(ChatFraming),
+}
+
+/// What a raw prompt's questions are put between.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuestionFormat {
+    /// Follows the prompt and is part of the state.
+    pub before: String,
+    /// Follows the question.
+    pub after: String,
+}
+
+/// What of a chat can be chosen.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ChatFraming {
+    /// A template instead of the model's own.
+    pub template: Option<String>,
+    /// The prompt is the user's and not the system's.
+    pub said_by_user: bool,
+    /// A system message beside the prompt, which then is the user's.
+    pub system: Option<String>,
+    /// Further variables of the template.
+    pub arguments: Vec<(String, serde_json::Value)>,
+    /// The date that the template gets when it asks for today's.
+    pub date: Option<Date>,
+}
 
 /// A prompt, ready to be evaluated and asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,27 +62,60 @@ pub struct Prompt {
     pub carried: String,
     /// What follows a question.
     pub suffix: String,
-    /// Whether the template put the date into it.
+    /// Whether the template put today's date into it.
     pub dated: bool,
+    /// Where the prompt's own text lies, in bytes of [`Model::text_of`] its tokens and the carried text.
+    pub own: Option<(usize, usize)>,
 }
 
-/// Renders `prompt` as the system message of the model's own chat template.
+/// Puts `text` before the model.
 ///
 /// # Errors
-/// When the model has no template or it cannot be used.
-pub fn from_template(model: &Model<'_>, prompt: &str) -> Result<Prompt, TemplateError> {
-    let source = model.chat_template().ok_or(TemplateError::None)?;
-    let (bos, eos) = model.bos_eos_texts();
-    let frame: Frame = template::frame(&source, &bos, &eos)?;
-    // The newline that ends a text file is the file's, not the message's.
-    let prompt = if frame.trims_prompt { prompt.trim() } else { prompt.trim_end_matches(['\n', '\r']) };
-    let text = Text::default().template(&frame.before).user(prompt).template(&frame.between);
-    Ok(Prompt { suffix: frame.after, dated: frame.dated, ..cut(model, &text) })
+/// When the chat template is missing or cannot be used.
+pub fn render(model: &Model<'_>, text: &str, framing: &Framing) -> Result<Prompt, TemplateError> {
+    match framing {
+        Framing::Raw(None) => Ok(raw(model, text, "")),
+        Framing::Raw(Some(format)) => {
+            Ok(Prompt { suffix: format.after.clone(), ..raw(model, text, &format.before) })
+        }
+        Framing::Chat(chat) => from_template(model, text, chat),
+    }
 }
 
-/// Takes `prompt` as it is, control tokens included; a question follows it directly.
-pub fn raw(model: &Model<'_>, prompt: &str) -> Prompt {
-    cut(model, &Text::default().template(prompt))
+/// Renders `prompt` in a chat template.
+///
+/// # Errors
+/// When there is no template or it cannot be used.
+pub fn from_template(model: &Model<'_>, prompt: &str, chat: &ChatFraming) -> Result<Prompt, TemplateError> {
+    let own_template = || model.chat_template().ok_or(TemplateError::None);
+    let source = chat.template.clone().map_or_else(own_template, Ok)?;
+    let (bos, eos) = model.bos_eos_texts();
+    let roles = match (&chat.system, chat.said_by_user) {
+        (Some(_), _) => Roles::UserAfterSystem,
+        (None, true) => Roles::User,
+        (None, false) => Roles::System,
+    };
+    let (arguments, date) = (&chat.arguments, chat.date);
+    let frame = template::frame(&Chat { source: &source, bos: &bos, eos: &eos, roles, arguments, date })?;
+    // The newline that ends a text file is the file's, not the message's.
+    let file = |text: &str| match frame.trims_prompt {
+        true => text.trim().to_owned(),
+        false => text.trim_end_matches(['\n', '\r']).to_owned(),
+    };
+    let own = file(prompt);
+    let texts: Vec<String> = chat.system.iter().map(|s| file(s)).chain([own.clone()]).collect();
+    let mut text = Text::default();
+    for (gap, said) in frame.gaps.iter().zip(&texts) {
+        text = text.template(gap).user(said);
+    }
+    let [.., between, after] = frame.gaps.as_slice() else { return Err(TemplateError::Unusable("prompt")) };
+    let rendered = cut(model, &text.template(between), &own);
+    Ok(Prompt { suffix: after.clone(), dated: frame.dated, ..rendered })
+}
+
+/// Takes `prompt` as it is, control tokens included, and `before` with it; a question follows them directly.
+pub fn raw(model: &Model<'_>, prompt: &str, before: &str) -> Prompt {
+    cut(model, &Text::default().template(prompt).template(before), prompt)
 }
 
 /// The tokens that an ask evaluates after the state.
@@ -55,7 +123,7 @@ pub fn question_tokens(model: &Model<'_>, carried: &str, question: &str, suffix:
     model.tokenize(&Text::default().user(carried).user(question).template(suffix))
 }
 
-fn cut(model: &Model<'_>, text: &Text) -> Prompt {
+fn cut(model: &Model<'_>, text: &Text, own: &str) -> Prompt {
     let (mut tokens, tail) = model.tokenize_open(text);
     // A template may write the token itself: never two of them.
     if let Some(bos) = model.required_bos().filter(|bos| tokens.first() != Some(bos)) {
@@ -63,7 +131,9 @@ fn cut(model: &Model<'_>, text: &Text) -> Prompt {
     }
     let (kept, carried) = cut_tail(&tail, model);
     tokens.extend(kept);
-    Prompt { tokens, carried, suffix: String::new(), dated: false }
+    let whole = model.text_of(&tokens) + &carried;
+    let own = whole.find(own).map(|first| (first, own.len()));
+    Prompt { tokens, carried, suffix: String::new(), dated: false, own }
 }
 
 /// What cutting needs of a tokenizer.

@@ -3,20 +3,59 @@
 use std::num::NonZeroU32;
 
 use llama_cpp_2::context::LlamaContext;
-use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
+use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams, RopeScalingType};
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::token::LlamaToken;
 
-use super::model::Model;
+use super::model::{Model, whole_segments};
 use super::{EngineError, Result, logged_reason};
 use crate::format::Layout;
-use crate::key::{KvType, Params, SEGMENT_TOKENS, Segment};
+use crate::key::{KvType, Params, Rope, RopeFactors, RopeScaling, SEGMENT_TOKENS, Segment};
 use crate::sys;
 
 /// The sequence that is evaluated.
 const MAIN: i32 = 0;
 /// The sequence through which segments go in and out; it only ever shares cells with [`MAIN`].
 const PORT: i32 = 1;
+
+/// The cells of a context for `wanted` positions: whole segments, on the side of the line between the model's two sets
+/// of rotary factors (if it has two) that the parameters say.
+fn cells_for(model: &Model<'_>, params: &Params, wanted: usize) -> usize {
+    let cells = wanted.next_multiple_of(SEGMENT_TOKENS);
+    match (params.rope_factors, model.short_context()) {
+        (Some(RopeFactors::Long), Some(short)) => cells.max((short + 1).next_multiple_of(SEGMENT_TOKENS)),
+        (Some(RopeFactors::Short), Some(short)) => cells.min(whole_segments(short)),
+        _ => cells,
+    }
+}
+
+fn with_rope(mut options: LlamaContextParams, rope: &Rope) -> LlamaContextParams {
+    if let Some(scaling) = rope.scaling {
+        options = options.with_rope_scaling_type(match scaling {
+            RopeScaling::None => RopeScalingType::None,
+            RopeScaling::Linear => RopeScalingType::Linear,
+            RopeScaling::Yarn => RopeScalingType::Yarn,
+        });
+    }
+    type Set = fn(LlamaContextParams, f32) -> LlamaContextParams;
+    let floats: [(Option<f32>, Set); 6] = [
+        (rope.freq_base, LlamaContextParams::with_rope_freq_base),
+        (rope.freq_scale, LlamaContextParams::with_rope_freq_scale),
+        (rope.yarn_ext_factor, LlamaContextParams::with_yarn_ext_factor),
+        (rope.yarn_attn_factor, LlamaContextParams::with_yarn_attn_factor),
+        (rope.yarn_beta_fast, LlamaContextParams::with_yarn_beta_fast),
+        (rope.yarn_beta_slow, LlamaContextParams::with_yarn_beta_slow),
+    ];
+    for (value, set) in floats {
+        if let Some(value) = value {
+            options = set(options, value);
+        }
+    }
+    match rope.yarn_orig_ctx {
+        Some(n) => options.with_yarn_orig_ctx(n),
+        None => options,
+    }
+}
 
 /// A context on a model, and how far its sequence goes.
 pub struct Session<'m> {
@@ -37,7 +76,7 @@ impl<'m> Session<'m> {
     /// # Errors
     /// When llama.cpp refuses, mostly for want of memory.
     pub fn new(model: &'m Model<'_>, params: &Params, cells: usize, threads: u32) -> Result<Self> {
-        let cells = cells.next_multiple_of(SEGMENT_TOKENS);
+        let cells = cells_for(model, params, cells);
         let refused = |reason| EngineError::Context { cells, reason };
         // Positions are i32 in llama.cpp.
         let n_ctx = i32::try_from(cells).ok().and_then(|n| NonZeroU32::new(n.unsigned_abs()));
@@ -72,8 +111,15 @@ impl<'m> Session<'m> {
             .with_kv_unified(true)
             .with_swa_full(true)
             .with_no_perf(true);
-        let context =
+        let options = with_rope(options, &params.rope);
+        let mut context =
             model.llama.new_context(&model.engine.backend, options).map_err(|_| refused(logged_reason()))?;
+        let mut adapter = model.adapter.lock().unwrap_or_else(|e| e.into_inner());
+        if let (Some(adapter), Some(lora)) = (adapter.as_mut(), &params.lora) {
+            context
+                .lora_adapter_set(adapter, lora.scale)
+                .map_err(|e| refused(format!("the LoRA adapter: {e}")))?;
+        }
         Ok(Self {
             model,
             context,

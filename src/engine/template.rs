@@ -1,81 +1,119 @@
-//! The model's chat template, rendered around a system prompt and a question.
+//! A chat template, rendered around a prompt and a question.
 //!
-//! Rendering happens with marks in place of both texts, and what surrounds the marks is kept: so no text of a
+//! Rendering happens with marks in place of the texts, and what surrounds the marks is kept: so no text of a
 //! user passes through the template engine, and where the question will stand is known exactly.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use jiff::civil::Date;
+use jiff::fmt::strtime;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, ErrorKind, Value, context};
+use minijinja::value::Serde;
+use minijinja::{Environment, ErrorKind, Value};
 
-/// Stands for the system prompt while rendering.
+/// Stands for the system message while rendering, where it is not the prompt.
+const SYSTEM_MARK: &str = "pcache-system-c31b90";
+/// Stands for the prompt while rendering.
 const PROMPT_MARK: &str = "pcache-prompt-5d1f0c";
 /// Stands for the question while rendering.
 const QUESTION_MARK: &str = "pcache-question-8a42e7";
+/// Stands between texts that share a message.
+const BLANK_LINE: &str = "\n\n";
 
 /// Why a template cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
     /// There is none.
     #[error(
-        "the model carries no chat template; pass --raw to take the prompt as it is (a base model continues it)"
+        "the model carries no chat template; pass --raw to take the prompt as it is (a base model continues it), or --template FILE"
     )]
     None,
     /// It does not parse, or raises an error.
-    #[error("the model's chat template fails: {0}; pass --raw to take the prompt as it is")]
+    #[error("the chat template fails: {0}; pass --raw to take the prompt as it is, or --template FILE")]
     Fails(String),
     /// It leaves out one of the texts, or repeats it.
     #[error(
-        "the model's chat template does not show the {0} exactly once; pass --raw to take the prompt as it is"
+        "the chat template does not show the {0} exactly once; pass --raw to take the prompt as it is, or --template FILE"
     )]
     Unusable(&'static str),
 }
 
-/// What a template puts around a prompt and a question.
+/// Who says the prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Roles {
+    /// It is the system message; a template without that role gets it at the beginning of the first user turn.
+    System,
+    /// It is the beginning of the user's message, and there is no system message.
+    User,
+    /// It is the beginning of the user's message, behind a system message of its own.
+    UserAfterSystem,
+}
+
+/// What is rendered.
+#[derive(Debug, Clone, Copy)]
+pub struct Chat<'a> {
+    /// The template, in Jinja.
+    pub source: &'a str,
+    /// Text of the beginning-of-text token.
+    pub bos: &'a str,
+    /// Text of the end-of-text token.
+    pub eos: &'a str,
+    /// Who says the prompt.
+    pub roles: Roles,
+    /// Further variables of the template, as `enable_thinking`.
+    pub arguments: &'a [(String, serde_json::Value)],
+    /// The date that the template gets when it asks; today's if it is not given.
+    pub date: Option<Date>,
+}
+
+/// What a template puts around the texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Before the prompt.
-    pub before: String,
-    /// Between the prompt and the question.
-    pub between: String,
-    /// After the question: the turn's end and the assistant's opening.
-    pub after: String,
+    /// Before, between and after the texts: system message (if it is apart), prompt, question.
+    pub gaps: Vec<String>,
     /// Whether the template strips white space around the prompt.
     pub trims_prompt: bool,
-    /// Whether it asked for the date, so that another day may give another text.
+    /// Whether it asked for today's date, so that another day may give another text.
     pub dated: bool,
 }
 
-/// Renders `source` and finds what surrounds the prompt and the question. A template that refuses a system
-/// role gets the prompt as the beginning of the first user turn.
+/// Renders `chat` and finds what surrounds its texts. A template that refuses a system role, or leaves such a
+/// message out, gets that text as the beginning of the first user turn.
 ///
 /// # Errors
 /// A [`TemplateError`] when neither way works.
-pub fn frame(source: &str, bos: &str, eos: &str) -> Result<Frame, TemplateError> {
-    let renderer = Renderer::new(source, bos, eos)?;
-    let with_system =
-        renderer.frame(&|prompt, question| vec![message("system", prompt), message("user", question)]);
-    with_system.or_else(|error| {
-        let folded =
-            renderer.frame(&|prompt, question| vec![message("user", &format!("{prompt}\n\n{question}"))]);
-        folded.map_err(|_| error)
-    })
+pub fn frame(chat: &Chat<'_>) -> Result<Frame, TemplateError> {
+    let renderer = Renderer::new(chat)?;
+    let in_one_turn = |texts: &[String]| vec![message("user", &texts.join(BLANK_LINE))];
+    let with_system = |texts: &[String]| {
+        let (system, rest) = texts.split_at(1);
+        vec![message("system", &system[0]), message("user", &rest.join(BLANK_LINE))]
+    };
+    match chat.roles {
+        Roles::User => renderer.frame(&[PROMPT_MARK, QUESTION_MARK], &in_one_turn),
+        Roles::System => renderer.frame_or(&[PROMPT_MARK, QUESTION_MARK], &with_system, &in_one_turn),
+        Roles::UserAfterSystem => {
+            renderer.frame_or(&[SYSTEM_MARK, PROMPT_MARK, QUESTION_MARK], &with_system, &in_one_turn)
+        }
+    }
 }
 
 fn message(role: &str, content: &str) -> Value {
-    context! { role, content }
+    minijinja::context! { role, content }
 }
+
+type Messages<'f> = &'f dyn Fn(&[String]) -> Vec<Value>;
 
 struct Renderer<'a> {
     environment: Environment<'a>,
     dated: Arc<AtomicBool>,
-    bos: &'a str,
-    eos: &'a str,
+    chat: &'a Chat<'a>,
 }
 
 impl<'a> Renderer<'a> {
-    fn new(source: &'a str, bos: &'a str, eos: &'a str) -> Result<Self, TemplateError> {
+    fn new(chat: &'a Chat<'a>) -> Result<Self, TemplateError> {
         let mut environment = Environment::new();
         // As the transformers library renders them: its templates are written for these settings.
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
@@ -85,51 +123,95 @@ impl<'a> Renderer<'a> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, text))
         });
         let dated = Arc::new(AtomicBool::new(false));
-        let asked = Arc::clone(&dated);
+        let (asked, date) = (Arc::clone(&dated), chat.date);
         environment.add_function("strftime_now", move |format: String| {
-            asked.store(true, Ordering::Relaxed);
-            jiff::ZonedDateTime::now().strftime(&format).to_string()
+            let text = match date {
+                Some(date) => strtime::format(&format, date.at(0, 0, 0, 0)),
+                None => {
+                    asked.store(true, Ordering::Relaxed);
+                    strtime::format(&format, &jiff::ZonedDateTime::now())
+                }
+            };
+            text.map_err(|e| minijinja::Error::new(ErrorKind::InvalidOperation, e.to_string()))
         });
-        environment.add_template("chat", source).map_err(fails)?;
-        Ok(Self { environment, dated, bos, eos })
+        environment.add_template_owned("chat", without_generation_tags(chat.source)).map_err(fails)?;
+        Ok(Self { environment, dated, chat })
     }
 
     fn render(&self, messages: Vec<Value>) -> Result<String, TemplateError> {
         let template = self.environment.get_template("chat").map_err(fails)?;
-        let values = context! {
-            messages,
-            add_generation_prompt => true,
-            bos_token => self.bos,
-            eos_token => self.eos,
-        };
-        template.render(values).map_err(fails)
+        let arguments = self.chat.arguments.iter();
+        let mut values: BTreeMap<&str, Value> =
+            arguments.map(|(name, value)| (name.as_str(), Serde(value).into())).collect();
+        values.insert("messages", messages.into());
+        values.insert("add_generation_prompt", true.into());
+        values.insert("bos_token", self.chat.bos.into());
+        values.insert("eos_token", self.chat.eos.into());
+        template.render(Value::from(values)).map_err(fails)
     }
 
-    fn frame(&self, messages: &dyn Fn(&str, &str) -> Vec<Value>) -> Result<Frame, TemplateError> {
-        let text = self.render(messages(PROMPT_MARK, QUESTION_MARK))?;
-        let (before, rest) = split_once(&text, PROMPT_MARK, "prompt")?;
-        let (between, after) = split_once(rest, QUESTION_MARK, "question")?;
+    fn frame_or(&self, marks: &[&str], first: Messages<'_>, second: Messages<'_>) -> Result<Frame, TemplateError> {
+        self.frame(marks, first).or_else(|error| self.frame(marks, second).map_err(|_| error))
+    }
 
-        // Rendered again with white space before the prompt, it shows whether the template strips it.
-        let padded = self.render(messages(&format!(" {PROMPT_MARK}"), QUESTION_MARK))?;
-        let (padded_before, _) = split_once(&padded, PROMPT_MARK, "prompt")?;
+    fn frame(&self, marks: &[&str], messages: Messages<'_>) -> Result<Frame, TemplateError> {
+        let texts: Vec<String> = marks.iter().map(|m| (*m).to_owned()).collect();
+        let gaps = gaps(&self.render(messages(&texts))?, marks)?;
+
+        // Rendered again with white space before each text, it shows whether the template strips it.
+        let padded: Vec<String> = marks.iter().map(|m| format!(" {m}")).collect();
+        let padded = self::gaps(&self.render(messages(&padded))?, marks)?;
+        let prompt = marks.iter().position(|m| *m == PROMPT_MARK).unwrap_or(0);
         Ok(Frame {
-            trims_prompt: padded_before == before,
-            before: before.to_owned(),
-            between: between.to_owned(),
-            after: after.to_owned(),
+            trims_prompt: padded[prompt] == gaps[prompt],
+            gaps,
             dated: self.dated.load(Ordering::Relaxed),
         })
     }
 }
 
-fn split_once<'t>(
-    text: &'t str,
-    mark: &str,
-    what: &'static str,
-) -> Result<(&'t str, &'t str), TemplateError> {
-    let (before, after) = text.split_once(mark).ok_or(TemplateError::Unusable(what))?;
-    if after.contains(mark) { Err(TemplateError::Unusable(what)) } else { Ok((before, after)) }
+/// What stands before, between and after the marks, each of which must be there once and in this order.
+fn gaps(text: &str, marks: &[&str]) -> Result<Vec<String>, TemplateError> {
+    let mut gaps = Vec::with_capacity(marks.len() + 1);
+    let mut rest = text;
+    for mark in marks {
+        let what = match *mark {
+            SYSTEM_MARK => "system message",
+            PROMPT_MARK => "prompt",
+            _ => "question",
+        };
+        let (before, after) = rest.split_once(mark).ok_or(TemplateError::Unusable(what))?;
+        if after.contains(mark) {
+            return Err(TemplateError::Unusable(what));
+        }
+        gaps.push(before.to_owned());
+        rest = after;
+    }
+    gaps.push(rest.to_owned());
+    Ok(gaps)
+}
+
+/// Some templates mark the assistant's words for training with `{% generation %}`, a tag that Jinja itself does
+/// not have. It becomes a comment, which keeps its effect on white space.
+fn without_generation_tags(source: &str) -> String {
+    let mut text = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some((before, tag)) = rest.split_once("{%") {
+        text.push_str(before);
+        let inner = tag.split_once("%}");
+        let name = inner.map(|(inner, _)| inner.trim_matches(['-', '+']).trim());
+        match inner.filter(|_| matches!(name, Some("generation" | "endgeneration"))) {
+            Some((inner, after)) => {
+                text.push_str(&format!("{{#{inner}#}}"));
+                rest = after;
+            }
+            None => {
+                text.push_str("{%");
+                rest = tag;
+            }
+        }
+    }
+    text + rest
 }
 
 fn fails(error: minijinja::Error) -> TemplateError {
@@ -140,44 +222,4 @@ fn fails(error: minijinja::Error) -> TemplateError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CHATML: &str = "{% for m in messages %}{{'<|im_start|>' + m['role'] + '\n' + m['content'] \
-        + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
-
-    #[test]
-    fn a_system_prompt_and_a_question_are_framed() {
-        let frame = frame(CHATML, "", "").unwrap();
-        assert_eq!(frame.before, "<|im_start|>system\n");
-        assert_eq!(frame.between, "<|im_end|>\n<|im_start|>user\n");
-        assert_eq!(frame.after, "<|im_end|>\n<|im_start|>assistant\n");
-        assert!(!frame.trims_prompt && !frame.dated);
-    }
-
-    #[test]
-    fn without_a_system_role_the_prompt_is_folded_into_the_first_turn() {
-        let source = "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}\
-            {{ raise_exception('System role not supported') }}{% endif %}[INST] {{ m.content.strip() }} [/INST]{% endfor %}";
-        let frame = frame(source, "<s>", "</s>").unwrap();
-        assert_eq!(frame.before, "<s>[INST] ");
-        assert_eq!(frame.between, "\n\n");
-        assert_eq!(frame.after, " [/INST]");
-        assert!(frame.trims_prompt);
-    }
-
-    #[test]
-    fn a_date_is_noticed() {
-        let source = format!("{{{{ strftime_now('%d %b %Y') }}}} {CHATML}");
-        assert!(frame(&source, "", "").unwrap().dated);
-    }
-
-    #[test]
-    fn a_template_that_cannot_be_used_says_why() {
-        let error = |source: &str| frame(source, "", "").unwrap_err().to_string();
-        assert!(error("{{ raise_exception('no') }}").contains("no"));
-        assert!(error("{% if %}").contains("fails"));
-        assert!(error("nothing").contains("prompt"));
-        assert!(error("{{ messages[0].content }}{{ messages[0].content }}").contains("exactly once"));
-    }
-}
+mod tests;

@@ -30,6 +30,9 @@ pub enum FormatError {
     /// The tensors are not the two that an object has.
     #[error("tensor {0:?} is missing or has another type or shape")]
     Tensor(&'static str),
+    /// The record of a state makes no sense.
+    #[error("not the record of a state: {0}")]
+    Record(String),
 }
 
 /// A decoded object: what it says about itself, and where its state lies in the bytes.
@@ -49,10 +52,8 @@ pub struct Object {
 /// A [`FormatError`] for anything that is not exactly what [`super::Encoded`] writes. The content's hash is
 /// not checked here: callers compare the BLAKE3 of all bytes with the object's name first.
 pub fn decode(bytes: &[u8]) -> Result<Object, FormatError> {
-    let container = |e: safetensors::SafeTensorError| FormatError::Container(e.to_string());
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(container)?;
-    let strings = header.metadata().as_ref().ok_or(FormatError::Missing("__metadata__"))?;
-    let fields = Fields(strings);
+    let strings = metadata(bytes)?;
+    let fields = Fields(&strings);
     fields.expect("format", FORMAT)?;
     fields.expect("codec", "raw")?;
 
@@ -71,19 +72,37 @@ pub fn decode(bytes: &[u8]) -> Result<Object, FormatError> {
         return Err(fields.unexpected("first", "0 for a snapshot, and at least one token"));
     }
 
+    let tokens = i32_tensor(bytes)?;
     let tensors = SafeTensors::deserialize(bytes).map_err(container)?;
-    let tensor = |name: &'static str, dtype: Dtype, len: usize| {
-        let view = tensors.tensor(name).map_err(|_| FormatError::Tensor(name))?;
-        let fits = view.dtype() == dtype && view.shape() == [len] && tensors.len() == 2;
-        fits.then(|| view.data()).ok_or(FormatError::Tensor(name))
-    };
-    let tokens = tensor("tokens", Dtype::I32, count)?
-        .chunks_exact(4)
-        .map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-        .collect();
-    let state = tensor("state", Dtype::U8, raw_bytes)?;
-    let start = state.as_ptr().addr() - bytes.as_ptr().addr();
-    Ok(Object { meta, tokens, state: start..start + state.len() })
+    let state = tensors.tensor("state").map_err(|_| FormatError::Tensor("state"))?;
+    if state.dtype() != Dtype::U8 || state.shape() != [raw_bytes] || tensors.len() != 2 {
+        return Err(FormatError::Tensor("state"));
+    }
+    if tokens.len() != count {
+        return Err(FormatError::Tensor("tokens"));
+    }
+    let start = state.data().as_ptr().addr() - bytes.as_ptr().addr();
+    Ok(Object { meta, tokens, state: start..start + state.data().len() })
+}
+
+fn container(error: safetensors::SafeTensorError) -> FormatError {
+    FormatError::Container(error.to_string())
+}
+
+/// The string metadata of a file.
+pub(super) fn metadata(bytes: &[u8]) -> Result<HashMap<String, String>, FormatError> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(container)?;
+    header.metadata().clone().ok_or(FormatError::Missing("__metadata__"))
+}
+
+/// The tensor `tokens` of a file.
+pub(super) fn i32_tensor(bytes: &[u8]) -> Result<Vec<i32>, FormatError> {
+    let tensors = SafeTensors::deserialize(bytes).map_err(container)?;
+    let view = tensors.tensor("tokens").map_err(|_| FormatError::Tensor("tokens"))?;
+    if view.dtype() != Dtype::I32 || view.shape().len() != 1 {
+        return Err(FormatError::Tensor("tokens"));
+    }
+    Ok(view.data().chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
 }
 
 struct Fields<'a>(&'a HashMap<String, String>);

@@ -35,17 +35,28 @@ impl<'a> Encoded<'a> {
         strings.insert("raw_blake3", blake3::hash(state).to_hex().to_string());
         strings.insert("llama_cpp", LLAMA_CPP_BUILD.to_owned());
 
+        Self::with_tokens(&strings, tokens, Some(state))
+    }
+
+    /// A file of metadata, tokens and, if there is one, a state.
+    pub(super) fn with_tokens(
+        strings: &BTreeMap<&str, String>,
+        tokens: &[i32],
+        state: Option<&'a [u8]>,
+    ) -> Self {
         let tokens_end = tokens.len() * 4;
-        let header = json!({
+        let mut header = json!({
             "__metadata__": strings,
             "tokens": {"dtype": "I32", "shape": [tokens.len()], "data_offsets": [0, tokens_end]},
-            "state": {
+        });
+        if let Some(state) = state {
+            header["state"] = json!({
                 "dtype": "U8",
                 "shape": [state.len()],
                 "data_offsets": [tokens_end, tokens_end + state.len()],
-            },
-        })
-        .to_string();
+            });
+        }
+        let header = header.to_string();
 
         let padded = (8 + header.len()).next_multiple_of(DATA_ALIGN) - 8;
         let mut head = Vec::with_capacity(8 + padded + tokens_end);
@@ -53,7 +64,7 @@ impl<'a> Encoded<'a> {
         head.extend(header.as_bytes());
         head.resize(8 + padded, b' ');
         tokens.iter().for_each(|t| head.extend(t.to_le_bytes()));
-        Self { head, state }
+        Self { head, state: state.unwrap_or_default() }
     }
 
     /// The file's bytes, in order.

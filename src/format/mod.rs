@@ -8,18 +8,23 @@
 //! state                  llama.cpp's sequence state, encoded as the codec says
 //! ```
 //!
+//! A [`Record`] is a smaller file of the same kind: what a state is, beside its segments, so that the index can be
+//! rebuilt from the files alone.
+//!
 //! Metadata keys are written in sorted order, so the same segment always gives the same bytes and with
 //! them the same name. Decoding is pure and total: any bytes give an object or a typed refusal.
 
 mod decode;
 mod encode;
+mod record;
 
 pub use decode::{FormatError, Object, decode};
 pub use encode::Encoded;
+pub use record::Record;
 
 use serde::{Deserialize, Serialize};
 
-use crate::key::{ChainKey, ModelHash};
+use crate::key::{Chain, ChainKey, ModelHash, Segment};
 
 /// The version in the metadata of every object.
 pub const FORMAT: &str = "pcache object v1";
@@ -40,6 +45,14 @@ impl Layout {
         match self {
             Self::Segment => "segment",
             Self::Snapshot => "snapshot",
+        }
+    }
+
+    /// What of a prompt is saved as objects: its segments, or for a model that cannot be cut the whole as one.
+    pub fn pieces(self, chain: &Chain) -> Vec<Segment> {
+        match self {
+            Self::Segment => chain.segments().to_vec(),
+            Self::Snapshot => chain.prefix(chain.segments().len()).into_iter().collect(),
         }
     }
 

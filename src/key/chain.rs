@@ -58,6 +58,12 @@ impl Chain {
         &self.segments
     }
 
+    /// The first `n` segments as one.
+    pub fn prefix(&self, n: usize) -> Option<Segment> {
+        let last = self.segments.get(n.checked_sub(1)?)?;
+        Some(Segment { first: 0, count: last.end(), parent: self.root, chain: last.chain })
+    }
+
     /// The key of all tokens: the last link, or the root when there are none.
     pub fn last(&self) -> ChainKey {
         self.segments.last().map_or(self.root, |s| s.chain)

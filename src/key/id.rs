@@ -53,6 +53,19 @@ macro_rules! identity {
             }
         }
 
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.serialize_str(&self.to_hex())
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let text = <String as serde::Deserialize>::deserialize(from)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.to_hex())
@@ -82,6 +95,10 @@ identity!(
 identity!(
     /// The BLAKE3 of an object file's bytes, which is its name on disk.
     ObjectId
+);
+identity!(
+    /// The hash of a prompt's text alone, whatever the model and the parameters.
+    TextDigest
 );
 identity!(
     /// The hash of a prompt's text and of everything else that its tokens follow from.

@@ -18,5 +18,5 @@ pub mod id;
 pub mod params;
 
 pub use chain::{Chain, SEGMENT_TOKENS, Segment};
-pub use id::{ChainKey, ModelHash, ObjectId, PromptDigest, StateKey};
-pub use params::{KvType, Params};
+pub use id::{ChainKey, ModelHash, ObjectId, PromptDigest, StateKey, TextDigest};
+pub use params::{Difference, KvType, Lora, Params, Rope, RopeFactors, RopeScaling};

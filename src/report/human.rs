@@ -53,6 +53,29 @@ pub fn estimate(seconds: f64) -> String {
     }
 }
 
+/// Seconds that were measured: `0.42 s`, `6.5 s`, `4 min 10 s`, `3 h 5 min`.
+pub fn seconds(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        0..10 if seconds < 0.95 => format!("{seconds:.2} s"),
+        0..60 => format!("{seconds:.1} s"),
+        60..3_600 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3_600, whole % 3_600 / 60),
+    }
+}
+
+/// How long ago something was: `3 hours ago`, `just now`.
+pub fn ago(seconds: i64) -> String {
+    if seconds < 1 { "just now".into() } else { format!("{} ago", duration(seconds)) }
+}
+
+/// A point in time, in seconds since 1970, by the clock on the wall: `2026-11-23 22:10`.
+pub fn time(at: i64) -> String {
+    let zone = jiff::tz::TimeZone::system();
+    let time = jiff::Timestamp::from_second(at).map(|t| t.to_zoned_datetime(zone));
+    time.map_or_else(|_| at.to_string(), |t| t.strftime("%Y-%m-%d %H:%M").to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,5 +92,7 @@ mod tests {
         assert_eq!(thousands(1_000_000), "1,000,000");
         assert_eq!(estimate(31.4), "about 31 s");
         assert_eq!(estimate(0.42), "less than 1 s");
+        assert_eq!([seconds(0.42), seconds(6.54), seconds(250.0), seconds(11_100.0)].join(", "), "0.42 s, 6.5 s, 4 min 10 s, 3 h 5 min");
+        assert_eq!((ago(0), ago(61)), ("just now".to_owned(), "1 minute ago".into()));
     }
 }

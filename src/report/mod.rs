@@ -2,4 +2,5 @@
 
 pub mod human;
 pub mod progress;
+pub mod table;
 pub mod timings;

@@ -26,6 +26,8 @@ pub enum Unit {
     Bytes,
     /// Hundredths of the whole.
     Percent,
+    /// Saved states.
+    States,
 }
 
 /// Shows nothing.
@@ -66,6 +68,7 @@ impl Progress for Bar {
         let counts = match unit {
             Unit::Tokens => "{human_pos}/{human_len} tokens",
             Unit::Percent => "{percent} %",
+            Unit::States => "{human_pos}/{human_len} states",
             Unit::Bytes => "{binary_bytes}/{binary_total_bytes}",
         };
         self.moving.replace(Some(style(counts, ", {eta} left")));

@@ -1,6 +1,9 @@
 //! Which states go: a pure plan over what the index knows.
 
+use std::collections::HashSet;
+
 use super::index::{ListedState, SegmentRow};
+use crate::key::ChainKey;
 
 /// What may stay. Each limit only ever removes; without any, every state stays.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -46,20 +49,28 @@ pub struct Eviction {
     pub frees: u64,
 }
 
+/// Uses within so many seconds are equally old when room is short: what was cheaper to build goes first then.
+const EQUALLY_OLD_S: i64 = 60;
+
 /// Plans evictions: expired states and old ones first, then what is beyond the number, then the least
-/// recently used until the folder fits. Pinned states stay. A state that only holds what others need too
-/// frees nothing; it goes for its size only when nothing else is left to go.
+/// recently used until the folder fits; of states used in the same minute the one that was cheaper to build per byte.
+/// Pinned states stay. A state that only holds what others need too frees nothing; it goes for its size only when
+/// nothing else is left to go.
 ///
-/// `states` are ordered by last use, newest first; their segments are numbers in `segments`.
-/// `fixed_bytes` is what the folder holds beside the objects of `segments`.
+/// `states` are ordered by last use, newest first; their segments are numbers in `segments`. Segments in `needed`
+/// are about to be used and free nothing. `fixed_bytes` is what the folder holds beside the states' objects.
 pub fn plan(
     states: &[ListedState],
     segments: &[SegmentRow],
+    needed: &HashSet<ChainKey>,
     fixed_bytes: u64,
     limits: &Limits,
     now: i64,
 ) -> Vec<Eviction> {
     let mut planner = Planner::new(states, segments, fixed_bytes);
+    for (n, _) in segments.iter().enumerate().filter(|(_, s)| needed.contains(&s.chain)) {
+        planner.users[n] += 1;
+    }
     for i in planner.candidates() {
         let unused_s = now.saturating_sub(states[i].last_used);
         if states[i].expires.is_some_and(|t| t <= now) {
@@ -96,7 +107,8 @@ impl<'a> Planner<'a> {
     fn new(states: &'a [ListedState], segments: &'a [SegmentRow], fixed_bytes: u64) -> Self {
         let mut users = vec![0; segments.len()];
         states.iter().flat_map(|s| &s.segments).for_each(|&n| users[n] += 1);
-        let bytes = fixed_bytes + segments.iter().map(|s| s.file_bytes).sum::<u64>();
+        let records: u64 = states.iter().map(|s| s.record_bytes).sum();
+        let bytes = fixed_bytes + records + segments.iter().map(|s| s.file_bytes).sum::<u64>();
         let (stays, left) = (vec![true; states.len()], states.len());
         Self { states, segments, users, stays, bytes, left, evictions: Vec::new() }
     }
@@ -106,14 +118,31 @@ impl<'a> Planner<'a> {
         (0..self.states.len()).rev().filter(|&i| self.stays[i] && !self.states[i].pinned).collect()
     }
 
-    /// Bytes that are needed by this state alone.
-    fn frees(&self, i: usize) -> u64 {
+    /// The same for making room: by age in coarse steps, then by what a byte costs to compute again.
+    fn candidates_for_room(&self) -> Vec<usize> {
+        let mut order = self.candidates();
+        let cost = |i: usize| self.states[i].cost_s / self.needs(i).max(1) as f64;
+        order.sort_by(|&a, &b| {
+            let age = |i: usize| self.states[i].last_used.div_euclid(EQUALLY_OLD_S);
+            age(a).cmp(&age(b)).then(cost(a).total_cmp(&cost(b)))
+        });
+        order
+    }
+
+    /// Bytes of all that a state needs.
+    fn needs(&self, i: usize) -> u64 {
+        let state = &self.states[i];
+        state.segments.iter().map(|&n| self.segments[n].file_bytes).sum::<u64>() + state.record_bytes
+    }
+
+    /// Bytes of segments that are needed by this state alone.
+    fn own(&self, i: usize) -> u64 {
         let own = self.states[i].segments.iter().filter(|&&n| self.users[n] == 1);
         own.map(|&n| self.segments[n].file_bytes).sum()
     }
 
     fn evict(&mut self, state: usize, reason: Reason) {
-        let frees = self.frees(state);
+        let frees = self.own(state) + self.states[state].record_bytes;
         self.states[state].segments.iter().for_each(|&n| self.users[n] -= 1);
         self.stays[state] = false;
         self.bytes -= frees;
@@ -125,14 +154,14 @@ impl<'a> Planner<'a> {
         let reason = Reason::Size { limit };
         while self.bytes > limit {
             let before = self.left;
-            for i in self.candidates() {
-                if self.bytes > limit && self.frees(i) > 0 {
+            for i in self.candidates_for_room() {
+                if self.bytes > limit && self.own(i) > 0 {
                     self.evict(i, reason);
                 }
             }
             if self.left == before {
                 // What is left is shared among the states that are left.
-                match self.candidates().first().filter(|_| self.bytes > limit) {
+                match self.candidates_for_room().first().filter(|_| self.bytes > limit) {
                     Some(&oldest) => self.evict(oldest, reason),
                     None => break,
                 }
@@ -145,7 +174,7 @@ impl<'a> Planner<'a> {
 mod tests {
     use super::*;
     use crate::format::Layout;
-    use crate::key::{ChainKey, ModelHash, ObjectId, StateKey};
+    use crate::key::{ModelHash, ObjectId, StateKey};
 
     const DAY: i64 = 86_400;
     const NOW: i64 = 1_000 * DAY;
@@ -175,8 +204,22 @@ mod tests {
             hits: 0,
             pinned: false,
             expires: None,
+            origin: String::new(),
+            cost_s: 1.0,
+            record: None,
+            record_bytes: 0,
             segments: segments.to_vec(),
         }
+    }
+
+    fn plan(
+        states: &[ListedState],
+        segments: &[SegmentRow],
+        fixed_bytes: u64,
+        limits: &Limits,
+        now: i64,
+    ) -> Vec<Eviction> {
+        super::plan(states, segments, &HashSet::new(), fixed_bytes, limits, now)
     }
 
     /// Three states, newest first; the first two share segment 0.
@@ -247,5 +290,44 @@ mod tests {
         let gone: Vec<_> =
             plan(&states, &segments, 0, &limits, NOW).into_iter().map(|e| (e.state, e.reason)).collect();
         assert_eq!(gone, [(0, Reason::Expired), (1, Reason::Count { limit: 0 })]);
+    }
+
+    #[test]
+    fn of_states_used_in_the_same_minute_the_one_cheaper_per_byte_goes_first() {
+        let segments = vec![segment(0, 100), segment(1, 100), segment(2, 10)];
+        let mut states = vec![state(1, 1, &[0]), state(2, 1, &[1]), state(3, 1, &[2])];
+        for (state, (unused_s, cost_s)) in states.iter_mut().zip([(600, 5.0), (601, 50.0), (602, 4.0)]) {
+            (state.last_used, state.cost_s) = (NOW - unused_s, cost_s);
+        }
+        let order = |states: &[ListedState], max: u64| {
+            let limits = Limits { max_bytes: Some(max), ..Limits::default() };
+            plan(states, &segments, 0, &limits, NOW).iter().map(|e| e.state).collect::<Vec<_>>()
+        };
+        // NOW is a whole minute, so all three were used in the same one. 0.05, 0.5 and 0.4 seconds a byte.
+        states.iter_mut().for_each(|s| s.last_used -= 30);
+        assert_eq!(order(&states, 0), [0, 2, 1]);
+        // An hour older counts more than any cost.
+        states[1].last_used -= 3600;
+        assert_eq!(order(&states, 0), [1, 0, 2]);
+    }
+
+    #[test]
+    fn segments_about_to_be_used_free_nothing() {
+        let (states, segments) = example();
+        let needed = HashSet::from([segments[3].chain]);
+        let limits = Limits { max_bytes: Some(174), ..Limits::default() };
+        let gone: Vec<_> =
+            super::plan(&states, &segments, &needed, 5, &limits, NOW).iter().map(|e| (e.state, e.frees)).collect();
+        assert_eq!(gone, [(1, 20)]);
+    }
+
+    #[test]
+    fn a_record_goes_with_its_state() {
+        let (mut states, segments) = example();
+        states[2].record_bytes = 7;
+        let limits = Limits { max_bytes: Some(181), ..Limits::default() };
+        let gone: Vec<_> =
+            plan(&states, &segments, 5, &limits, NOW).iter().map(|e| (e.state, e.frees)).collect();
+        assert_eq!(gone, [(2, 47)]);
     }
 }

@@ -21,6 +21,15 @@ impl Lock {
         Ok(Self(file))
     }
 
+    pub(super) fn try_exclusive(path: &Path) -> Result<Option<Self>> {
+        let file = open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(e)) => Err(failed(path, e)),
+        }
+    }
+
     pub(super) fn exclusive(path: &Path, waiting: impl FnOnce()) -> Result<Self> {
         let file = open(path)?;
         match file.try_lock() {

@@ -3,7 +3,7 @@
 //! ```text
 //! <root>/                                mode 0700
 //!   CACHEDIR.TAG                         backups skip it
-//!   index.sqlite (-wal, -shm)            disposable: what it holds can be rebuilt or evaluated again
+//!   index.sqlite (-wal, -shm)            disposable: it can be rebuilt from the objects
 //!   lock                                 shared by readers and builders, exclusive for gc
 //!   objects/v1/ab/ab12….safetensors      write-once; the name is the BLAKE3 of the file's bytes
 //!   tmp/                                 staging
@@ -12,6 +12,8 @@
 //! **Publishing**: write to `tmp/` and sync, rename into place, sync the folder, *then* commit the row. A
 //! crash before the rename leaves a staging file, a crash before the commit an object without a row;
 //! neither is visible, and [`gc`] collects the one and adopts the other.
+//!
+//! **States** have a record on disk beside their segments ([`states`]), so that a lost index costs none of them.
 //!
 //! **Deleting**: mark the rows as going and commit, unlink, delete the rows. A crash in between leaves
 //! rows that are never read and that the next gc finishes.
@@ -28,7 +30,9 @@ pub mod gc;
 pub mod index;
 pub mod lock;
 pub mod objects;
+pub mod repair;
 pub mod schema;
+pub mod states;
 pub mod usage;
 
 use std::io;
@@ -72,7 +76,7 @@ pub enum StoreError {
     },
     /// What the index holds makes no sense.
     #[error(
-        "the index {} is damaged; delete it: pcache gc takes over the saved objects, and building a prompt again finds them",
+        "the index {} is damaged; pcache verify --repair makes a new one from the saved objects",
         path.display()
     )]
     DamagedIndex {
@@ -226,6 +230,19 @@ impl Store {
     /// When the lock file cannot be opened or locked.
     pub fn lock_shared(&self, waiting: impl FnOnce()) -> Result<Lock> {
         Lock::shared(&self.root.join(LOCK_NAME), waiting)
+    }
+
+    /// The exclusive lock, unless somebody holds the lock.
+    ///
+    /// # Errors
+    /// When the lock file cannot be opened or locked.
+    pub fn try_lock_exclusive(&self) -> Result<Option<Lock>> {
+        Lock::try_exclusive(&self.root.join(LOCK_NAME))
+    }
+
+    /// Whether there is any object on disk.
+    pub fn has_objects(&self) -> bool {
+        self.disk.list(&self.root.join(OBJECTS)).is_ok_and(|entries| !entries.is_empty())
     }
 
     /// Waits for the exclusive lock; `waiting` is called once if somebody else holds it.

@@ -142,11 +142,13 @@ impl Store {
     /// # Errors
     /// A [`Miss`] when the file is gone or cannot be mapped.
     pub fn map(&self, row: &SegmentRow) -> Result<Unverified, Miss> {
-        let map = self
-            .disk
-            .map(&self.object_path(&row.object))
-            .map_err(|e| Miss::Unreadable { object: row.object, reason: e.to_string() })?;
+        let map = self.map_object(&row.object)?;
         map.will_need();
         Ok(Unverified { row: row.clone(), map })
+    }
+
+    pub(super) fn map_object(&self, object: &ObjectId) -> Result<Map, Miss> {
+        let mapped = self.disk.map(&self.object_path(object));
+        mapped.map_err(|e| Miss::Unreadable { object: *object, reason: e.to_string() })
     }
 }

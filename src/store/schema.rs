@@ -82,7 +82,40 @@ CREATE TABLE speeds (
 ) WITHOUT ROWID;
 ";
 
-const STEPS: &[M<'static>] = &[M::up(V1)];
+/// Records of states, tokens apart from the rest, deletion in two steps for states too, and links to segments that
+/// are missing for now.
+const V2: &str = "
+ALTER TABLE states ADD COLUMN record BLOB;                            -- the object that holds the state's record
+ALTER TABLE states ADD COLUMN record_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE states ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;    -- of the record
+ALTER TABLE states ADD COLUMN going INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE states ADD COLUMN framing TEXT NOT NULL DEFAULT '';       -- how the prompt was put before the model
+ALTER TABLE states ADD COLUMN own_first INTEGER;                      -- where the prompt's own text lies in the
+ALTER TABLE states ADD COLUMN own_bytes INTEGER;                      -- text of tokens and carried text
+ALTER TABLE states ADD COLUMN text BLOB;                              -- hash of the prompt's text alone
+CREATE INDEX states_text ON states(text);
+
+-- Apart, so that listing the states does not read every prompt.
+CREATE TABLE tokens (
+    state        BLOB PRIMARY KEY REFERENCES states(key) ON DELETE CASCADE,
+    ids          BLOB NOT NULL         -- i32 little-endian
+) WITHOUT ROWID;
+INSERT INTO tokens SELECT key, tokens FROM states;
+ALTER TABLE states DROP COLUMN tokens;
+
+CREATE TABLE links (
+    state        BLOB NOT NULL REFERENCES states(key) ON DELETE CASCADE,
+    ordinal      INTEGER NOT NULL,
+    chain        BLOB NOT NULL,
+    PRIMARY KEY (state, ordinal)
+) WITHOUT ROWID;
+INSERT INTO links SELECT state, ordinal, chain FROM state_segments;
+DROP TABLE state_segments;
+ALTER TABLE links RENAME TO state_segments;
+CREATE INDEX state_segments_chain ON state_segments(chain);
+";
+
+const STEPS: &[M<'static>] = &[M::up(V1), M::up(V2)];
 
 /// The latest schema version known to this program.
 pub const VERSION: usize = STEPS.len();
@@ -90,4 +123,11 @@ pub const VERSION: usize = STEPS.len();
 /// All steps from an empty database to [`VERSION`].
 pub fn migrations() -> Migrations<'static> {
     Migrations::from_slice(STEPS)
+}
+
+/// Makes the tables of the first version, for tests of the migration.
+#[cfg(test)]
+pub(super) fn first_version(db: &rusqlite::Connection) {
+    db.execute_batch(V1).unwrap();
+    db.pragma_update(None, "user_version", 1).unwrap();
 }

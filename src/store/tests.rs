@@ -1,9 +1,9 @@
 use super::disk::{Entry, RealDisk};
 use super::evict::Limits;
-use super::index::{Lookup, NewState, SegmentRow};
+use super::index::{Lookup, SegmentRow};
 use super::objects::Miss;
 use super::*;
-use crate::format::{Encoded, Layout, Meta};
+use crate::format::{Encoded, Layout, Meta, Record};
 use crate::key::{Chain, KvType, ModelHash, Params, StateKey};
 use crate::sys::map::Map;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -112,26 +112,34 @@ fn save(store: &mut Store, name: &str, tokens: &[i32]) -> Result<StateKey> {
         let now = store.now();
         store.index_mut().put_segment(&row, now, None)?;
     }
-    let chains: Vec<_> = chain.segments().iter().map(|s| s.chain).collect();
-    let key = chain.state_key("", "");
-    let state = NewState {
-        key,
-        name: Some(name),
-        model,
-        params: &params(),
+    let record = record(name, tokens);
+    store.commit_state(&record)?;
+    Ok(record.key)
+}
+
+fn record(name: &str, tokens: &[i32]) -> Record {
+    Record {
+        key: chain(tokens).state_key("", ""),
+        name: Some(name.to_owned()),
+        model: ModelHash::from(MODEL),
+        model_path: "model.gguf".into(),
+        params: params(),
         layout: Layout::Segment,
-        tokens,
-        carried: "",
-        suffix: "",
-        segments: &chains,
+        tokens: tokens.to_vec(),
+        carried: String::new(),
+        suffix: String::new(),
+        framing: "raw".into(),
+        own: None,
+        text: None,
         digest: None,
+        origin: "test".into(),
+        created: 0,
+        expires: None,
+        pinned: false,
         build_s: 1.0,
         evaluated: tokens.len(),
-        origin: "test",
-    };
-    let now = store.now();
-    store.index_mut().commit_state(&state, now)?;
-    Ok(key)
+        revision: 1,
+    }
 }
 
 /// Every listed state is whole: all its segments map, verify, and hold what was saved.
@@ -158,8 +166,9 @@ fn assert_whole(store: &Store) -> Vec<String> {
 /// After a collection the folder holds what the index says and nothing else.
 fn assert_tidy(store: &Store) {
     let usage = store.usage().unwrap();
-    let (_, segments) = store.index().list().unwrap();
-    let mut named: Vec<_> = segments.iter().map(|s| s.object).collect();
+    let (states, segments) = store.index().list().unwrap();
+    let mut named: Vec<_> =
+        segments.iter().map(|s| s.object).chain(states.iter().filter_map(|s| s.record)).collect();
     let mut there: Vec<_> = usage.objects.iter().map(|(id, _)| *id).collect();
     named.sort();
     there.sort();
@@ -192,7 +201,7 @@ fn states_share_segments_and_are_found_by_name_and_prefix() {
     let a = save(&mut store, "a", &tokens(600, 3)).unwrap();
     let b = save(&mut store, "b", &tokens(600, 5)).unwrap();
     assert_eq!(assert_whole(&store), ["a", "b"]);
-    assert_eq!(store.usage().unwrap().objects.len(), 5, "the first segment is shared");
+    assert_eq!(store.usage().unwrap().objects.len(), 7, "two records, and the first segment is shared");
     let index = store.index();
     assert_eq!(index.find("a").unwrap(), Lookup::Found(a));
     assert_eq!(index.find(&b.to_hex()[..6]).unwrap(), Lookup::Found(b));
@@ -329,38 +338,189 @@ fn a_dry_run_says_what_the_run_then_does_and_changes_nothing() {
     assert_tidy(&store);
 }
 
-#[test]
-fn a_lost_index_loses_no_object() {
-    let dir = TempDir::new().unwrap();
-    save(&mut open(&dir), "a", &tokens(700, 3)).unwrap();
+fn lose_index(dir: &TempDir) {
     for name in ["index.sqlite", "index.sqlite-wal", "index.sqlite-shm"] {
         let _ = std::fs::remove_file(dir.path().join("store").join(name));
     }
+}
+
+#[test]
+fn a_lost_index_loses_no_state_its_name_or_its_pin() {
+    let dir = TempDir::new().unwrap();
+    let expected = {
+        let mut store = open(&dir);
+        let key = save(&mut store, "a", &tokens(700, 3)).unwrap();
+        save(&mut store, "b", &tokens(300, 5)).unwrap();
+        store.change_state(&key, |r| (r.pinned, r.name) = (true, Some("renamed".into()))).unwrap();
+        store.index().state(&key).unwrap().unwrap()
+    };
+    lose_index(&dir);
     let mut store = open(&dir);
     let planned = store.collect(&Limits::default(), true).unwrap();
     let outcome = store.collect(&Limits::default(), false).unwrap();
-    assert_eq!((outcome.adopted.count, outcome.orphans.count), (3, 0));
-    assert_eq!(planned.adopted, outcome.adopted);
-    assert_eq!(planned.live.bytes + planned.waiting.bytes, outcome.live.bytes + outcome.waiting.bytes);
-    assert_eq!(store.collect(&Limits::default(), false).unwrap().waiting.count, 3);
-    save(&mut store, "a", &tokens(700, 3)).unwrap();
-    assert_eq!(assert_whole(&store), ["a"]);
-    assert_eq!(store.usage().unwrap().objects.len(), 3, "nothing was written twice");
+    assert_eq!((outcome.adopted_states, outcome.adopted.count, outcome.orphans.count), (2, 0, 0));
+    assert_eq!((planned.adopted_states, planned.live), (2, outcome.live));
+    assert_eq!(store.index().state(&expected.key).unwrap().unwrap(), expected);
+    assert_eq!(assert_whole(&store), ["b", "renamed"]);
+    assert_tidy(&store);
+
+    lose_index(&dir);
+    let mut store = open(&dir);
+    assert_eq!(store.adopt_lost().unwrap(), (2, 4), "repair does the same and deletes nothing");
+    assert_eq!(assert_whole(&store), ["b", "renamed"]);
+}
+
+/// A change that a crash cut short leaves two records of a state; the later one counts, and the other goes.
+#[test]
+fn of_two_records_the_later_one_counts() {
+    let dir = TempDir::new().unwrap();
+    let mut store = open(&dir);
+    let key = save(&mut store, "a", &tokens(10, 3)).unwrap();
+    let later = Record { name: Some("later".into()), revision: 2, ..store.index().state(&key).unwrap().unwrap() };
+    store.publish(&later.encode()).unwrap();
+    assert_eq!(store.collect(&Limits::default(), true).unwrap().strays.count, 1, "the row counts, not the file");
+    lose_index(&dir);
+    let mut store = open(&dir);
+    store.collect(&Limits::default(), false).unwrap();
+    assert_eq!(assert_whole(&store), ["later"]);
+    assert_tidy(&store);
+}
+
+#[test]
+fn a_change_by_two_at_once_loses_neither() {
+    let dir = TempDir::new().unwrap();
+    let key = save(&mut open(&dir), "a", &tokens(10, 3)).unwrap();
+    std::thread::scope(|scope| {
+        for n in 0..4 {
+            let mut store = open(&dir);
+            scope.spawn(move || {
+                for _ in 0..5 {
+                    let add = |r: &mut Record| r.origin.push((b'a' + n) as char);
+                    assert!(store.change_state(&key, add).unwrap());
+                }
+            });
+        }
+    });
+    let mut store = open(&dir);
+    let record = store.index().state(&key).unwrap().unwrap();
+    assert_eq!((record.origin.len(), record.revision), ("test".len() + 20, 21));
+    store.collect(&Limits::default(), false).unwrap();
+    assert_tidy(&store);
 }
 
 #[test]
 fn adopted_objects_go_when_no_state_wants_them_or_room_is_short() {
     let dir = TempDir::new().unwrap();
-    save(&mut open(&dir), "a", &tokens(700, 3)).unwrap();
-    std::fs::remove_file(dir.path().join("store/index.sqlite")).unwrap();
+    let (key, record) = {
+        let mut store = open(&dir);
+        let key = save(&mut store, "a", &tokens(700, 3)).unwrap();
+        let record = store.index().use_of(&key).unwrap().unwrap().record.unwrap();
+        (key, store.object_path(&record))
+    };
+    lose_index(&dir);
+    std::fs::remove_file(record).unwrap();
     let mut store = open(&dir);
-    store.collect(&Limits::default(), false).unwrap();
+    let outcome = store.collect(&Limits::default(), false).unwrap();
+    assert_eq!((outcome.adopted.count, outcome.orphans.count), (3, 0));
+    assert_eq!(store.collect(&Limits::default(), false).unwrap().waiting.count, 3);
     let no_room = Limits { max_bytes: Some(1), ..Limits::default() };
     assert_eq!(store.collect(&no_room, true).unwrap().orphans.count, 3);
+    // A build that comes by uses them.
+    save(&mut store, "a", &tokens(700, 3)).unwrap();
+    assert_eq!(assert_whole(&store), ["a"]);
+    assert_eq!(store.usage().unwrap().objects.len(), 4, "nothing was written twice");
+    store.remove_states(&[key], false).unwrap();
+    assert_tidy(&store);
 
+    save(&mut store, "a", &tokens(700, 3)).unwrap();
+    let record = store.index().use_of(&key).unwrap().unwrap().record.unwrap();
+    std::fs::remove_file(store.object_path(&record)).unwrap();
+    drop(store);
+    lose_index(&dir);
+    open(&dir).collect(&Limits::default(), false).unwrap();
     let later = Arc::new(Hands(AtomicI64::new(1_000_000 + gc::ADOPTED_GRACE_S)));
     let mut store = Store::open(&dir.path().join("store"), Arc::new(RealDisk), later).unwrap();
     assert_eq!(store.collect(&Limits::default(), false).unwrap().orphans.count, 3);
+    assert_tidy(&store);
+}
+
+#[test]
+fn removing_a_state_frees_what_is_its_own_and_a_dry_run_says_how_much() {
+    let dir = TempDir::new().unwrap();
+    let mut store = open(&dir);
+    let a = save(&mut store, "a", &tokens(700, 3)).unwrap();
+    save(&mut store, "b", &tokens(700, 5)).unwrap();
+    let before = store.usage().unwrap();
+    let planned = store.remove_states(&[a], true).unwrap();
+    assert_eq!(assert_whole(&store), ["a", "b"]);
+    let done = store.remove_states(&[a], false).unwrap();
+    assert_eq!(planned, done);
+    assert_eq!(assert_whole(&store), ["b"]);
+    assert_tidy(&store);
+    let after = store.usage().unwrap();
+    let bytes = |usage: &usage::Usage| usage.objects.iter().map(|(_, e)| e.bytes).sum::<u64>();
+    assert_eq!(bytes(&before) - bytes(&after), done[0].frees);
+    assert_eq!(store.remove_states(&[a], false).unwrap(), [], "it is gone already");
+}
+
+/// A crash at any operation of a removal: the state is there and whole, or gone; and the next gc finishes.
+#[test]
+fn a_removal_that_stops_anywhere_is_finished_by_the_next_gc() {
+    let mut finished = false;
+    for operations in 0..50 {
+        let dir = TempDir::new().unwrap();
+        let key = {
+            let mut store = open(&dir);
+            save(&mut store, "b", &tokens(700, 5)).unwrap();
+            save(&mut store, "a", &tokens(700, 3)).unwrap()
+        };
+        let result =
+            open_with(&dir, Frozen::after(operations)).and_then(|mut store| store.remove_states(&[key], false));
+        let mut store = open(&dir);
+        assert_whole(&store);
+        store.collect(&Limits::default(), false).unwrap();
+        let names = assert_whole(&store);
+        assert!(names == ["b"] || names == ["a", "b"], "{names:?} after {operations}");
+        assert_tidy(&store);
+        finished = result.is_ok();
+        if finished {
+            assert_eq!(names, ["b"]);
+            break;
+        }
+    }
+    assert!(finished, "the loop never reached the end of a removal");
+}
+
+/// A store of the first schema is brought up to date and keeps its states.
+#[test]
+fn a_store_of_the_first_version_is_migrated() {
+    let dir = TempDir::new().unwrap();
+    let key = save(&mut open(&dir), "a", &tokens(700, 3)).unwrap();
+    let path = dir.path().join("store/index.sqlite");
+    let old = rusqlite::Connection::open_in_memory().unwrap();
+    schema::first_version(&old);
+    old.execute("ATTACH ?1 AS new", [path.to_str().unwrap()]).unwrap();
+    old.execute_batch(
+        "INSERT INTO models SELECT * FROM new.models;
+         INSERT INTO segments SELECT * FROM new.segments;
+         INSERT INTO states SELECT key, name, model, params, layout, ids, token_count, carried, suffix, created,
+             last_used, last_use, hits, pinned, expires, build_s, evaluated, origin
+             FROM new.states JOIN new.tokens ON state = key;
+         INSERT INTO state_segments SELECT * FROM new.state_segments;
+         DETACH new;",
+    )
+    .unwrap();
+    lose_index(&dir);
+    old.execute("VACUUM INTO ?1", [path.to_str().unwrap()]).unwrap();
+    drop(old);
+
+    let mut store = open(&dir);
+    assert_eq!(assert_whole(&store), ["a"]);
+    assert_eq!(store.index().use_of(&key).unwrap().unwrap().record, None);
+    // The first change gives it a record.
+    assert!(store.change_state(&key, |r| r.pinned = true).unwrap());
+    assert!(store.index().use_of(&key).unwrap().unwrap().record.is_some());
+    store.collect(&Limits::default(), false).unwrap();
     assert_tidy(&store);
 }
 

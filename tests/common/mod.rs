@@ -4,10 +4,17 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use pcache::engine::model::Engine;
+use pcache::engine::model::{Engine, Model};
+use pcache::engine::prompt::{self, ChatFraming, Prompt};
+use pcache::engine::template::TemplateError;
 
 /// llama.cpp can be started once per process.
 pub static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::start(false).unwrap());
+
+/// A prompt in the model's own chat template.
+pub fn from_template(model: &Model<'_>, text: &str) -> Result<Prompt, TemplateError> {
+    prompt::from_template(model, text, &ChatFraming::default())
+}
 
 /// The tiny models with random weights, one per kind of state.
 pub const TINY: [&str; 5] = ["llama", "gemma3", "mamba2", "qwen35", "lfm2"];

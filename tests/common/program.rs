@@ -119,6 +119,15 @@ impl Program {
         found
     }
 
+    /// The objects that hold segments; the others are the states' records.
+    pub fn segments(&self) -> Vec<PathBuf> {
+        let holds_segment = |path: &PathBuf| {
+            let bytes = std::fs::read(path).unwrap();
+            String::from_utf8_lossy(&bytes[..bytes.len().min(2000)]).contains("pcache object v1")
+        };
+        self.objects().into_iter().map(|(path, _)| path).filter(holds_segment).collect()
+    }
+
     /// Bytes of all files in the store.
     pub fn total_bytes(&self) -> u64 {
         let mut found = Vec::new();

@@ -10,21 +10,20 @@ use std::path::Path;
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use super::app::App;
 use super::failure::Failure;
 use super::job::{Found, Job, Recall, Status, Verdict};
-use super::{models, prefill};
+use super::{explain, models, prefill, states, target};
 use crate::cli::{Ask, Output};
 use crate::engine::generate::{self, Answer, Sampling, StopReason};
 use crate::engine::model::Engine;
 use crate::engine::session::Session;
-use crate::key::id::MIN_PREFIX_DIGITS;
+use crate::format::Record;
 use crate::report::human;
 use crate::report::timings::Timings;
 use crate::store::Store;
-use crate::store::index::{Lookup, StateRow};
 use questions::Question;
 use report::Report;
 
@@ -33,7 +32,7 @@ struct Asker<'a, 'm> {
     app: &'a App,
     args: &'a Ask,
     store: &'a mut Store,
-    state: &'a StateRow,
+    state: &'a Record,
     job: &'a Job,
     recall: Recall,
     session: Session<'m>,
@@ -44,34 +43,29 @@ struct Asker<'a, 'm> {
 
 pub fn run(app: &App, args: &Ask) -> Result<()> {
     let questions = questions::read(args)?;
-    let Some(mut store) = app.existing_store()? else {
-        let folder = app.cache_dir()?;
-        bail!(Failure::NotFound(format!(
-            "no state {:?}: there is no store in {}",
-            args.key,
-            folder.display()
-        )));
-    };
-    let state = find(&store, &args.key)?;
+    let mut store = states::store_with(app, &args.key)?;
+    let key = states::key(&store, &args.key)?;
+    let state = states::state(&store, &key)?;
     let job = Job::of_state(&state);
-    if !job.is_of(&state) {
+    if !state.is_whole() {
         bail!(Failure::Corrupt(format!(
-            "the index is damaged: the tokens of state {} have another key; build the prompt again",
+            "the index is damaged: the tokens of state {} have another key; pcache verify --repair mends it, as does building the prompt again",
             state.key.short()
         )));
     }
-    if let Some(layers) = app.global.gpu_layers.filter(|n| *n != state.params.gpu_layers) {
-        bail!(Failure::Usage(format!(
-            "state {} was built with --gpu-layers {}, not {layers}: another device rounds differently; build it again",
-            state.key.short(),
-            state.params.gpu_layers
-        )));
-    }
+    let lora = target::adapter_of_state(app, &mut store, &state, &args.params)?;
     let model_path = models::of_state(app, &mut store, &state)?;
     if args.trials > 1 && args.temp <= 0.0 {
         app.say("with --temp 0 every trial gives the same answer; try --temp 0.8");
     }
-    answer_all(app, args, &mut store, &state, &job, &model_path, questions)
+    let files = Files { model: &model_path, lora: lora.as_deref() };
+    answer_all(app, args, &mut store, &state, &job, files, questions)
+}
+
+/// What is loaded.
+struct Files<'a> {
+    model: &'a Path,
+    lora: Option<&'a Path>,
 }
 
 /// Maps and verifies the objects while the model loads, makes the context, and answers.
@@ -79,9 +73,9 @@ fn answer_all(
     app: &App,
     args: &Ask,
     store: &mut Store,
-    state: &StateRow,
+    state: &Record,
     job: &Job,
-    model_path: &Path,
+    files: Files<'_>,
     questions: Vec<String>,
 ) -> Result<()> {
     let found = if args.no_cache {
@@ -98,7 +92,7 @@ fn answer_all(
         let mut timings = Timings::default();
         let start = Instant::now();
         let engine = Engine::start(app.global.verbose)?;
-        let model = models::load(app, &engine, model_path, state.params.gpu_layers)?;
+        let model = models::load(app, &engine, files.model, state.params.gpu_layers, files.lora)?;
         timings.add("model_load", start.elapsed(), None);
         let questions = questions::tokenize(&model, state, questions);
         let limit = questions::limit(&model, job, &questions, args.max_tokens)?;
@@ -211,6 +205,9 @@ impl Asker<'_, '_> {
         let key = self.state.key.short();
         let missing = human::count(missing, "token");
         self.app.warn(format!("state {key}: {why}; {missing} are evaluated and saved again"));
+        if self.app.global.verbose {
+            self.app.say(explain::parts(self.job, &self.state.key, self.recall.tokens()));
+        }
 
         let lock = self.app.lock_shared(self.store)?;
         let filled = prefill::fill(self.app, self.store, &mut self.session, self.job, &key)?;
@@ -275,21 +272,4 @@ impl Asker<'_, '_> {
             self.app.warn(format!("the use is not noted: {error}"));
         }
     }
-}
-
-fn find(store: &Store, text: &str) -> Result<StateRow> {
-    let key = match store.index().find(text)? {
-        Lookup::Found(key) => key,
-        Lookup::Unknown => {
-            let short = text.len() < MIN_PREFIX_DIGITS && text.bytes().all(|b| b.is_ascii_hexdigit());
-            let hint = if short { " (a key needs 6 digits or more)" } else { "" };
-            let folder = store.root().display();
-            bail!(Failure::NotFound(format!("no state {text:?} in {folder}{hint}; pcache ls lists them")))
-        }
-        Lookup::Ambiguous(keys) => {
-            let keys: Vec<_> = keys.iter().map(|k| k.short()).collect();
-            bail!(Failure::Usage(format!("{text} begins several keys: {}", keys.join(", "))))
-        }
-    };
-    store.index().state(&key)?.context("the state vanished while it was looked up")
 }

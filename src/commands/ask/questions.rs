@@ -11,8 +11,8 @@ use crate::commands::failure::Failure;
 use crate::commands::job::Job;
 use crate::engine::model::Model;
 use crate::engine::prompt::question_tokens;
+use crate::format::Record;
 use crate::report::human;
-use crate::store::index::StateRow;
 
 /// One question, tokenised.
 pub struct Question {
@@ -42,14 +42,14 @@ pub fn read(args: &Ask) -> Result<Vec<String>> {
 }
 
 /// Tokenises each question with what the state puts around it.
-pub fn tokenize(model: &Model<'_>, state: &StateRow, questions: Vec<String>) -> Vec<Question> {
+pub fn tokenize(model: &Model<'_>, state: &Record, questions: Vec<String>) -> Vec<Question> {
     let tokens = |text: &str| question_tokens(model, &state.carried, text, &state.suffix);
     questions.into_iter().map(|text| Question { tokens: tokens(&text), text }).collect()
 }
 
 /// Positions that the context needs: the state, the longest question, and its answer as far as the model goes.
 pub fn limit(model: &Model<'_>, job: &Job, questions: &[Question], max_tokens: usize) -> Result<usize> {
-    let trained = model.trained_context();
+    let trained = model.usable_context(&job.params);
     let left = trained.saturating_sub(job.tokens.len());
     for question in questions {
         if question.tokens.is_empty() {

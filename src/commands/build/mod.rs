@@ -1,74 +1,76 @@
 //! `pcache build`: evaluate prompts and save their states.
 
+mod budget;
 mod report;
-mod source;
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
 use super::app::App;
+use super::explain::{self, Explanation};
 use super::failure::Failure;
 use super::job::{Job, Recall, Status, Verdict};
 use super::models;
 use super::prefill::{self, Filled};
+use super::source::{Framed, Source};
+use super::states::{check_name, check_name_is_free};
+use super::target::Target;
 use crate::cli::Build;
 use crate::engine::model::{Engine, Model};
 use crate::engine::prompt::Prompt;
 use crate::engine::session::Session;
-use crate::key::id::looks_like_key;
-use crate::key::{ModelHash, Params, StateKey};
+use crate::format::Record;
+use crate::key::StateKey;
 use crate::report::timings::Timings;
 use crate::store::Store;
-use crate::store::index::NewState;
 use report::{Report, SegmentCounts};
-use source::Source;
-
-/// Letters of a name at most: it has to fit into a table.
-const MAX_NAME: usize = 64;
 
 /// Everything that stays the same from prompt to prompt.
 struct Builder<'a> {
     app: &'a App,
     args: &'a Build,
     store: Store,
-    model_path: PathBuf,
-    model: ModelHash,
-    params: Params,
+    target: Target,
 }
 
 pub fn run(app: &App, args: &Build) -> Result<()> {
     if args.name.is_some() && args.prompts.len() > 1 {
         bail!(Failure::Usage("--name names one state; pass one prompt".into()));
     }
-    let model_path = models::chosen(app)?;
+    args.name.as_deref().map_or(Ok(()), check_name)?;
+    let framed = Framed::of_args(&args.framing)?;
+    // What cannot be built should leave no folder behind.
+    models::chosen(app).map(drop)?;
     let mut store = app.store()?;
-    let model = models::fingerprint(app, &mut store, &model_path)?;
-    let params = Params::new(args.kv_type, app.gpu_layers()?);
-    let mut builder = Builder { app, args, store, model_path, model, params };
-    builder.check_name()?;
+    let target = Target::of_args(app, Some(&mut store), &args.params)?;
+    let mut builder = Builder { app, args, store, target };
 
     // A file that cannot be read should not be found after minutes of evaluating the others.
-    let root = builder.params.root(&builder.model);
+    let root = builder.target.params.root(&builder.target.model);
     let sources: Vec<Source<'_>> =
-        args.prompts.iter().map(|path| Source::read(path, &root, args.raw)).collect::<Result<_>>()?;
-    // As long as everything is saved, no model is loaded.
-    for (i, source) in sources.iter().enumerate() {
-        match builder.known(source)? {
-            Some(report) => builder.print(&report)?,
-            None => return builder.build_rest(&sources[i..]),
-        }
-    }
-    Ok(())
+        args.prompts.iter().map(|path| Source::read(path, &root, &framed)).collect::<Result<_>>()?;
+    builder.build_all(&sources)?;
+    budget::enforce(app, &mut builder.store, args.max_size)
 }
 
 impl Builder<'_> {
+    /// As long as everything is saved, no model is loaded.
+    fn build_all(&mut self, sources: &[Source<'_>]) -> Result<()> {
+        for (i, source) in sources.iter().enumerate() {
+            match self.known(source)? {
+                Some(report) => self.print(&report)?,
+                None => return self.build_rest(&sources[i..]),
+            }
+        }
+        Ok(())
+    }
+
     /// Builds what is not saved of `sources`, with the model loaded.
     fn build_rest(&mut self, sources: &[Source<'_>]) -> Result<()> {
         let start = Instant::now();
         let engine = Engine::start(self.app.global.verbose)?;
-        let model = models::load(self.app, &engine, &self.model_path, self.params.gpu_layers)?;
+        let model = self.target.load(self.app, &engine)?;
         let mut load = Some(start.elapsed());
         for source in sources {
             // The first is known to be missing; the others may have been saved by now.
@@ -82,37 +84,9 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn check_name(&self) -> Result<()> {
-        let Some(name) = &self.args.name else {
-            return Ok(());
-        };
-        let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
-        if name.is_empty() || !name.chars().all(plain) {
-            bail!(Failure::Usage(format!(
-                "the name {name:?} is not letters, digits, '-', '_' and '.' alone"
-            )));
-        }
-        if name.chars().count() > MAX_NAME {
-            bail!(Failure::Usage(format!("the name {name:?} is longer than {MAX_NAME} letters")));
-        }
-        if looks_like_key(name) {
-            bail!(Failure::Usage(format!("the name {name:?} looks like a key; add another letter")));
-        }
-        Ok(())
-    }
-
     /// Refuses a name that another state has.
     fn check_name_is_free(&self, key: &StateKey) -> Result<()> {
-        let Some(name) = &self.args.name else {
-            return Ok(());
-        };
-        match self.store.index().named(name)? {
-            Some(owner) if owner != *key => bail!(Failure::Usage(format!(
-                "the name {name:?} belongs to state {}; choose another one",
-                owner.short()
-            ))),
-            _ => Ok(()),
-        }
+        self.args.name.as_deref().map_or(Ok(()), |name| check_name_is_free(&self.store, name, key))
     }
 
     /// The hit that needs no model: the same text was built before, and every object of its state is intact.
@@ -125,15 +99,13 @@ impl Builder<'_> {
         };
         self.check_name_is_free(&key)?;
         let job = Job::of_state(&state);
-        if !job.is_of(&state) {
+        if !state.is_whole() {
             self.app
                 .warn(format!("state {}: its row in the index is damaged; building it again", key.short()));
             return Ok(None);
         }
-        let found = {
-            let _lock = self.app.lock_shared(&self.store)?;
-            job.find(&self.store)?
-        };
+        let lock = self.app.lock_shared(&self.store)?;
+        let found = job.find(&self.store)?;
         let recall = found.verify(&job);
         if recall.tokens() < job.tokens.len() {
             let why = recall.reason(&job).unwrap_or_default();
@@ -142,15 +114,24 @@ impl Builder<'_> {
         }
         let now = self.store.now();
         self.store.index_mut().touch(&key, now)?;
-        if let Some(name) = &self.args.name {
-            self.note_new_name(state.name.as_deref());
-            self.store.index_mut().set_name(&key, name)?;
-        }
+        self.note_new_name(state.name.as_deref());
+        let (args, expires) = (self.args, self.expires(now));
+        self.store.change_state(&key, |record| {
+            record.name = args.name.clone().or(record.name.take());
+            record.pinned |= args.pin;
+            record.expires = expires.or(record.expires);
+        })?;
+        drop(lock);
         let mut timings = Timings::default();
         timings.add("verify_state", recall.took, Some(job.tokens.len()));
         let name = self.args.name.clone().or(state.name);
         let verdict = Verdict { status: Status::Hit, restored_tokens: 0, evaluated_tokens: 0, reason: None };
         Ok(Some(self.report(source, &job, key, name, verdict, &Filled::default(), timings)?))
+    }
+
+    /// When a state that is built now may go.
+    fn expires(&self, now: i64) -> Option<i64> {
+        self.args.ttl.map(|ttl| now.saturating_add(ttl))
     }
 
     /// A state has one name: giving it another takes the old one away.
@@ -167,23 +148,38 @@ impl Builder<'_> {
     }
 
     fn build(&mut self, model: &Model<'_>, source: &Source<'_>, load: Option<Duration>) -> Result<Report> {
-        let prompt = source.tokenize(self.app, model, self.args.raw)?;
-        let job = Job::new(self.model, self.params.clone(), model.layout(), prompt.tokens.clone());
+        let prompt = source.tokenize(self.app, model)?;
+        let job = self.target.job(model.layout(), prompt.tokens.clone())?;
+        source.check_length(job.tokens.len(), model.usable_context(&job.params))?;
         let key = job.chain.state_key(&prompt.carried, &prompt.suffix);
         self.check_name_is_free(&key)?;
         let mut timings = Timings::default();
         if let Some(load) = load {
             timings.add("model_load", load, None);
         }
+        if let Some(limit) = self.args.max_size {
+            budget::make_room(self.app, &mut self.store, model, &job, limit)?;
+        }
 
         let _lock = self.app.lock_shared(&self.store)?;
         let recall = job.find(&self.store)?.verify(&job);
+        if self.app.global.verbose {
+            self.explain(model, source, &prompt, &job)?;
+        }
         let (filled, verdict) = self.complete(model, source, &job, &recall, &mut timings)?;
         let before = self.store.index().state(&key)?.and_then(|s| s.name);
         self.note_new_name(before.as_deref());
         self.commit(source, &prompt, &job, key, &filled)?;
         let name = self.store.index().state(&key)?.and_then(|s| s.name);
         self.report(source, &job, key, name, verdict, &filled, timings)
+    }
+
+    fn explain(&self, model: &Model<'_>, source: &Source<'_>, prompt: &Prompt, job: &Job) -> Result<()> {
+        let text = source.text_digest();
+        let explanation = Explanation::of(Some(&self.store), model, job, prompt, &text)?;
+        self.app.say(explain::parts(job, &explanation.key, explanation.saved_tokens));
+        self.app.say_if(explanation.why());
+        Ok(())
     }
 
     /// Evaluates and saves what is not saved of the job.
@@ -200,7 +196,7 @@ impl Builder<'_> {
         let mut filled = Filled::default();
         if recall.tokens() < total {
             let start = Instant::now();
-            let mut session = Session::new(model, &self.params, total, self.app.threads())?;
+            let mut session = Session::new(model, &job.params, total, self.app.threads())?;
             match recall.restore(&mut session) {
                 Ok(()) => restored = recall.tokens(),
                 Err(why) => reason = Some(why),
@@ -223,24 +219,30 @@ impl Builder<'_> {
         key: StateKey,
         filled: &Filled,
     ) -> Result<()> {
-        let chains: Vec<_> = job.pieces().iter().map(|p| p.chain).collect();
-        let (now, origin) = (self.store.now(), source.label());
-        let state = NewState {
+        let now = self.store.now();
+        let record = Record {
             key,
-            name: self.args.name.as_deref(),
-            model: self.model,
-            params: &self.params,
+            name: self.args.name.clone(),
+            model: job.model,
+            model_path: fs_err::canonicalize(&self.target.model_path)?.to_string_lossy().into_owned(),
+            params: job.params.clone(),
             layout: job.layout,
-            tokens: &job.tokens,
-            carried: &prompt.carried,
-            suffix: &prompt.suffix,
-            segments: &chains,
+            tokens: job.tokens.clone(),
+            carried: prompt.carried.clone(),
+            suffix: prompt.suffix.clone(),
+            framing: source.framing().to_owned(),
+            own: prompt.own,
+            text: Some(source.text_digest()),
             digest: (!prompt.dated).then_some(source.digest),
+            origin: source.label(),
+            created: now,
+            expires: self.expires(now),
+            pinned: self.args.pin,
             build_s: filled.evaluating.as_secs_f64(),
             evaluated: filled.tokens,
-            origin: &origin,
+            revision: 1,
         };
-        Ok(self.store.index_mut().commit_state(&state, now)?)
+        Ok(self.store.commit_state(&record)?)
     }
 
     #[allow(clippy::too_many_arguments, reason = "the parts of one report")]
@@ -256,10 +258,11 @@ impl Builder<'_> {
     ) -> Result<Report> {
         let pieces = job.pieces().len();
         let rows = self.store.index().segments_of(&key)?;
+        let record = self.store.index().use_of(&key)?.map_or(0, |u| u.record_bytes);
         Ok(Report {
             key: key.to_hex(),
             name,
-            model: models::file_name(&self.model_path),
+            model: models::file_name(&self.target.model_path),
             cache,
             tokens: job.tokens.len(),
             segments: SegmentCounts {
@@ -267,7 +270,7 @@ impl Builder<'_> {
                 reused: pieces - filled.objects,
                 written: filled.objects,
             },
-            bytes: rows.iter().map(|r| r.file_bytes).sum(),
+            bytes: rows.iter().map(|r| r.file_bytes).sum::<u64>() + record,
             bytes_written: filled.bytes,
             timings,
             prompt: source.label(),

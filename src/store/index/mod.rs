@@ -1,12 +1,14 @@
 //! The SQLite index: which states there are, of which segments they consist, and when they were used.
 
+mod changes;
 mod models;
 mod rows;
+mod search;
 mod segments;
 mod states;
 
-pub use rows::{ListedState, NewState, SegmentRow, StateRow};
-pub use states::Lookup;
+pub use rows::{ListedState, SegmentRow, Use};
+pub use search::{Lookup, Relative};
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -69,6 +71,19 @@ impl Index {
     /// When SQLite fails.
     pub fn compact(&self) -> Result<()> {
         self.said(self.db.execute_batch("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE);"))
+    }
+
+    /// Lets SQLite check the whole database.
+    ///
+    /// # Errors
+    /// A damaged index if it finds anything.
+    pub fn check(&self) -> Result<()> {
+        let found: String = self.said(self.db.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)))?;
+        if found == "ok" {
+            return Ok(());
+        }
+        let (path, code) = (self.path.clone(), rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT));
+        Err(StoreError::DamagedIndex { path, source: rusqlite::Error::SqliteFailure(code, Some(found)) })
     }
 
     fn said<T>(&self, result: rusqlite::Result<T>) -> Result<T> {

@@ -4,7 +4,7 @@ use rusqlite::Row;
 use rusqlite::types::Type;
 
 use crate::format::Layout;
-use crate::key::{ChainKey, ModelHash, ObjectId, Params, PromptDigest, StateKey};
+use crate::key::{ChainKey, ModelHash, ObjectId, Params, StateKey};
 
 /// A saved segment: the object that restores a chain key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,27 +27,17 @@ pub struct SegmentRow {
     pub file_bytes: u64,
 }
 
-/// A state as `ask` needs it.
-#[derive(Debug, Clone)]
-pub struct StateRow {
-    /// Its key.
-    pub key: StateKey,
-    /// Its name, if it has one.
-    pub name: Option<String>,
-    /// The model.
-    pub model: ModelHash,
-    /// Where the model was last seen.
-    pub model_path: String,
-    /// What it was built with.
-    pub params: Params,
-    /// Segments or one snapshot.
-    pub layout: Layout,
-    /// The tokens of the state.
-    pub tokens: Vec<i32>,
-    /// The prompt's end that is evaluated with each question.
-    pub carried: String,
-    /// What follows a question.
-    pub suffix: String,
+/// How a state was used, and where its record lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Use {
+    /// When it was last asked or built again.
+    pub last_used: i64,
+    /// How often it was asked or built again.
+    pub hits: u64,
+    /// The object that holds its record; states of older versions have none.
+    pub record: Option<ObjectId>,
+    /// That object's size.
+    pub record_bytes: u64,
 }
 
 /// A state as `ls` and `gc` need it.
@@ -73,44 +63,26 @@ pub struct ListedState {
     pub pinned: bool,
     /// When it is no longer wanted.
     pub expires: Option<i64>,
+    /// The prompt file.
+    pub origin: String,
+    /// Seconds that evaluating all of it costs, as far as that is known.
+    pub cost_s: f64,
+    /// The object that holds its record.
+    pub record: Option<ObjectId>,
+    /// That object's size.
+    pub record_bytes: u64,
     /// Its segments, by number in the list that came with it.
     pub segments: Vec<usize>,
-}
-
-/// A state to be committed.
-#[derive(Debug, Clone)]
-pub struct NewState<'a> {
-    /// Its key.
-    pub key: StateKey,
-    /// Its name, if it gets one.
-    pub name: Option<&'a str>,
-    /// The model.
-    pub model: ModelHash,
-    /// What it was built with.
-    pub params: &'a Params,
-    /// Segments or one snapshot.
-    pub layout: Layout,
-    /// The tokens of the state.
-    pub tokens: &'a [i32],
-    /// The prompt's end that is evaluated with each question.
-    pub carried: &'a str,
-    /// What follows a question.
-    pub suffix: &'a str,
-    /// Chain keys of its segments, in order.
-    pub segments: &'a [ChainKey],
-    /// The text it was built from, if the same text always gives the same tokens.
-    pub digest: Option<PromptDigest>,
-    /// Seconds spent evaluating.
-    pub build_s: f64,
-    /// Tokens evaluated in that time.
-    pub evaluated: usize,
-    /// The prompt file.
-    pub origin: &'a str,
 }
 
 /// A hash column.
 pub(super) fn hash<T: From<[u8; 32]>>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
     row.get::<_, [u8; 32]>(column).map(T::from)
+}
+
+/// A hash column that may be empty.
+pub(super) fn maybe_hash<T: From<[u8; 32]>>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {
+    Ok(row.get::<_, Option<[u8; 32]>>(column)?.map(T::from))
 }
 
 pub(super) fn layout(row: &Row<'_>, column: usize) -> rusqlite::Result<Layout> {

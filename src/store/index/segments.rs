@@ -38,13 +38,30 @@ impl Index {
         )
     }
 
+    /// The segments of a state that no other state uses.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn own_segments(&self, state: &StateKey) -> Result<Vec<SegmentRow>> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM segments JOIN state_segments own USING (chain)
+             WHERE own.state = ?1 AND NOT EXISTS (SELECT 1 FROM state_segments other JOIN states ON key = other.state
+                 WHERE other.chain = own.chain AND other.state <> ?1 AND states.going = 0)"
+        );
+        self.said(
+            self.db
+                .prepare_cached(&sql)
+                .and_then(|mut q| q.query_map([state.as_bytes()], rows::segment)?.collect()),
+        )
+    }
+
     /// Number and bytes of the segments that no state uses.
     ///
     /// # Errors
     /// When SQLite fails.
     pub fn unused_segments(&self) -> Result<(usize, u64)> {
         let sql = "SELECT count(*), coalesce(sum(file_bytes), 0) FROM segments
-                   WHERE chain NOT IN (SELECT chain FROM state_segments)";
+                   WHERE going = 0 AND chain NOT IN (SELECT chain FROM state_segments)";
         self.said(self.db.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))))
     }
 
@@ -97,29 +114,6 @@ impl Index {
                 ],
             )?;
             Ok(before.filter(|object| *object != row.object))
-        })
-    }
-
-    /// Marks segments as going: from now on nobody finds them.
-    ///
-    /// # Errors
-    /// When SQLite fails.
-    pub fn mark_segments_going(&mut self, chains: &[ChainKey]) -> Result<()> {
-        self.each_chain("UPDATE segments SET going = 1 WHERE chain = ?1", chains)
-    }
-
-    /// Deletes the rows of segments whose files are gone.
-    ///
-    /// # Errors
-    /// When SQLite fails, for instance because a state still uses one.
-    pub fn delete_segments(&mut self, chains: &[ChainKey]) -> Result<()> {
-        self.each_chain("DELETE FROM segments WHERE chain = ?1", chains)
-    }
-
-    fn each_chain(&mut self, sql: &str, chains: &[ChainKey]) -> Result<()> {
-        self.transaction(|tx| {
-            let mut statement = tx.prepare(sql)?;
-            chains.iter().try_for_each(|c| statement.execute([c.as_bytes()]).map(drop))
         })
     }
 }

@@ -1,109 +1,72 @@
-//! States: what can be asked.
+//! Reading states: one with everything, or all of them in short.
 
 use std::collections::HashMap;
 
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row};
 
 use super::super::Result;
-use super::{Index, ListedState, NewState, SegmentRow, StateRow, rows};
-use crate::key::id::looks_like_key;
-use crate::key::{ChainKey, PromptDigest, StateKey};
-
-/// What a name or a key's beginning led to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Lookup {
-    /// One state.
-    Found(StateKey),
-    /// No state.
-    Unknown,
-    /// Several states, by key.
-    Ambiguous(Vec<StateKey>),
-}
+use super::{Index, ListedState, SegmentRow, Use, rows};
+use crate::format::Record;
+use crate::key::{ChainKey, ObjectId, StateKey};
 
 impl Index {
-    /// The state that a name or a beginning of a key (six digits or more) means.
-    ///
-    /// # Errors
-    /// When SQLite fails.
-    pub fn find(&self, text: &str) -> Result<Lookup> {
-        if let Some(key) = self.named(text)? {
-            return Ok(Lookup::Found(key));
-        }
-        if !looks_like_key(text) {
-            return Ok(Lookup::Unknown);
-        }
-        let bound = |fill: &str| {
-            let digits = format!("{}{}", text.to_ascii_lowercase(), fill.repeat(64 - text.len()));
-            digits.parse::<StateKey>().unwrap_or(StateKey::from([0; 32]))
-        };
-        let keys: Vec<StateKey> = self.said(
-            self.db.prepare("SELECT key FROM states WHERE key BETWEEN ?1 AND ?2 LIMIT 10").and_then(
-                |mut q| {
-                    q.query_map([bound("0").as_bytes(), bound("f").as_bytes()], |r| rows::hash(r, 0))?
-                        .collect()
-                },
-            ),
-        )?;
-        Ok(match keys.as_slice() {
-            [] => Lookup::Unknown,
-            [key] => Lookup::Found(*key),
-            _ => Lookup::Ambiguous(keys),
-        })
-    }
-
-    /// The state with exactly this name.
-    ///
-    /// # Errors
-    /// When SQLite fails.
-    pub fn named(&self, name: &str) -> Result<Option<StateKey>> {
-        self.said(
-            self.db
-                .query_row("SELECT key FROM states WHERE name = ?1", [name], |r| rows::hash(r, 0))
-                .optional(),
-        )
-    }
-
-    /// The state that a prompt's text led to before.
-    ///
-    /// # Errors
-    /// When SQLite fails.
-    pub fn state_of_prompt(&self, digest: &PromptDigest) -> Result<Option<StateKey>> {
-        self.said(
-            self.db
-                .query_row("SELECT state FROM prompts WHERE digest = ?1", [digest.as_bytes()], |r| {
-                    rows::hash(r, 0)
-                })
-                .optional(),
-        )
-    }
-
     /// A state with its tokens.
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn state(&self, key: &StateKey) -> Result<Option<StateRow>> {
+    pub fn state(&self, key: &StateKey) -> Result<Option<Record>> {
+        let sql = "SELECT name, model, path, params, layout, ids, carried, suffix, framing, own_first, own_bytes,
+                       text, (SELECT digest FROM prompts WHERE prompts.state = key), origin, created, expires,
+                       pinned, build_s, evaluated, revision
+                   FROM states JOIN models ON hash = model JOIN tokens ON tokens.state = key
+                   WHERE key = ?1 AND going = 0";
+        let read = |row: &Row<'_>| {
+            let own: (Option<usize>, Option<usize>) = (row.get(9)?, row.get(10)?);
+            Ok(Record {
+                key: *key,
+                name: row.get(0)?,
+                model: rows::hash(row, 1)?,
+                model_path: row.get(2)?,
+                params: rows::params(row, 3)?,
+                layout: rows::layout(row, 4)?,
+                tokens: rows::tokens_from_blob(&row.get::<_, Vec<u8>>(5)?),
+                carried: row.get(6)?,
+                suffix: row.get(7)?,
+                framing: row.get(8)?,
+                own: own.0.zip(own.1),
+                text: rows::maybe_hash(row, 11)?,
+                digest: rows::maybe_hash(row, 12)?,
+                origin: row.get(13)?,
+                created: row.get(14)?,
+                expires: row.get(15)?,
+                pinned: row.get(16)?,
+                build_s: row.get(17)?,
+                evaluated: row.get(18)?,
+                revision: row.get(19)?,
+            })
+        };
         self.said(
             self.db
-                .query_row(
-                    "SELECT name, model, path, params, layout, tokens, carried, suffix
-                     FROM states JOIN models ON hash = model WHERE key = ?1",
-                    [key.as_bytes()],
-                    |row| {
-                        Ok(StateRow {
-                            key: *key,
-                            name: row.get(0)?,
-                            model: rows::hash(row, 1)?,
-                            model_path: row.get(2)?,
-                            params: rows::params(row, 3)?,
-                            layout: rows::layout(row, 4)?,
-                            tokens: rows::tokens_from_blob(&row.get::<_, Vec<u8>>(5)?),
-                            carried: row.get(6)?,
-                            suffix: row.get(7)?,
-                        })
-                    },
-                )
-                .optional(),
+                .prepare_cached(sql)
+                .and_then(|mut query| query.query_row([key.as_bytes()], read).optional()),
         )
+    }
+
+    /// How a state was used, and where its record lies.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn use_of(&self, key: &StateKey) -> Result<Option<Use>> {
+        let sql = "SELECT last_used, hits, record, record_bytes FROM states WHERE key = ?1 AND going = 0";
+        let read = |row: &Row<'_>| {
+            Ok(Use {
+                last_used: row.get(0)?,
+                hits: row.get(1)?,
+                record: rows::maybe_hash(row, 2)?,
+                record_bytes: row.get(3)?,
+            })
+        };
+        self.said(self.db.query_row(sql, [key.as_bytes()], read).optional())
     }
 
     /// All states, newest use first, and the segments that any of them use.
@@ -118,134 +81,98 @@ impl Index {
         let tx = self.db.unchecked_transaction()?;
         let mut states: Vec<ListedState> = tx
             .prepare(
-                "SELECT key, name, model, path, token_count, created, last_used, hits, pinned, expires
-                 FROM states JOIN models ON hash = model ORDER BY last_used DESC, last_use DESC",
+                "SELECT key, name, model, path, token_count, created, last_used, hits, pinned, expires, origin,
+                     build_s, evaluated, record, record_bytes
+                 FROM states JOIN models ON hash = model WHERE going = 0
+                 ORDER BY last_used DESC, last_use DESC",
             )?
             .query_map([], listed)?
             .collect::<rusqlite::Result<_>>()?;
         let by_key: HashMap<StateKey, usize> = states.iter().enumerate().map(|(i, s)| (s.key, i)).collect();
 
+        // Two passes over two tables, each in its own order, are several times faster than their join.
         let mut segments: Vec<SegmentRow> = Vec::new();
         let mut numbers: HashMap<ChainKey, usize> = HashMap::new();
         let mut query = tx.prepare(
-            "SELECT chain, parent, object, layout, first, count, raw_bytes, file_bytes, state
-             FROM segments JOIN state_segments USING (chain) WHERE going = 0 ORDER BY state, ordinal",
+            "SELECT chain, parent, object, layout, first, count, raw_bytes, file_bytes
+             FROM segments WHERE going = 0",
         )?;
+        for segment in query.query_map([], rows::segment)? {
+            let segment = segment?;
+            numbers.insert(segment.chain, segments.len());
+            segments.push(segment);
+        }
+        let mut used = vec![false; segments.len()];
+        let mut query = tx.prepare("SELECT chain, state FROM state_segments ORDER BY state, ordinal")?;
         let mut found = query.query([])?;
         while let Some(row) = found.next()? {
-            let segment = rows::segment(row)?;
-            let number = *numbers.entry(segment.chain).or_insert_with(|| {
-                segments.push(segment);
-                segments.len() - 1
-            });
-            if let Some(&i) = by_key.get(&rows::hash(row, 8)?) {
-                states[i].segments.push(number);
+            let number = numbers.get(&rows::hash(row, 0)?);
+            if let (Some(&n), Some(&i)) = (number, by_key.get(&rows::hash(row, 1)?)) {
+                states[i].segments.push(n);
+                used[n] = true;
             }
         }
-        Ok((states, segments))
+        Ok(without_unused(states, segments, &used))
     }
 
-    /// Commits a state, its segments and its text in one transaction. One that exists keeps when it was built,
-    /// its hits and its name (unless a new name is given).
-    ///
-    /// # Errors
-    /// When SQLite fails, for instance because the name is taken or a segment is missing.
-    pub fn commit_state(&mut self, state: &NewState<'_>, now: i64) -> Result<()> {
-        let parameters = serde_json::to_string(state.params).unwrap_or_default();
-        self.transaction(|tx| {
-            tx.execute(
-                "INSERT INTO states (key, name, model, params, layout, tokens, token_count, carried,
-                     suffix, created, last_used, build_s, evaluated, origin, last_use)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?12, ?13,
-                     (SELECT coalesce(max(last_use), 0) + 1 FROM states))
-                 ON CONFLICT (key) DO UPDATE SET name = coalesce(excluded.name, name),
-                     model = excluded.model, params = excluded.params, layout = excluded.layout,
-                     tokens = excluded.tokens, token_count = excluded.token_count,
-                     carried = excluded.carried, suffix = excluded.suffix,
-                     last_used = excluded.last_used, last_use = excluded.last_use, hits = hits + 1",
-                params![
-                    state.key.as_bytes(),
-                    state.name,
-                    state.model.as_bytes(),
-                    parameters,
-                    state.layout.name(),
-                    rows::tokens_to_blob(state.tokens),
-                    state.tokens.len() as i64,
-                    state.carried,
-                    state.suffix,
-                    now,
-                    state.build_s,
-                    state.evaluated as i64,
-                    state.origin,
-                ],
-            )?;
-            tx.execute("DELETE FROM state_segments WHERE state = ?1", [state.key.as_bytes()])?;
-            let mut insert = tx.prepare("INSERT INTO state_segments VALUES (?1, ?2, ?3)")?;
-            for (i, chain) in state.segments.iter().enumerate() {
-                insert.execute(params![state.key.as_bytes(), i as i64, chain.as_bytes()])?;
-            }
-            if let Some(digest) = &state.digest {
-                tx.execute(
-                    "INSERT OR REPLACE INTO prompts VALUES (?1, ?2)",
-                    params![digest.as_bytes(), state.key.as_bytes()],
-                )?;
-            }
-            Ok(())
-        })
-    }
-
-    /// Notes that a state was used.
+    /// States whose deletion was begun, each with its record.
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn touch(&mut self, key: &StateKey, now: i64) -> Result<()> {
-        self.said(
-            self.db
-                .execute(
-                    "UPDATE states SET last_used = ?2, hits = hits + 1,
-                         last_use = (SELECT max(last_use) + 1 FROM states) WHERE key = ?1",
-                    params![key.as_bytes(), now],
-                )
-                .map(drop),
-        )
+    pub fn going_states(&self) -> Result<Vec<(StateKey, Option<ObjectId>)>> {
+        let sql = "SELECT key, record FROM states WHERE going = 1";
+        self.said(self.db.prepare(sql).and_then(|mut q| {
+            q.query_map([], |row| Ok((rows::hash(row, 0)?, rows::maybe_hash(row, 1)?)))?.collect()
+        }))
     }
 
-    /// Gives a state a name.
-    ///
-    /// # Errors
-    /// When SQLite fails, for instance because the name is taken.
-    pub fn set_name(&mut self, key: &StateKey, name: &str) -> Result<()> {
-        self.said(
-            self.db
-                .execute("UPDATE states SET name = ?2 WHERE key = ?1", params![key.as_bytes(), name])
-                .map(drop),
-        )
-    }
-
-    /// Deletes states in one transaction. Their segments stay until nobody uses them.
+    /// Number of states.
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn delete_states(&mut self, keys: &[StateKey]) -> Result<()> {
-        self.transaction(|tx| {
-            let mut statement = tx.prepare("DELETE FROM states WHERE key = ?1")?;
-            keys.iter().try_for_each(|k| statement.execute([k.as_bytes()]).map(drop))
-        })
+    pub fn count(&self) -> Result<usize> {
+        self.said(self.db.query_row("SELECT count(*) FROM states WHERE going = 0", [], |r| r.get(0)))
     }
 }
 
+/// Leaves out the segments that no state uses, and numbers the others anew.
+fn without_unused(
+    mut states: Vec<ListedState>,
+    segments: Vec<SegmentRow>,
+    used: &[bool],
+) -> (Vec<ListedState>, Vec<SegmentRow>) {
+    let mut next = 0;
+    let numbers: Vec<usize> = used
+        .iter()
+        .map(|used| {
+            let number = next;
+            next += usize::from(*used);
+            number
+        })
+        .collect();
+    states.iter_mut().flat_map(|s| &mut s.segments).for_each(|n| *n = numbers[*n]);
+    let segments = segments.into_iter().zip(used).filter(|(_, used)| **used).map(|(s, _)| s).collect();
+    (states, segments)
+}
+
 fn listed(row: &Row<'_>) -> rusqlite::Result<ListedState> {
+    let (tokens, evaluated): (usize, usize) = (row.get(4)?, row.get(12)?);
+    let build_s: f64 = row.get(11)?;
     Ok(ListedState {
         key: rows::hash(row, 0)?,
         name: row.get(1)?,
         model: rows::hash(row, 2)?,
         model_path: row.get(3)?,
-        tokens: row.get(4)?,
+        tokens,
         created: row.get(5)?,
         last_used: row.get(6)?,
         hits: row.get(7)?,
         pinned: row.get(8)?,
         expires: row.get(9)?,
+        origin: row.get(10)?,
+        cost_s: if evaluated == 0 { 0.0 } else { build_s * tokens as f64 / evaluated as f64 },
+        record: rows::maybe_hash(row, 13)?,
+        record_bytes: row.get(14)?,
         segments: Vec::new(),
     })
 }

@@ -1,0 +1,167 @@
+//! The command line: clap structs, the values of options, and the config file that gives them other defaults.
+
+pub mod ask;
+pub mod config;
+pub mod manage;
+pub mod prompt;
+pub mod values;
+
+use std::path::PathBuf;
+
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+pub use ask::Ask;
+use config::Config;
+pub use manage::{Completions, Gc, Ls, Man, Models, Pin, Rename, Rm, Shell, Show, Sort, Verify};
+pub use prompt::{Build, Explain, FlashAttention, FramingArgs, ParamArgs};
+pub use values::LoraFile;
+use values::path;
+
+/// Saves the state of a language model after a long prompt, and answers from it in milliseconds.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pcache",
+    version,
+    after_help = "\
+A first session:
+  pcache build -m model.gguf menu.txt        prints the state's key
+  pcache ask KEY \"Is there soup today?\"      answers from the saved state
+  pcache ls                                  what is saved, and what it costs
+  pcache gc --max-size 10GiB                 throws away what was not used
+
+stdout is data (a key, an answer, a table, JSON); everything else goes to stderr.
+Exit codes: 0 done, 1 failed, 2 usage, 3 no such state or a miss under --require-hit, 4 corrupt,
+130 interrupted."
+)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Folder of the saved states [default: pcache/states in your cache folder]
+    #[arg(long, env = "PCACHE_DIR", value_name = "DIR", global = true, value_parser = path())]
+    pub cache_dir: Option<PathBuf>,
+    /// The GGUF file, or the name of a model that pcache models lists
+    #[arg(short, long, env = "PCACHE_MODEL", value_name = "PATH", global = true, value_parser = path())]
+    pub model: Option<PathBuf>,
+    /// Threads that evaluate [default: the machine's cores]
+    #[arg(long, value_name = "N", global = true, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+    /// Layers on a GPU, in builds that support one [default: 0; ask takes those of the state]
+    #[arg(long, value_name = "N", global = true)]
+    pub gpu_layers: Option<u32>,
+    /// How results are printed; jsonl streams events as they happen
+    #[arg(long, value_name = "FORMAT", global = true, default_value = "text")]
+    pub output: Output,
+    /// Short for --output json
+    #[arg(long, global = true, conflicts_with = "output")]
+    pub json: bool,
+    /// Nothing on stderr but warnings and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// More on stderr, llama.cpp's log included
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    /// Whether the model was named on the command line, and not by the environment.
+    #[arg(skip)]
+    pub model_is_explicit: bool,
+}
+
+impl Cli {
+    /// Parses the program's arguments, with the config file's values as defaults; prints help or an error and exits as
+    /// clap does.
+    pub fn of_process() -> Self {
+        let config = Config::of_user().unwrap_or_else(|e| {
+            // A file that cannot be understood should not change what a command does without a word.
+            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("pcache: {e}\n"));
+            std::process::exit(2);
+        });
+        let matches = config.applied_to(Self::command()).get_matches();
+        let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+        let set = |path: &PathBuf| !path.as_os_str().is_empty();
+        cli.global.cache_dir = cli.global.cache_dir.filter(set);
+        cli.global.model = cli.global.model.filter(set);
+        let explicit = Some(ValueSource::CommandLine);
+        cli.global.model_is_explicit = matches.value_source("model") == explicit
+            || matches.subcommand().is_some_and(|(_, m)| m.value_source("model") == explicit);
+        cli
+    }
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// One object per result, one a line.
+    Json,
+    /// One object per event.
+    Jsonl,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Evaluate prompts and save their states
+    Build(Build),
+    /// Answer questions from a saved state
+    Ask(Ask),
+    /// List the saved states
+    Ls(Ls),
+    /// Show everything about one state
+    Show(Show),
+    /// Say why a prompt is saved or not, and where it parts from a saved one
+    Explain(Explain),
+    /// Check every object, and repair what is damaged
+    Verify(Verify),
+    /// Remove states
+    Rm(Rm),
+    /// Keep states from being collected
+    Pin(Pin),
+    /// Let states be collected again
+    Unpin(Pin),
+    /// Give a state another name
+    Rename(Rename),
+    /// Throw away states by age, number and size
+    Gc(Gc),
+    /// List the models that can be used by name
+    Models(Models),
+    /// Show every setting and where its value comes from
+    #[command(after_help = CONFIG_HELP)]
+    Config,
+    /// Print a completion script for a shell
+    Completions(Completions),
+    /// Print or write man pages
+    Man(Man),
+}
+
+const CONFIG_HELP: &str = "\
+Examples:
+  pcache config                              every setting, its value, and where that comes from
+  pcache config --json
+
+The file is ~/.config/pcache/config.toml, or what PCACHE_CONFIG names. Its names are those of the flags:
+  model = \"qwen2.5-coder-0.5b\"
+  max-size = \"20GiB\"
+  [build]
+  ttl = \"30d\"
+  [ask]
+  max-tokens = 256";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,145 @@
+//! Arguments of the commands that take prompts: what is put before the model, and with which parameters.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use jiff::civil::Date;
+
+use super::values::{LoraFile, argument, date, factor, finite, lora, question_format, seconds, size};
+use crate::key::{KvType, RopeScaling};
+
+/// Arguments of `build`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pcache build menu.txt                      uses the only model in pcache's models folder
+  pcache build -m model.gguf a.txt b.txt     what the prompts share is evaluated and stored once
+  pcache build --name menu menu.txt          then: pcache ask menu \"...\"
+  generate-prompt | pcache build -           reads stdin
+  pcache build --user --system \"Answer from the document.\" document.txt
+  pcache build --raw --question-format \"Q: {question}\\nA:\" story.txt    for base models
+  pcache build --max-size 20GiB --ttl 30d menu.txt")]
+pub struct Build {
+    /// Prompt files; - reads stdin
+    #[arg(required = true, value_name = "PROMPT")]
+    pub prompts: Vec<PathBuf>,
+    /// A name for the state, beside its key
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// gc and budgets leave the state alone
+    #[arg(long)]
+    pub pin: bool,
+    /// The state may go after this time, as 30d or 12h; building it again starts anew
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pub ttl: Option<i64>,
+    /// Keep the whole folder under this size, as 20GiB: the least recently used states go
+    #[arg(long, env = "PCACHE_MAX_SIZE", value_name = "SIZE", value_parser = size)]
+    pub max_size: Option<u64>,
+    /// Print the timing table on stderr
+    #[arg(long)]
+    pub stats: bool,
+    /// How the prompts are put before the model.
+    #[command(flatten)]
+    pub framing: FramingArgs,
+    /// What the states are built with.
+    #[command(flatten)]
+    pub params: ParamArgs,
+}
+
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pcache explain menu.txt                    what its key is made of, and how much of it is saved
+  pcache explain menu.txt --kv-type q8_0     as build would be called
+
+Where a saved prompt begins like this one, the first token that differs is shown with its lines. Nothing is
+evaluated or written; only the model's vocabulary is loaded.")]
+pub struct Explain {
+    /// The prompt file; - reads stdin
+    #[arg(value_name = "PROMPT")]
+    pub prompt: PathBuf,
+    /// How the prompt is put before the model.
+    #[command(flatten)]
+    pub framing: FramingArgs,
+    /// What the state would be built with.
+    #[command(flatten)]
+    pub params: ParamArgs,
+}
+
+/// How a prompt is put before the model.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "The prompt and its template")]
+pub struct FramingArgs {
+    /// Take the prompt as it is: no chat template, control tokens in it count
+    #[arg(long, conflicts_with_all = ["template", "user", "system", "template_args", "date"])]
+    pub raw: bool,
+    /// With --raw: what a question is put into, as \"Q: {question}\\nA:\"
+    #[arg(long, value_name = "FORMAT", requires = "raw", value_parser = question_format)]
+    pub question_format: Option<(String, String)>,
+    /// A Jinja chat template instead of the model's own
+    #[arg(long, value_name = "FILE")]
+    pub template: Option<PathBuf>,
+    /// The prompt is the beginning of the user's message, not the system message
+    #[arg(long)]
+    pub user: bool,
+    /// A system message beside the prompt, which then is the user's; @FILE reads it from a file
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// A variable of the template, as enable_thinking=false
+    #[arg(long = "template-arg", value_name = "NAME=VALUE", value_parser = argument)]
+    pub template_args: Vec<(String, serde_json::Value)>,
+    /// The date that the template writes, if it writes one, as 2026-01-31; else today
+    #[arg(long, value_name = "DATE", value_parser = date)]
+    pub date: Option<Date>,
+}
+
+/// Parameters that are part of the key.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Parameters of the state (part of its key)")]
+pub struct ParamArgs {
+    /// How the cache's numbers are stored: smaller is less exact [default: f16]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub kv_type: Option<KvType>,
+    /// llama.cpp's fused attention; auto is off for an f16 cache on the CPU, else on [default: auto]
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub flash_attn: Option<FlashAttention>,
+    /// A LoRA adapter on top of the model, with its scale
+    #[arg(long, value_name = "FILE[=SCALE]", value_parser = lora)]
+    pub lora: Option<LoraFile>,
+    /// How positions are scaled beyond the trained context
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub rope_scaling: Option<RopeScaling>,
+    /// Base frequency of the rotary embedding
+    #[arg(long, value_name = "X", value_parser = factor)]
+    pub rope_freq_base: Option<f32>,
+    /// Factor of its frequencies; 0.5 doubles the context
+    #[arg(long, value_name = "X", value_parser = factor)]
+    pub rope_freq_scale: Option<f32>,
+    /// YaRN: mix of extrapolation and interpolation
+    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
+    pub yarn_ext_factor: Option<f32>,
+    /// YaRN: scaling of attention
+    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
+    pub yarn_attn_factor: Option<f32>,
+    /// YaRN: low correction dimension
+    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
+    pub yarn_beta_fast: Option<f32>,
+    /// YaRN: high correction dimension
+    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
+    pub yarn_beta_slow: Option<f32>,
+    /// YaRN: the context that the model was first trained for
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub yarn_orig_ctx: Option<u32>,
+}
+
+/// When attention is fused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FlashAttention {
+    /// By a fixed rule.
+    Auto,
+    /// Always.
+    On,
+    /// Never; needs an f16 cache.
+    Off,
+}

@@ -1,0 +1,144 @@
+//! Reading the values of options.
+
+use std::path::PathBuf;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use jiff::civil::Date;
+
+/// A path that may be empty: an environment variable that is set to nothing is as good as unset.
+pub(super) fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let bytes: Result<bytesize::ByteSize, _> = text.parse();
+    bytes.map(|b| b.as_u64()).map_err(|_| "expected a size, as 10GiB, 500MB or 1000000".into())
+}
+
+pub(super) fn temperature(text: &str) -> Result<f32, String> {
+    number(text, "a number from 0 to 100", |t| (0.0..=100.0).contains(&t))
+}
+
+pub(super) fn probability(text: &str) -> Result<f32, String> {
+    number(text, "a probability from 0 to 1", |p| (0.0..=1.0).contains(&p))
+}
+
+pub(super) fn penalty(text: &str) -> Result<f32, String> {
+    number(text, "a number above 0 and up to 100", |x| x > 0.0 && x <= 100.0)
+}
+
+fn number(text: &str, expected: &str, fits: impl Fn(f32) -> bool) -> Result<f32, String> {
+    let value = text.parse().ok().filter(|v| fits(*v));
+    value.ok_or_else(|| format!("expected {expected}"))
+}
+
+
+/// A length of time, as `30d`, `12h` or `1h 30m`, in seconds.
+pub(super) fn seconds(text: &str) -> Result<i64, String> {
+    let time = humantime::parse_duration(text).map_err(|e| format!("expected a time, as 30d or 12h: {e}"))?;
+    i64::try_from(time.as_secs()).map_err(|_| "that is longer than any clock runs".into())
+}
+
+/// A factor of the rotary embedding: above 0.
+pub(super) fn factor(text: &str) -> Result<f32, String> {
+    number(text, "a number above 0", |x| x > 0.0 && x.is_finite())
+}
+
+/// Any finite number.
+pub(super) fn finite(text: &str) -> Result<f32, String> {
+    number(text, "a number", |x| x.is_finite())
+}
+
+/// A day, as `2026-01-31`.
+pub(super) fn date(text: &str) -> Result<Date, String> {
+    text.parse().map_err(|_| "expected a date, as 2026-01-31".into())
+}
+
+/// `NAME=VALUE`, where the value is JSON or else a text.
+pub(super) fn argument(text: &str) -> Result<(String, serde_json::Value), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE, as enable_thinking=false")?;
+    if name.trim().is_empty() {
+        return Err("expected a name before the =".into());
+    }
+    let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+    Ok((name.trim().to_owned(), value))
+}
+
+/// An adapter's file and how strongly it applies.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoraFile {
+    /// The adapter's file.
+    pub path: PathBuf,
+    /// 1 is as trained.
+    pub scale: f32,
+}
+
+/// `FILE` or `FILE=SCALE`; a file whose name has a `=` is found as it is.
+pub(super) fn lora(text: &str) -> Result<LoraFile, String> {
+    let whole = PathBuf::from(text);
+    match text.rsplit_once('=') {
+        Some((file, scale)) if !whole.exists() => {
+            Ok(LoraFile { path: file.into(), scale: finite(scale).map_err(|e| format!("the scale: {e}"))? })
+        }
+        _ => Ok(LoraFile { path: whole, scale: 1.0 }),
+    }
+}
+
+/// `before{question}after`, with `\n`, `\t` and `\\` for a newline, a tab and a backslash.
+pub(super) fn question_format(text: &str) -> Result<(String, String), String> {
+    let (before, after) = text.split_once("{question}").ok_or("expected {question} in it once")?;
+    if after.contains("{question}") {
+        return Err("expected {question} in it once".into());
+    }
+    Ok((unescaped(before), unescaped(after)))
+}
+
+fn unescaped(text: &str) -> String {
+    let mut out = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match (c, if c == '\\' { chars.next() } else { None }) {
+            ('\\', Some('n')) => out.push('\n'),
+            ('\\', Some('t')) => out.push('\t'),
+            ('\\', Some('\\')) => out.push('\\'),
+            ('\\', Some(other)) => out.extend(['\\', other]),
+            (c, _) => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_numbers_are_checked() {
+        assert_eq!(size("10GiB"), Ok(10 << 30));
+        assert!(size("ten").is_err());
+        assert!(temperature("-1").is_err());
+        assert!(temperature("nan").is_err());
+        assert!(probability("1.5").is_err());
+        assert!(penalty("0").is_err());
+        assert_eq!(seconds("2h"), Ok(7200));
+        assert!(seconds("soon").is_err() && factor("0").is_err() && factor("inf").is_err());
+        assert!(date("2026-02-30").is_err() && date("2026-02-03").is_ok());
+    }
+
+    #[test]
+    fn a_question_format_has_one_place_and_escapes() {
+        assert_eq!(question_format("Q: {question}\\nA:"), Ok(("Q: ".into(), "\nA:".into())));
+        assert_eq!(question_format("\\q\\\\n{question}"), Ok(("\\q\\n".into(), String::new())));
+        assert!(question_format("Q:").is_err() && question_format("{question}{question}").is_err());
+    }
+
+    #[test]
+    fn an_adapter_may_have_a_scale_and_an_argument_is_json_or_text() {
+        assert_eq!(lora("a.gguf"), Ok(LoraFile { path: "a.gguf".into(), scale: 1.0 }));
+        assert_eq!(lora("a.gguf=0.5"), Ok(LoraFile { path: "a.gguf".into(), scale: 0.5 }));
+        assert!(lora("a.gguf=strong").is_err());
+        assert_eq!(argument("x=false").unwrap().1, serde_json::json!(false));
+        assert_eq!(argument("x=le chat").unwrap().1, serde_json::json!("le chat"));
+        assert!(argument("x").is_err());
+    }
+}

@@ -1,0 +1,93 @@
+//! Keeping the store under a size: room is made before anything is evaluated, by gc's own plan.
+
+use std::collections::HashSet;
+
+use anyhow::{Result, bail};
+
+use crate::commands::app::App;
+use crate::commands::gc;
+use crate::commands::job::Job;
+use crate::engine::model::Model;
+use crate::engine::session::Session;
+use crate::format::Layout;
+use crate::key::{ChainKey, Segment};
+use crate::report::human;
+use crate::store::Store;
+use crate::store::evict::Limits;
+
+/// Bytes of an object beside its state and its tokens, at most: the header with its metadata.
+const HEADER_BYTES: u64 = 2 << 10;
+/// Bytes that a state adds to the index and as its record beside its tokens, at most.
+const BOOKKEEPING_BYTES: u64 = 64 << 10;
+/// Bytes of a token's number in the objects, the record and the index together.
+const TOKEN_BYTES: u64 = 3 * 4;
+
+/// Evicts what has to go so that the job's state fits into `limit` bytes, all of the folder counted. Refuses a state
+/// that could never fit, before it is evaluated. The segments that the job would use stay.
+pub fn make_room(app: &App, store: &mut Store, model: &Model<'_>, job: &Job, limit: u64) -> Result<()> {
+    let pieces = job.pieces();
+    let mut missing = Vec::new();
+    for piece in &pieces {
+        if store.index().segment(&piece.chain)?.is_none() {
+            missing.push(*piece);
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let needs = bytes_of(model, job, &missing)?;
+    let needed: HashSet<ChainKey> = job.chain.segments().iter().map(|s| s.chain).collect();
+    let rest = Limits { max_bytes: Some(limit.saturating_sub(needs)), ..Limits::default() };
+
+    let _lock = store.lock_exclusive(|| app.say("waiting for a build or gc to finish, to make room …"))?;
+    let plan = store.collect_but(&needed, &rest, true)?;
+    if plan.after + needs > limit {
+        bail!(
+            "the state needs {} and {} stay (pinned states, shared segments, the index): more than --max-size {}; \
+             nothing was evaluated",
+            human::bytes(needs),
+            human::bytes(plan.after),
+            human::bytes(limit)
+        );
+    }
+    if plan.before + needs > limit {
+        gc::tell(app, &store.collect_but(&needed, &rest, false)?)?;
+    }
+    Ok(())
+}
+
+/// Collects what is beyond the budget in the end: another build may have used the room.
+pub fn enforce(app: &App, store: &mut Store, limit: Option<u64>) -> Result<()> {
+    let Some(limit) = limit else { return Ok(()) };
+    // Somebody else is at work; their own budget comes after them.
+    let Some(_lock) = store.try_lock_exclusive()? else { return Ok(()) };
+    if store.usage()?.total_bytes() > limit {
+        let limits = Limits { max_bytes: Some(limit), ..Limits::default() };
+        gc::tell(app, &store.collect(&limits, false)?)?;
+    }
+    Ok(())
+}
+
+/// Bytes that the files of `pieces` and the state's bookkeeping will take. A state's size grows evenly with its tokens,
+/// so two of them tell it for any number, exactly.
+fn bytes_of(model: &Model<'_>, job: &Job, pieces: &[Segment]) -> Result<u64> {
+    let probe = [job.tokens[0], job.tokens[0]];
+    let mut session = Session::new(model, &job.params, probe.len(), 1)?;
+    let mut sizes = Vec::new();
+    let mut buffer = Vec::new();
+    for n in 1..=probe.len() {
+        session.evaluate(&probe[n - 1..n], false)?;
+        let mut piece = pieces[0];
+        (piece.first, piece.count) = (0, n);
+        session.snapshot(&piece, &mut buffer)?;
+        sizes.push(buffer.len() as u64);
+    }
+    let each = sizes[1].saturating_sub(sizes[0]);
+    let fixed = sizes[0].saturating_sub(each);
+    let state = |count: usize| fixed + each * count as u64 + HEADER_BYTES;
+    let objects: u64 = match job.layout {
+        Layout::Segment => pieces.iter().map(|p| state(p.count)).sum(),
+        Layout::Snapshot => state(job.tokens.len()),
+    };
+    Ok(objects + BOOKKEEPING_BYTES + TOKEN_BYTES * job.tokens.len() as u64)
+}

@@ -1,0 +1,85 @@
+//! Shell completions, with keys and names of states, and man pages.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::CommandFactory;
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
+
+use super::app::{App, user_cache};
+use super::models::catalog::Places;
+use crate::cli::config::Config;
+use crate::cli::{Cli, Completions, Man, Shell};
+use crate::store::index::Index;
+
+/// The variable by which a shell asks for completions.
+pub const VARIABLE: &str = "PCACHE_COMPLETE";
+/// States offered by key at most; all names are offered.
+const MOST_KEYS: usize = 50;
+
+/// The definition of the command line, with completers for states and models.
+pub fn command() -> clap::Command {
+    let mut command = Cli::command();
+    for name in ["ask", "show", "rename"] {
+        command = command.mut_subcommand(name, |c| c.mut_arg("key", |a| a.add(ArgValueCompleter::new(states))));
+    }
+    for name in ["rm", "pin", "unpin", "verify"] {
+        command = command.mut_subcommand(name, |c| c.mut_arg("keys", |a| a.add(ArgValueCompleter::new(states))));
+    }
+    command.mut_arg("model", |a| a.add(ArgValueCompleter::new(models)))
+}
+
+/// Prints the script that makes a shell ask for completions.
+pub fn completions(app: &App, args: &Completions) -> Result<()> {
+    let shell: &dyn EnvCompleter = match args.shell {
+        Shell::Bash => &Bash,
+        Shell::Zsh => &Zsh,
+        Shell::Fish => &Fish,
+    };
+    let mut script = Vec::new();
+    shell.write_registration(VARIABLE, "pcache", "pcache", "pcache", &mut script)?;
+    app.write(&String::from_utf8_lossy(&script))
+}
+
+/// Prints the main man page, or writes all of them into a folder.
+pub fn man(app: &App, args: &Man) -> Result<()> {
+    let command = Cli::command();
+    let Some(dir) = &args.dir else {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(command).render(&mut page)?;
+        return app.write(&String::from_utf8_lossy(&page));
+    };
+    fs_err::create_dir_all(dir)?;
+    clap_mangen::generate_to(command, dir).with_context(|| format!("cannot write man pages into {}", dir.display()))?;
+    app.say(format!("wrote the man pages into {}", dir.display()));
+    Ok(())
+}
+
+/// Names and keys of states. Whatever goes wrong, there are only fewer of them.
+fn states(current: &OsStr) -> Vec<CompletionCandidate> {
+    let (Some(current), Some(index)) = (current.to_str(), index()) else { return Vec::new() };
+    let names = index.names().unwrap_or_default();
+    let keys = index.last_used(MOST_KEYS).unwrap_or_default();
+    let named = names.iter().map(|(name, key)| CompletionCandidate::new(name).help(Some(key.short().into())));
+    let keyed = keys.iter().map(|key| CompletionCandidate::new(key.short()));
+    named.chain(keyed).filter(|c| c.get_value().to_string_lossy().starts_with(current)).collect()
+}
+
+fn index() -> Option<Index> {
+    let from_env = std::env::var_os("PCACHE_DIR").filter(|v| !v.is_empty()).map(PathBuf::from);
+    let from_file = || {
+        let settings = Config::of_user().ok()?.effective(&Cli::command());
+        settings.into_iter().find(|s| s.name == "cache-dir")?.value.map(PathBuf::from)
+    };
+    let dir = from_env.or_else(from_file).or_else(|| Some(user_cache().ok()?.join("states")))?;
+    let path = dir.join("index.sqlite");
+    if path.is_file() { Index::open(&path).ok() } else { None }
+}
+
+fn models(current: &OsStr) -> Vec<CompletionCandidate> {
+    let (Some(current), Ok(places)) = (current.to_str(), Places::of_user()) else { return Vec::new() };
+    let models = places.models().into_iter().filter(|m| m.name.starts_with(current));
+    models.map(|m| CompletionCandidate::new(m.name).help(Some(m.place.into()))).collect()
+}

@@ -1,0 +1,60 @@
+//! `pcache pin`, `unpin` and `rename`: changes to a state that leave its bytes alone.
+
+use anyhow::{Result, bail};
+
+use super::app::App;
+use super::failure::Failure;
+use super::states::{self, label};
+use crate::cli::{Output, Pin, Rename};
+use crate::format::Record;
+use crate::key::StateKey;
+use crate::store::{Store, StoreError};
+
+/// Pins states, or unpins them.
+pub fn pin(app: &App, args: &Pin, pinned: bool) -> Result<()> {
+    let mut store = states::store_with(app, &args.keys[0])?;
+    let keys = states::keys(&store, &args.keys)?;
+    let _lock = app.lock_shared(&store)?;
+    for key in &keys {
+        change(&mut store, key, |record| record.pinned = pinned)?;
+        tell(app, &store, key, if pinned { "pinned" } else { "unpinned" })?;
+    }
+    Ok(())
+}
+
+/// Gives a state another name, or takes its name away.
+pub fn rename(app: &App, args: &Rename) -> Result<()> {
+    let mut store = states::store_with(app, &args.key)?;
+    let key = states::key(&store, &args.key)?;
+    let _lock = app.lock_shared(&store)?;
+    if let Some(name) = &args.name {
+        states::check_name(name)?;
+        states::check_name_is_free(&store, name, &key)?;
+    }
+    change(&mut store, &key, |record| record.name = args.name.clone())?;
+    tell(app, &store, &key, "renamed")
+}
+
+fn change(store: &mut Store, key: &StateKey, change: impl Fn(&mut Record)) -> Result<()> {
+    match store.change_state(key, change) {
+        Ok(true) => Ok(()),
+        Ok(false) => bail!(Failure::NotFound(format!("state {} was removed in between", key.short()))),
+        Err(StoreError::Index { source, .. })
+            if source.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) =>
+        {
+            bail!(Failure::Usage("the name was taken by another state in between; choose another one".into()))
+        }
+        Err(other) => Err(other.into()),
+    }
+}
+
+fn tell(app: &App, store: &Store, key: &StateKey, what: &str) -> Result<()> {
+    let state = states::state(store, key)?;
+    match app.output() {
+        Output::Text => app.say(format!("{what} {}", label(key, state.name.as_deref()))),
+        _ => app.print_json(&serde_json::json!({
+            "event": what, "key": key, "name": state.name, "pinned": state.pinned,
+        }))?,
+    }
+    Ok(())
+}

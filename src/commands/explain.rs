@@ -1,0 +1,320 @@
+//! `pcache explain`: what a prompt's key is made of, how much of it is saved, and where it parts from what is saved.
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::app::App;
+use super::job::{Job, Status};
+use super::models::file_name;
+use super::source::{Framed, Source};
+use super::states::label;
+use super::target::Target;
+use crate::cli::{Explain, Output};
+use crate::engine::gguf::Header;
+use crate::engine::model::{Engine, Model};
+use crate::engine::prompt::Prompt;
+use crate::format::Record;
+use crate::key::{Difference, StateKey, TextDigest};
+use crate::report::human;
+use crate::store::{Result as StoreResult, Store};
+
+/// Saved prompts that are compared with a new one at most: those used last.
+const MOST_COMPARED: usize = 500;
+/// Lines shown before the one that differs.
+const LINES_BEFORE: usize = 2;
+/// Letters shown of a line.
+const LINE_WIDTH: usize = 64;
+
+/// What the cache has of a prompt, and why not more.
+#[derive(Debug, Serialize)]
+pub struct Explanation {
+    pub key: StateKey,
+    pub status: Status,
+    pub tokens: usize,
+    pub saved_tokens: usize,
+    pub segments: usize,
+    pub saved_segments: usize,
+    /// The saved prompt under the same model and parameters that goes along with this one furthest.
+    pub nearest: Option<Nearest>,
+    /// States of the same text under another model or other parameters.
+    pub same_text: Vec<SameText>,
+}
+
+/// A saved prompt, and where it parts from the one that is explained.
+#[derive(Debug, Serialize)]
+pub struct Nearest {
+    pub key: StateKey,
+    pub name: Option<String>,
+    /// Tokens that both begin with.
+    pub common_tokens: usize,
+    /// Tokens of the saved one.
+    pub tokens: usize,
+    /// Where they part; nothing if one of them ends there.
+    pub parting: Option<Parting>,
+}
+
+/// The first token that differs, with the lines around it.
+#[derive(Debug, Serialize)]
+pub struct Parting {
+    /// Line of the prompt, from 1; nothing in the template's text before it.
+    pub line: Option<usize>,
+    /// The lines before, which both have.
+    pub before: Vec<String>,
+    pub saved_line: String,
+    pub line_here: String,
+    pub saved_token: String,
+    pub token_here: String,
+}
+
+/// A state of the same text, and in what it differs.
+#[derive(Debug, Serialize)]
+pub struct SameText {
+    pub key: StateKey,
+    pub name: Option<String>,
+    pub differences: Vec<Difference>,
+}
+
+pub fn run(app: &App, args: &Explain) -> Result<()> {
+    let framed = Framed::of_args(&args.framing)?;
+    let mut store = app.existing_store()?;
+    let target = Target::of_args(app, store.as_mut(), &args.params)?;
+    let source = Source::read(&args.prompt, &target.params.root(&target.model), &framed)?;
+    let engine = Engine::start(app.global.verbose)?;
+    let model = engine.load_vocabulary(&target.model_path)?;
+    let prompt = source.tokenize(app, &model)?;
+    let job = target.job(model.layout(), prompt.tokens.clone())?;
+    if let Some(context) = Header::of(&target.model_path)?.context() {
+        let limit = usize::try_from(context).unwrap_or(usize::MAX);
+        if job.params.rope.freq_scale.is_none() {
+            source.check_length(job.tokens.len(), limit)?;
+        }
+    }
+    let explanation = Explanation::of(store.as_ref(), &model, &job, &prompt, &source.text_digest())?;
+    match app.output() {
+        Output::Text => {
+            let (label, framing) = (source.label(), source.framing());
+            app.print(format!("{:<12}{label} ({framing})", "prompt"))?;
+            app.print(format!("{:<12}{}", "file", target.model_path.display()))?;
+            app.print(parts(&job, &explanation.key, explanation.saved_tokens))?;
+            explanation.why().map_or(Ok(()), |why| app.print(why))
+        }
+        Output::Json => app.print_json(&report(&explanation, &job, &target, &source)),
+        Output::Jsonl => app.named_event("explain", &report(&explanation, &job, &target, &source)),
+    }
+}
+
+fn report(explanation: &Explanation, job: &Job, target: &Target, source: &Source<'_>) -> serde_json::Value {
+    let mut report = serde_json::to_value(explanation).unwrap_or_default();
+    report["prompt"] = source.label().into();
+    report["framing"] = source.framing().into();
+    report["model"] = file_name(&target.model_path).into();
+    report["model_blake3"] = job.model.to_hex().into();
+    let canonical = job.params.canonical();
+    let lines = canonical.lines().filter_map(|l| l.split_once('='));
+    report["parameters"] = lines.map(|(n, v)| (n.to_owned(), serde_json::Value::from(v))).collect();
+    report
+}
+
+/// The parts of a key and how much is saved under it, a line each.
+pub fn parts(job: &Job, key: &StateKey, saved: usize) -> String {
+    let tokens = job.tokens.len();
+    let pieces = job.pieces();
+    let intact = pieces.iter().filter(|p| p.end() <= saved).count();
+    let parameters = job.params.canonical().trim_end().replace('\n', ", ");
+    let verdict = match saved {
+        n if n == tokens => "hit: all of it is saved".to_owned(),
+        0 => "miss: nothing of it is saved".to_owned(),
+        n => format!("partial: {} of {} are saved", human::thousands(n), human::count(tokens, "token")),
+    };
+    let rows = [
+        ("key", key.to_hex()),
+        ("model", format!("blake3 {}", job.model.to_hex())),
+        ("parameters", parameters),
+        ("tokens", format!("{}, {intact} of {} saved", human::thousands(tokens), human::count(pieces.len(), "segment"))),
+        ("verdict", verdict),
+    ];
+    rows.map(|(name, value)| format!("{name:<12}{value}")).join("\n")
+}
+
+impl Explanation {
+    /// Looks up what is saved of a job, and what comes closest to it. Objects are looked for, not verified.
+    pub fn of(
+        store: Option<&Store>,
+        model: &Model<'_>,
+        job: &Job,
+        prompt: &Prompt,
+        text: &TextDigest,
+    ) -> Result<Self> {
+        let key = job.chain.state_key(&prompt.carried, &prompt.suffix);
+        let pieces = job.pieces();
+        let mut explanation = Self {
+            key,
+            status: Status::Miss,
+            tokens: job.tokens.len(),
+            saved_tokens: 0,
+            segments: pieces.len(),
+            saved_segments: 0,
+            nearest: None,
+            same_text: Vec::new(),
+        };
+        let Some(store) = store else { return Ok(explanation) };
+        explanation.saved_tokens = job.find(store)?.tokens();
+        explanation.saved_segments =
+            pieces.iter().filter(|p| p.end() <= explanation.saved_tokens).count();
+        explanation.status = Status::of(explanation.saved_tokens, job.tokens.len());
+        explanation.nearest = nearest(store, model, job, prompt, &key)?;
+        for other in store.index().states_of_text(text)?.into_iter().filter(|k| *k != key) {
+            let Some(state) = store.index().state(&other)? else { continue };
+            explanation.same_text.extend(same_text(job, state));
+        }
+        Ok(explanation)
+    }
+
+    /// What keeps the prompt from being a hit, for people.
+    pub fn why(&self) -> Option<String> {
+        if self.status == Status::Hit {
+            return None;
+        }
+        let mut lines = Vec::new();
+        if let Some(nearest) = &self.nearest {
+            lines.push(nearest.text(self.tokens));
+        }
+        for other in &self.same_text {
+            let differences: Vec<_> =
+                other.differences.iter().map(|d| format!("{} {} (here {})", d.name, d.there, d.here)).collect();
+            let label = label(&other.key, other.name.as_deref());
+            lines.push(format!("{:<12}is saved as {label} with {}", "this text", differences.join(", ")));
+        }
+        (!lines.is_empty()).then(|| lines.join("\n"))
+    }
+}
+
+/// In what a state of the same text differs from the job.
+fn same_text(job: &Job, state: Record) -> Option<SameText> {
+    let mut differences = job.params.differences(&state.params);
+    if job.model != state.model {
+        let there = file_name(state.model_path.as_ref());
+        differences.insert(0, Difference { name: "model".into(), here: job.model.short(), there });
+    }
+    (!differences.is_empty()).then_some(SameText { key: state.key, name: state.name, differences })
+}
+
+/// Of the saved prompts under the same model and parameters the one that goes along furthest.
+fn nearest(
+    store: &Store,
+    model: &Model<'_>,
+    job: &Job,
+    prompt: &Prompt,
+    own: &StateKey,
+) -> Result<Option<Nearest>> {
+    let mut best: Option<(usize, Record)> = None;
+    for key in candidates(store, job)?.into_iter().filter(|key| key != own) {
+        let Some(state) = store.index().state(&key)?.filter(|s| s.params == job.params) else { continue };
+        let common = job.tokens.iter().zip(&state.tokens).take_while(|(a, b)| a == b).count();
+        if common > best.as_ref().map_or(0, |(n, _)| *n) {
+            best = Some((common, state));
+        }
+    }
+    Ok(best.map(|(common, state)| Nearest {
+        key: state.key,
+        common_tokens: common,
+        tokens: state.tokens.len(),
+        parting: parting(model, job, prompt, &state, common),
+        name: state.name,
+    }))
+}
+
+/// Users of the longest saved prefix, or if there is none all states of the model.
+fn candidates(store: &Store, job: &Job) -> StoreResult<Vec<StateKey>> {
+    let index = store.index();
+    for segment in job.chain.segments().iter().rev() {
+        let users = index.users_of(&segment.chain, MOST_COMPARED)?;
+        if !users.is_empty() {
+            return Ok(users);
+        }
+    }
+    index.states_of_model(&job.model, MOST_COMPARED)
+}
+
+fn parting(model: &Model<'_>, job: &Job, prompt: &Prompt, saved: &Record, common: usize) -> Option<Parting> {
+    let (here, there) = (job.tokens.get(common)?, saved.tokens.get(common)?);
+    let whole = |tokens: &[i32], carried: &str| model.text_of(tokens) + carried;
+    let at = model.text_of(&job.tokens[..common]).len();
+    let (text, saved_text) = (whole(&job.tokens, &prompt.carried), whole(&saved.tokens, &saved.carried));
+    let first = prompt.own.map(|(first, _)| first).filter(|first| *first <= at);
+    let lines: Vec<&str> = text.get(first.unwrap_or(0)..at).unwrap_or_default().split('\n').collect();
+    let shown = lines.len().saturating_sub(1 + LINES_BEFORE);
+    Some(Parting {
+        line: first.map(|_| lines.len()),
+        before: lines[shown..lines.len() - 1].iter().map(|l| shortened(l)).collect(),
+        saved_line: line_around(&saved_text, at, first.unwrap_or(0)),
+        line_here: line_around(&text, at, first.unwrap_or(0)),
+        saved_token: model.text_of(&[*there]),
+        token_here: model.text_of(&[*here]),
+    })
+}
+
+/// The line of `text` in which byte `at` lies, cut so that this place is seen.
+fn line_around(text: &str, at: usize, first: usize) -> String {
+    let (Some(before), Some(after)) = (text.get(first..at), text.get(at..)) else { return String::new() };
+    let before = before.rsplit('\n').next().unwrap_or_default();
+    // A token may begin with the newline that ends the line.
+    let after = after.split('\n').next().unwrap_or_default();
+    let room = LINE_WIDTH / 2;
+    let skip = before.chars().count().saturating_sub(room);
+    let head: String = before.chars().skip(skip).collect();
+    let tail: String = after.chars().take(LINE_WIDTH - head.chars().count()).collect();
+    let (left, right) = (if skip > 0 { "…" } else { "" }, if tail.len() < after.len() { "…" } else { "" });
+    format!("{left}{head}{tail}{right}")
+}
+
+fn shortened(line: &str) -> String {
+    let cut: String = line.chars().take(LINE_WIDTH).collect();
+    if cut.len() < line.len() { cut + "…" } else { cut }
+}
+
+impl Nearest {
+    fn text(&self, tokens: usize) -> String {
+        let label = label(&self.key, self.name.as_deref());
+        let common = human::thousands(self.common_tokens);
+        let Some(parting) = &self.parting else {
+            let which = match (self.common_tokens == self.tokens, self.common_tokens == tokens) {
+                (true, true) => "has the same tokens and another ending after a question".to_owned(),
+                (true, false) => format!("is the first {common} tokens of this prompt"),
+                _ => format!("begins with all {common} tokens of this prompt"),
+            };
+            return format!("{:<12}{label} {which}", "nearest");
+        };
+        let place = match parting.line {
+            Some(line) => format!("in line {line}"),
+            None => "in the template's text before it".to_owned(),
+        };
+        let mut lines = vec![format!("{:<12}{label} has {common} tokens in common; they part {place}:", "nearest")];
+        lines.extend(parting.before.iter().map(|l| format!("      {l}")));
+        lines.push(format!("    - {}", parting.saved_line));
+        lines.push(format!("    + {}", parting.line_here));
+        lines.push(format!(
+            "{:<12}token {}: {:?} there, {:?} here",
+            "",
+            human::thousands(self.common_tokens + 1),
+            parting.saved_token,
+            parting.token_here
+        ));
+        lines.join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_of_a_place_is_cut_around_it() {
+        assert_eq!(line_around("one\ntwo three\nfour", 8, 0), "two three");
+        assert_eq!(line_around("one\ntwo", 3, 0), "one");
+        let long = format!("{}X{}", "a".repeat(100), "b".repeat(100));
+        let line = line_around(&long, 100, 0);
+        assert!(line.starts_with("…a") && line.ends_with("b…") && line.contains('X'), "{line}");
+        assert_eq!(line_around("äöü", 1, 0), "", "never inside a letter");
+    }
+}

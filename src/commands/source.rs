@@ -1,0 +1,147 @@
+//! A prompt file on its way to tokens.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use super::app::{App, read_text};
+use super::models;
+use crate::cli::FramingArgs;
+use crate::engine::model::Model;
+use crate::engine::prompt::{self, ChatFraming, Framing, Prompt, QuestionFormat};
+use crate::key::epoch::LLAMA_CPP_BUILD;
+use crate::key::{ChainKey, PromptDigest, TextDigest};
+use crate::report::human;
+
+/// How prompts are put before the model, and the words for it.
+pub struct Framed {
+    framing: Framing,
+    /// For people, as `chat template` or `raw`.
+    pub description: String,
+    /// Everything that the framing consists of, for the digest.
+    canonical: String,
+}
+
+impl Framed {
+    /// Reads the files that the arguments name.
+    pub fn of_args(args: &FramingArgs) -> Result<Self> {
+        if args.raw {
+            let format = args.question_format.clone();
+            let canonical = format.as_ref().map_or_else(|| "raw".into(), |f| format!("raw {f:?}"));
+            let description = if format.is_some() { "raw, with a question format" } else { "raw" };
+            let format = format.map(|(before, after)| QuestionFormat { before, after });
+            return Ok(Self { framing: Framing::Raw(format), description: description.into(), canonical });
+        }
+        let template = args.template.as_deref().map(read_text).transpose()?;
+        let system = args.system.as_deref().map(text_or_file).transpose()?;
+        let chat = ChatFraming {
+            template,
+            said_by_user: args.user,
+            system,
+            arguments: args.template_args.clone(),
+            date: args.date,
+        };
+        let canonical = if chat == ChatFraming::default() { "template".into() } else { format!("{chat:?}") };
+        Ok(Self { description: description(args), framing: Framing::Chat(chat), canonical })
+    }
+}
+
+fn description(args: &FramingArgs) -> String {
+    let template = args.template.as_deref().map(models::file_name);
+    let mut parts = vec![template.map_or_else(|| "chat template".into(), |t| format!("template {t}"))];
+    match (&args.system, args.user) {
+        (Some(_), _) => parts.push("as the user's, after a system message".into()),
+        (None, true) => parts.push("as the user's".into()),
+        (None, false) => {}
+    }
+    parts.extend(args.template_args.iter().map(|(name, value)| format!("{name}={value}")));
+    parts.extend(args.date.map(|d| format!("dated {d}")));
+    parts.join(", ")
+}
+
+/// The text itself, or with `@` before it that of a file.
+fn text_or_file(text: &str) -> Result<String> {
+    text.strip_prefix('@').map_or_else(|| Ok(text.to_owned()), |file| read_text(Path::new(file)))
+}
+
+/// A prompt as it came in.
+pub struct Source<'a> {
+    path: &'a Path,
+    text: String,
+    framed: &'a Framed,
+    /// Names everything that the prompt's tokens follow from.
+    pub digest: PromptDigest,
+}
+
+impl<'a> Source<'a> {
+    /// Reads a prompt that is to be evaluated under `root`.
+    pub fn read(path: &'a Path, root: &ChainKey, framed: &'a Framed) -> Result<Self> {
+        let text = read_text(path)?;
+        if text.trim().is_empty() {
+            bail!("{} is empty: there is nothing to save", label(path));
+        }
+        let digest = digest(root, &framed.canonical, &text);
+        Ok(Self { path, text, framed, digest })
+    }
+
+    /// The file's name, for people.
+    pub fn label(&self) -> String {
+        label(self.path)
+    }
+
+    /// How it is put before the model, for people.
+    pub fn framing(&self) -> &str {
+        &self.framed.description
+    }
+
+    /// The hash of the text alone.
+    pub fn text_digest(&self) -> TextDigest {
+        TextDigest::from(blake3::derive_key("pcache text v1", self.text.as_bytes()))
+    }
+
+    /// The tokens; says so when they depend on the day.
+    pub fn tokenize(&self, app: &App, model: &Model<'_>) -> Result<Prompt> {
+        let prompt = prompt::render(model, &self.text, &self.framed.framing)
+            .with_context(|| format!("cannot render {}", self.label()))?;
+        if prompt.dated {
+            let today = jiff::ZonedDateTime::now().date();
+            app.say(format!(
+                "the model's template contains the date: tomorrow this prompt has another key; --date {today} fixes it"
+            ));
+        }
+        if prompt.tokens.is_empty() {
+            bail!("{} is too short: a question could still change all of its tokens", self.label());
+        }
+        Ok(prompt)
+    }
+
+    /// Refuses a prompt that leaves no room for a question in a context of `limit` tokens.
+    pub fn check_length(&self, tokens: usize, limit: usize) -> Result<()> {
+        if tokens < limit {
+            return Ok(());
+        }
+        bail!(
+            "{} has {}, the model's context is {} and a question needs room too; shorten the prompt",
+            self.label(),
+            human::count(tokens, "token"),
+            human::thousands(limit)
+        )
+    }
+}
+
+/// The hash of everything that a prompt's tokens follow from: the text, how it is rendered, model and parameters (the
+/// model's template and vocabulary are in its file), and the code that does it.
+fn digest(root: &ChainKey, rendering: &str, text: &str) -> PromptDigest {
+    let mut hasher = blake3::Hasher::new_derive_key("pcache prompt v1");
+    hasher.update(root.as_bytes());
+    for part in [env!("CARGO_PKG_VERSION"), LLAMA_CPP_BUILD, rendering] {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+    }
+    hasher.update(text.as_bytes());
+    PromptDigest::from(hasher.finalize())
+}
+
+/// A prompt file's name, for people.
+fn label(path: &Path) -> String {
+    if path.as_os_str() == "-" { "stdin".into() } else { models::file_name(path) }
+}

@@ -1,0 +1,128 @@
+//! From what a user typed to a state.
+
+use anyhow::{Context, Result, bail};
+
+use super::app::App;
+use super::failure::Failure;
+use crate::format::Record;
+use crate::key::StateKey;
+use crate::key::id::{MIN_PREFIX_DIGITS, looks_like_key};
+use crate::store::Store;
+use crate::store::index::Lookup;
+
+/// Letters of a name at most: it has to fit into a table.
+const MAX_NAME: usize = 64;
+
+/// The store in which `text` names a state; without a store there is none.
+pub fn store_with(app: &App, text: &str) -> Result<Store> {
+    match app.existing_store()? {
+        Some(store) => Ok(store),
+        None => {
+            let folder = app.cache_dir()?;
+            let why = format!("no state {text:?}: there is no store in {}", folder.display());
+            bail!(Failure::NotFound(why))
+        }
+    }
+}
+
+/// The key of the state that a name or the beginning of a key means.
+pub fn key(store: &Store, text: &str) -> Result<StateKey> {
+    match store.index().find(text)? {
+        Lookup::Found(key) => Ok(key),
+        Lookup::Unknown => bail!(Failure::NotFound(unknown(store, text)?)),
+        Lookup::Ambiguous(keys) => {
+            let keys: Vec<_> = keys.iter().map(|k| k.short()).collect();
+            bail!(Failure::Usage(format!("{text} begins several keys: {}", keys.join(", "))))
+        }
+    }
+}
+
+/// The keys of several states, each once; all are looked up before anything happens to one.
+pub fn keys(store: &Store, texts: &[String]) -> Result<Vec<StateKey>> {
+    let mut keys = Vec::new();
+    for text in texts {
+        let key = key(store, text)?;
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    Ok(keys)
+}
+
+/// The state with this key.
+pub fn state(store: &Store, key: &StateKey) -> Result<Record> {
+    store.index().state(key)?.context("the state vanished while it was looked up")
+}
+
+fn unknown(store: &Store, text: &str) -> Result<String> {
+    let folder = store.root().display();
+    if store.index().count()? == 0 && store.has_objects() {
+        return Ok(format!(
+            "no state {text:?}: the index of {folder} is empty, but there are objects; pcache verify --repair finds them"
+        ));
+    }
+    let short = text.len() < MIN_PREFIX_DIGITS && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let hint = if short {
+        " (a key needs 6 digits or more)".to_owned()
+    } else {
+        similar(text, store.index().names()?.into_iter().map(|(name, _)| name))
+            .map(|name| format!("; did you mean {name}?"))
+            .unwrap_or_default()
+    };
+    Ok(format!("no state {text:?} in {folder}{hint}; pcache ls lists them"))
+}
+
+/// The name that differs from `text` by the fewest typing errors, if they are few.
+fn similar(text: &str, names: impl Iterator<Item = String>) -> Option<String> {
+    let most = text.chars().count().div_ceil(3);
+    let scored = names.map(|name| (strsim::damerau_levenshtein(text, &name), name));
+    scored.filter(|(distance, _)| *distance <= most).min().map(|(_, name)| name)
+}
+
+/// Refuses what cannot be a name.
+pub fn check_name(name: &str) -> Result<()> {
+    let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || !name.chars().all(plain) {
+        let why = format!("the name {name:?} is not letters, digits, '-', '_' and '.' alone");
+        bail!(Failure::Usage(why));
+    }
+    if name.starts_with('-') {
+        bail!(Failure::Usage(format!("the name {name:?} would be taken for an option; begin it with a letter")));
+    }
+    if name.chars().count() > MAX_NAME {
+        bail!(Failure::Usage(format!("the name {name:?} is longer than {MAX_NAME} letters")));
+    }
+    if looks_like_key(name) {
+        bail!(Failure::Usage(format!("the name {name:?} looks like a key; add another letter")));
+    }
+    Ok(())
+}
+
+/// Refuses a name that another state has.
+pub fn check_name_is_free(store: &Store, name: &str, key: &StateKey) -> Result<()> {
+    match store.index().named(name)? {
+        Some(owner) if owner != *key => {
+            let owner = owner.short();
+            bail!(Failure::Usage(format!("the name {name:?} belongs to state {owner}; choose another one")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Key and name of a state, for people.
+pub fn label(key: &StateKey, name: Option<&str>) -> String {
+    name.map_or_else(|| key.short(), |name| format!("{} {name}", key.short()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_typing_error_is_recognised() {
+        let names = || ["lucia".to_owned(), "bowl".into(), "handbook".into()].into_iter();
+        assert_eq!(similar("luica", names()).as_deref(), Some("lucia"));
+        assert_eq!(similar("hanbook", names()).as_deref(), Some("handbook"));
+        assert_eq!(similar("menu", names()), None);
+    }
+}

@@ -1,0 +1,160 @@
+//! Model and parameters that a prompt is evaluated with, from the command line.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+use super::app::App;
+use super::failure::Failure;
+use super::job::Job;
+use super::models;
+use crate::cli::{FlashAttention, LoraFile, ParamArgs};
+use crate::engine::gguf::Header;
+use crate::engine::model::{Engine, Model};
+use crate::format::{Layout, Record};
+use crate::key::{KvType, Lora, ModelHash, Params, Rope};
+use crate::store::Store;
+
+/// A model, what is put on top of it, and the parameters of its states.
+pub struct Target {
+    pub model_path: PathBuf,
+    pub model: ModelHash,
+    /// Without the choice of rotary factors, which depends on the prompt's length.
+    pub params: Params,
+    pub lora: Option<PathBuf>,
+}
+
+impl Target {
+    /// What the command line names; hashes the files if they are new.
+    pub fn of_args(app: &App, store: Option<&mut Store>, args: &ParamArgs) -> Result<Self> {
+        let model_path = models::chosen(app)?;
+        let mut store = store;
+        let model = models::fingerprint(app, store.as_deref_mut(), &model_path)?;
+        let lora = args.lora.as_ref();
+        let hash = lora.map(|l| models::fingerprint_adapter(app, store, &l.path)).transpose()?;
+        let params = params(args, app.gpu_layers()?, hash.zip(lora))?;
+        Ok(Self { model_path, model, params, lora: lora.map(|l| l.path.clone()) })
+    }
+
+    /// Tokens under this model and these parameters.
+    pub fn job(&self, layout: Layout, tokens: Vec<i32>) -> Result<Job> {
+        let mut params = self.params.clone();
+        if let Some(short) = Header::of(&self.model_path)?.short_context() {
+            let short = usize::try_from(short).unwrap_or(usize::MAX);
+            params.rope_factors = Some(Model::rope_factors(tokens.len(), short));
+        }
+        Ok(Job::new(self.model, params, layout, tokens))
+    }
+
+    /// Loads the model with its adapter.
+    pub fn load<'e>(&self, app: &App, engine: &'e Engine) -> Result<Model<'e>> {
+        models::load(app, engine, &self.model_path, self.params.gpu_layers, self.lora.as_deref())
+    }
+}
+
+/// The parameters that the command line asks for.
+fn params(args: &ParamArgs, gpu_layers: u32, lora: Option<(ModelHash, &LoraFile)>) -> Result<Params> {
+    let kv_type = args.kv_type.unwrap_or_default();
+    let mut params = Params::new(kv_type, gpu_layers);
+    match args.flash_attn.unwrap_or(FlashAttention::Auto) {
+        FlashAttention::Auto => {}
+        FlashAttention::On => params.flash_attention = true,
+        FlashAttention::Off if kv_type != KvType::F16 => {
+            let kv_type = kv_type.name();
+            bail!(Failure::Usage(format!("a {kv_type} cache needs flash attention; use --kv-type f16 without it")));
+        }
+        FlashAttention::Off => params.flash_attention = false,
+    }
+    params.rope = rope(args);
+    params.lora = lora.map(|(hash, file)| Lora { hash, scale: file.scale });
+    Ok(params)
+}
+
+fn rope(args: &ParamArgs) -> Rope {
+    Rope {
+        scaling: args.rope_scaling,
+        freq_base: args.rope_freq_base,
+        freq_scale: args.rope_freq_scale,
+        yarn_ext_factor: args.yarn_ext_factor,
+        yarn_attn_factor: args.yarn_attn_factor,
+        yarn_beta_fast: args.yarn_beta_fast,
+        yarn_beta_slow: args.yarn_beta_slow,
+        yarn_orig_ctx: args.yarn_orig_ctx,
+    }
+}
+
+/// Refuses parameters on the command line that a state was not built with, and says where its adapter lies.
+pub fn adapter_of_state(
+    app: &App,
+    store: &mut Store,
+    state: &Record,
+    args: &ParamArgs,
+) -> Result<Option<PathBuf>> {
+    let asked = asked_for(app, store, state, args)?;
+    if let Some(d) = asked.differences(&state.params).into_iter().next() {
+        bail!(Failure::Usage(format!(
+            "state {} was built with {} {}, not {}; build it again with the other one",
+            state.key.short(),
+            option(&d.name),
+            d.there,
+            d.here
+        )));
+    }
+    match (&args.lora, &state.params.lora) {
+        (Some(file), _) => Ok(Some(file.path.clone())),
+        (None, Some(lora)) => find_adapter(app, store, state, lora).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+/// The state's parameters with those in place that the command line gives.
+fn asked_for(app: &App, store: &mut Store, state: &Record, args: &ParamArgs) -> Result<Params> {
+    let mut asked = state.params.clone();
+    asked.gpu_layers = app.global.gpu_layers.unwrap_or(asked.gpu_layers);
+    asked.kv_type = args.kv_type.unwrap_or(asked.kv_type);
+    match args.flash_attn {
+        Some(FlashAttention::On) => asked.flash_attention = true,
+        Some(FlashAttention::Off) => asked.flash_attention = false,
+        Some(FlashAttention::Auto) | None => {}
+    }
+    let (given, built) = (rope(args), &state.params.rope);
+    asked.rope = Rope {
+        scaling: given.scaling.or(built.scaling),
+        freq_base: given.freq_base.or(built.freq_base),
+        freq_scale: given.freq_scale.or(built.freq_scale),
+        yarn_ext_factor: given.yarn_ext_factor.or(built.yarn_ext_factor),
+        yarn_attn_factor: given.yarn_attn_factor.or(built.yarn_attn_factor),
+        yarn_beta_fast: given.yarn_beta_fast.or(built.yarn_beta_fast),
+        yarn_beta_slow: given.yarn_beta_slow.or(built.yarn_beta_slow),
+        yarn_orig_ctx: given.yarn_orig_ctx.or(built.yarn_orig_ctx),
+    };
+    if let Some(file) = &args.lora {
+        let hash = models::fingerprint_adapter(app, Some(store), &file.path)?;
+        asked.lora = Some(Lora { hash, scale: file.scale });
+    }
+    Ok(asked)
+}
+
+/// The flag of a parameter's canonical name.
+fn option(name: &str) -> String {
+    match name {
+        "flash_attention" => "--flash-attn".into(),
+        name => format!("--{}", name.replace('_', "-")),
+    }
+}
+
+fn find_adapter(app: &App, store: &mut Store, state: &Record, lora: &Lora) -> Result<PathBuf> {
+    let last_seen = store.index().model_path(&lora.hash)?.map(PathBuf::from);
+    if let Some(path) = last_seen.as_deref().filter(|p| p.is_file())
+        && models::fingerprint_adapter(app, Some(store), path).is_ok_and(|found| found == lora.hash)
+    {
+        return Ok(path.to_owned());
+    }
+    let shown = last_seen.as_deref().unwrap_or(Path::new("that is not known any more")).display().to_string();
+    bail!(
+        "state {} needs the LoRA adapter {shown} (blake3 {}…), which has moved or changed; pass --lora FILE={}",
+        state.key.short(),
+        lora.hash.short(),
+        lora.scale
+    )
+}

@@ -1,0 +1,283 @@
+//! What a GGUF file says about itself, read without llama.cpp: quickly, without its weights, and without trust.
+//!
+//! llama.cpp aborts the process on some broken files, and says little about the others. So every length is
+//! checked here against what is left of the file, and models can be listed without loading one.
+//!
+//! The layout is that of the GGUF specification, versions 2 and 3
+//! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>): magic, version, number of tensors, number of
+//! entries; the entries (key, type, value); then name, shape, type and offset of each tensor.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+
+use crate::sys::map::Map;
+
+/// The tensors of models with a second set of rotary factors for long contexts.
+const LONG_FACTORS: &str = "rope_factors_long.weight";
+
+/// Why a file is not a GGUF file that can be used.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum GgufError {
+    /// Something else.
+    #[error("it is not a GGUF file: it begins with {0:?}")]
+    Magic(String),
+    /// A version that is not understood.
+    #[error("its GGUF version is {0}, expected 2 or 3")]
+    Version(u32),
+    /// It ends in the middle of its description.
+    #[error("it ends within its header, after {0} bytes: is it a download that was not finished?")]
+    Truncated(usize),
+    /// A value makes no sense.
+    #[error("its header is damaged: {0}")]
+    Damaged(String),
+}
+
+/// A single value of the header; arrays are skipped.
+#[derive(Debug, Clone, PartialEq)]
+enum Value {
+    Number(u64),
+    Bool(bool),
+    Text(String),
+    Other,
+}
+
+/// What the header says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Header {
+    values: HashMap<String, Value>,
+    long_factors: bool,
+}
+
+impl Header {
+    /// Reads the header of the file at `path`.
+    ///
+    /// # Errors
+    /// What the operating system says, or a [`GgufError`] inside an error of kind `InvalidData`.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let map = Map::of(&std::fs::File::open(path)?)?;
+        Self::parse(&map).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    }
+
+    /// Reads the header at the beginning of `bytes`.
+    ///
+    /// # Errors
+    /// A [`GgufError`] for anything that is not a whole header.
+    pub fn parse(bytes: &[u8]) -> Result<Self, GgufError> {
+        if !bytes.starts_with(b"GGUF") {
+            let begins = &bytes[..bytes.len().min(4)];
+            return Err(GgufError::Magic(begins.escape_ascii().to_string()));
+        }
+        let mut reader = Reader { bytes, at: 4 };
+        let version = reader.u32()?;
+        if !(2..=3).contains(&version) {
+            return Err(GgufError::Version(version));
+        }
+        let (tensors, entries) = (reader.u64()?, reader.u64()?);
+        let mut values = HashMap::new();
+        for _ in 0..entries {
+            let key = reader.text()?;
+            let kind = reader.u32()?;
+            values.insert(key, reader.value(kind)?);
+        }
+        let mut long_factors = false;
+        for _ in 0..tensors {
+            long_factors |= reader.tensor()? == LONG_FACTORS;
+        }
+        Ok(Self { values, long_factors })
+    }
+
+    /// The architecture, as `llama` or `qwen2`.
+    pub fn architecture(&self) -> &str {
+        self.text("general.architecture").unwrap_or("unknown")
+    }
+
+    /// The longest context that the model was trained for, in tokens.
+    pub fn context(&self) -> Option<u64> {
+        self.of_architecture("context_length")
+    }
+
+    /// Whether the file is a LoRA adapter and not a model.
+    pub fn is_adapter(&self) -> bool {
+        self.text("general.type") == Some("adapter")
+    }
+
+    /// Into how many files the model is split; 1 for a whole one.
+    pub fn parts(&self) -> u64 {
+        self.number("split.count").unwrap_or(1).max(1)
+    }
+
+    /// Whether the model continues text: embedding models attend to what follows, too, or have no context.
+    pub fn is_causal(&self) -> bool {
+        let key = format!("{}.attention.causal", self.architecture());
+        self.values.get(&key) != Some(&Value::Bool(false))
+    }
+
+    /// Whether the file carries a chat template.
+    pub fn has_template(&self) -> bool {
+        self.text("tokenizer.chat_template").is_some()
+    }
+
+    /// The context up to which the short set of rotary factors is used, for models that have two.
+    pub fn short_context(&self) -> Option<u64> {
+        let original = self.of_architecture("rope.scaling.original_context_length");
+        original.or(self.context()).filter(|_| self.long_factors)
+    }
+
+    /// How the weights are quantised, as `Q4_K_M`. The numbers are those of llama.cpp's `llama_ftype`.
+    pub fn quantisation(&self) -> String {
+        let Some(number) = self.number("general.file_type") else { return "-".into() };
+        let name = FILE_TYPES.iter().find(|(n, _)| *n == number).map(|(_, name)| *name);
+        name.map_or_else(|| format!("type {number}"), str::to_owned)
+    }
+
+    fn of_architecture(&self, key: &str) -> Option<u64> {
+        self.number(&format!("{}.{key}", self.architecture()))
+    }
+
+    fn number(&self, key: &str) -> Option<u64> {
+        match self.values.get(key) {
+            Some(Value::Number(n)) => Some(*n),
+            _ => None,
+        }
+    }
+
+    fn text(&self, key: &str) -> Option<&str> {
+        match self.values.get(key) {
+            Some(Value::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+#[rustfmt::skip]
+const FILE_TYPES: [(u64, &str); 35] = [
+    (0, "F32"), (1, "F16"), (2, "Q4_0"), (3, "Q4_1"), (7, "Q8_0"), (8, "Q5_0"), (9, "Q5_1"), (10, "Q2_K"),
+    (11, "Q3_K_S"), (12, "Q3_K_M"), (13, "Q3_K_L"), (14, "Q4_K_S"), (15, "Q4_K_M"), (16, "Q5_K_S"),
+    (17, "Q5_K_M"), (18, "Q6_K"), (19, "IQ2_XXS"), (20, "IQ2_XS"), (21, "Q2_K_S"), (22, "IQ3_XS"),
+    (23, "IQ3_XXS"), (24, "IQ1_S"), (25, "IQ4_NL"), (26, "IQ3_S"), (27, "IQ3_M"), (28, "IQ2_S"), (29, "IQ2_M"),
+    (30, "IQ4_XS"), (31, "IQ1_M"), (32, "BF16"), (36, "TQ1_0"), (37, "TQ2_0"), (38, "MXFP4"), (39, "NVFP4"),
+    (40, "Q1_0"),
+];
+
+/// Reads from the front; never beyond the end.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, n: u64) -> Result<&'a [u8], GgufError> {
+        let end = usize::try_from(n).ok().and_then(|n| self.at.checked_add(n));
+        let taken = end.and_then(|end| self.bytes.get(self.at..end));
+        let taken = taken.ok_or(GgufError::Truncated(self.bytes.len()))?;
+        self.at += taken.len();
+        Ok(taken)
+    }
+
+    fn u32(&mut self) -> Result<u32, GgufError> {
+        Ok(self.take(4)?.try_into().map_or(0, u32::from_le_bytes))
+    }
+
+    fn u64(&mut self) -> Result<u64, GgufError> {
+        Ok(self.take(8)?.try_into().map_or(0, u64::from_le_bytes))
+    }
+
+    fn text(&mut self) -> Result<String, GgufError> {
+        let length = self.u64()?;
+        Ok(String::from_utf8_lossy(self.take(length)?).into_owned())
+    }
+
+    /// A value of the type with this number.
+    fn value(&mut self, kind: u32) -> Result<Value, GgufError> {
+        match kind {
+            7 => Ok(Value::Bool(self.take(1)?[0] != 0)),
+            8 => Ok(Value::Text(self.text()?)),
+            9 => self.skip_array().map(|()| Value::Other),
+            // Signed numbers of the header are small; a negative one is no length of anything.
+            0 | 2 | 4 | 10 | 1 | 3 | 5 | 11 => {
+                let bytes = self.take(fixed_size(kind)?)?;
+                let number = bytes.iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b));
+                Ok(Value::Number(number))
+            }
+            _ => self.take(fixed_size(kind)?).map(|_| Value::Other),
+        }
+    }
+
+    fn skip_array(&mut self) -> Result<(), GgufError> {
+        let (kind, count) = (self.u32()?, self.u64()?);
+        if kind == 8 {
+            for _ in 0..count {
+                let length = self.u64()?;
+                self.take(length)?;
+            }
+            return Ok(());
+        }
+        let bytes = count.checked_mul(fixed_size(kind)?);
+        self.take(bytes.ok_or(GgufError::Truncated(self.bytes.len()))?).map(drop)
+    }
+
+    /// The name of a tensor, past its description.
+    fn tensor(&mut self) -> Result<String, GgufError> {
+        let name = self.text()?;
+        let dimensions = self.u32()?;
+        if dimensions > 4 {
+            return Err(GgufError::Damaged(format!("tensor {name:?} has {dimensions} dimensions")));
+        }
+        // Shape, type, offset.
+        self.take(u64::from(dimensions) * 8 + 4 + 8)?;
+        Ok(name)
+    }
+}
+
+/// Bytes of a value of the type with this number.
+fn fixed_size(kind: u32) -> Result<u64, GgufError> {
+    match kind {
+        0 | 1 | 7 => Ok(1),
+        2 | 3 => Ok(2),
+        4..=6 => Ok(4),
+        10..=12 => Ok(8),
+        other => Err(GgufError::Damaged(format!("a value has the unknown type {other}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn tiny(name: &str) -> Vec<u8> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models");
+        std::fs::read(format!("{folder}/tiny-{name}.gguf")).unwrap()
+    }
+
+    #[test]
+    fn the_header_of_a_model_is_read() {
+        let header = Header::parse(&tiny("llama")).unwrap();
+        assert_eq!(header.architecture(), "llama");
+        assert_eq!(header.context(), Some(4096));
+        assert!(header.is_causal() && header.has_template() && !header.is_adapter());
+        assert_eq!((header.parts(), header.short_context()), (1, None));
+        assert_eq!(Header::parse(&tiny("gemma3")).unwrap().architecture(), "gemma3");
+    }
+
+    #[test]
+    fn what_is_no_whole_header_is_refused() {
+        let whole = tiny("llama");
+        assert_eq!(Header::parse(b"GGML"), Err(GgufError::Magic("GGML".into())));
+        assert_eq!(Header::parse(b""), Err(GgufError::Magic(String::new())));
+        assert_eq!(Header::parse(b"GGUF\x01\0\0\0"), Err(GgufError::Version(1)));
+        for length in (4..3000).step_by(7) {
+            assert!(Header::parse(&whole[..length]).is_err(), "{length}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_answered(at in 4usize..4000, value in any::<u8>()) {
+            let mut bytes = tiny("llama");
+            bytes[at] = value;
+            let _ = Header::parse(&bytes[..20_000.min(bytes.len())]);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+use super::*;
+
+/// Templates written after the published chat formats of well-known models (not their own files). Each puts the
+/// question where the model expects it; the tests say where the state ends.
+const CHATML: &str = "{% for m in messages %}{{'<|im_start|>' + m['role'] + '\n' + m['content'] \
+    + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+/// SmolLM2: a system message of its own where none is given.
+const SMOLLM2: &str = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}\
+    {{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}\
+    {% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}\
+    {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+/// Qwen2.5: a branch for tools, a default system message.
+const QWEN25: &str = "{%- if tools %}{{- 'tools' }}{%- else %}
+    {%- if messages[0]['role'] == 'system' %}
+        {{- '<|im_start|>system\n' + messages[0]['content'] + '<|im_end|>\n' }}
+    {%- else %}
+        {{- '<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n' }}
+    {%- endif %}
+{%- endif %}
+{%- for message in messages %}
+    {%- if (message.role == \"user\") or (message.role == \"system\" and not loop.first) or (message.role == \"assistant\" and not message.tool_calls) %}
+        {{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\n' }}
+{%- endif %}";
+
+/// Gemma: the system message becomes the beginning of the user's; turns must alternate; contents are trimmed.
+const GEMMA: &str = "{{ bos_token }}{%- if messages[0]['role'] == 'system' -%}\
+    {%- set prefix = messages[0]['content'] + '\n\n' -%}{%- set turns = messages[1:] -%}{%- else -%}\
+    {%- set prefix = '' -%}{%- set turns = messages -%}{%- endif -%}{%- for message in turns -%}\
+    {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}\
+    {{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{%- endif -%}\
+    {%- set role = 'model' if message['role'] == 'assistant' else message['role'] -%}\
+    {{ '<start_of_turn>' + role + '\n' + (prefix if loop.first else '') }}{{ message['content'] | trim }}\
+    {{ '<end_of_turn>\n' }}{%- endfor -%}{%- if add_generation_prompt -%}{{ '<start_of_turn>model\n' }}{%- endif -%}";
+
+/// Mistral's first format: `[INST]` and no system role.
+const MISTRAL: &str = "{{ bos_token }}{% for message in messages %}\
+    {% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}\
+    {{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}\
+    {% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}\
+    {% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token}}\
+    {% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}";
+
+/// Llama 3: headers, trimmed contents, the date in the system message.
+const LLAMA3: &str = "{{- bos_token }}{%- if not date_string is defined %}{%- if strftime_now is defined %}\
+    {%- set date_string = strftime_now(\"%d %b %Y\") %}{%- else %}{%- set date_string = \"26 Jul 2024\" %}{%- endif %}\
+    {%- endif %}{%- if messages[0]['role'] == 'system' %}{%- set system_message = messages[0]['content']|trim %}\
+    {%- set messages = messages[1:] %}{%- else %}{%- set system_message = '' %}{%- endif %}\
+    {{- '<|start_header_id|>system<|end_header_id|>\n\n' }}{{- 'Today Date: ' + date_string + '\n\n' }}\
+    {{- system_message }}{{- '<|eot_id|>' }}{%- for message in messages %}\
+    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' }}\
+    {%- endfor %}{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif %}";
+
+/// Phi-3: a control token for each role and one for the end.
+const PHI3: &str = "{% for message in messages %}{% if message['role'] == 'system' and message['content'] %}\
+    {{'<|system|>\n' + message['content'] + '<|end|>\n'}}{% elif message['role'] == 'user' %}\
+    {{'<|user|>\n' + message['content'] + '<|end|>\n'}}{% elif message['role'] == 'assistant' %}\
+    {{'<|assistant|>\n' + message['content'] + '<|end|>\n'}}{% endif %}{% endfor %}\
+    {% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}";
+
+/// Qwen3: an empty thinking block where thinking is switched off, and Python's string methods.
+const QWEN3: &str = "{%- set ns = namespace(last=messages|length - 1) %}{%- for message in messages[::-1] %}\
+    {%- set index = (messages|length - 1) - loop.index0 %}{%- if message.role == 'user' and message.content is string \
+    and not(message.content.startswith('<tool_response>') and message.content.endswith('</tool_response>')) %}\
+    {%- set ns.last = index %}{%- endif %}{%- endfor %}{%- for message in messages %}\
+    {%- if message.content is string %}{%- set content = message.content %}{%- else %}{%- set content = '' %}{%- endif %}\
+    {%- if message.role == 'assistant' and '</think>' in content %}\
+    {%- set content = content.split('</think>')[-1].lstrip('\n') %}{%- endif %}\
+    {{- '<|im_start|>' + message.role + '\n' + content + '<|im_end|>' + '\n' }}{%- endfor %}\
+    {%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}\
+    {%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\n\n</think>\n\n' }}{%- endif %}{%- endif %}";
+
+fn chat(source: &str) -> Chat<'_> {
+    Chat { source, bos: "<s>", eos: "</s>", roles: Roles::System, arguments: &[], date: None }
+}
+
+fn gaps_of(source: &str) -> Vec<String> {
+    frame(&chat(source)).unwrap().gaps
+}
+
+#[test]
+fn chatml_has_a_turn_for_the_prompt_and_one_for_the_question() {
+    let expected = ["<|im_start|>system\n", "<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"];
+    for source in [CHATML, SMOLLM2, QWEN25, QWEN3] {
+        assert_eq!(gaps_of(source), expected);
+        assert!(!frame(&chat(source)).unwrap().trims_prompt);
+    }
+}
+
+#[test]
+fn a_prompt_said_by_the_user_gets_the_default_system_message() {
+    let user = frame(&Chat { roles: Roles::User, ..chat(SMOLLM2) }).unwrap();
+    assert!(user.gaps[0].contains("named SmolLM") && user.gaps[0].ends_with("<|im_start|>user\n"), "{user:?}");
+    assert_eq!(user.gaps[1..], ["\n\n", "<|im_end|>\n<|im_start|>assistant\n"]);
+    let qwen = frame(&Chat { roles: Roles::User, ..chat(QWEN25) }).unwrap();
+    assert!(qwen.gaps[0].contains("You are Qwen"), "{qwen:?}");
+}
+
+#[test]
+fn a_system_message_of_its_own_stands_before_the_prompt() {
+    let frame = frame(&Chat { roles: Roles::UserAfterSystem, ..chat(CHATML) }).unwrap();
+    let expected =
+        ["<|im_start|>system\n", "<|im_end|>\n<|im_start|>user\n", "\n\n", "<|im_end|>\n<|im_start|>assistant\n"];
+    assert_eq!(frame.gaps, expected);
+}
+
+#[test]
+fn gemma_folds_the_prompt_into_the_first_turn() {
+    let expected = ["<s><start_of_turn>user\n", "\n\n", "<end_of_turn>\n<start_of_turn>model\n"];
+    assert_eq!(gaps_of(GEMMA), expected);
+}
+
+#[test]
+fn mistral_has_no_system_role() {
+    assert_eq!(gaps_of(MISTRAL), ["<s>[INST] ", "\n\n", " [/INST]"]);
+    let system = frame(&Chat { roles: Roles::UserAfterSystem, ..chat(MISTRAL) }).unwrap();
+    assert_eq!(system.gaps, ["<s>[INST] ", "\n\n", "\n\n", " [/INST]"]);
+}
+
+#[test]
+fn llama_3_writes_the_date_which_can_be_fixed() {
+    let today = frame(&chat(LLAMA3)).unwrap();
+    assert!(today.dated && today.trims_prompt);
+    let date = Some(jiff::civil::date(2024, 12, 5));
+    let fixed = frame(&Chat { date, ..chat(LLAMA3) }).unwrap();
+    assert!(!fixed.dated);
+    assert_eq!(
+        fixed.gaps,
+        [
+            "<s><|start_header_id|>system<|end_header_id|>\n\nToday Date: 05 Dec 2024\n\n",
+            "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n",
+            "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+        ]
+    );
+}
+
+#[test]
+fn phi_3_ends_each_turn_with_the_same_token() {
+    assert_eq!(gaps_of(PHI3), ["<|system|>\n", "<|end|>\n<|user|>\n", "<|end|>\n<|assistant|>\n"]);
+}
+
+#[test]
+fn a_thinking_block_is_rendered_as_the_arguments_say() {
+    let arguments = [("enable_thinking".to_owned(), serde_json::Value::Bool(false))];
+    let frame = frame(&Chat { arguments: &arguments, ..chat(QWEN3) }).unwrap();
+    assert_eq!(frame.gaps[2], "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n");
+}
+
+#[test]
+fn without_a_system_role_the_prompt_is_folded_into_the_first_turn() {
+    let source = "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}\
+        {{ raise_exception('System role not supported') }}{% endif %}[INST] {{ m.content.strip() }} [/INST]{% endfor %}";
+    let frame = frame(&chat(source)).unwrap();
+    assert_eq!(frame.gaps, ["<s>[INST] ", "\n\n", " [/INST]"]);
+    assert!(frame.trims_prompt);
+}
+
+#[test]
+fn tags_for_training_are_left_out() {
+    let source = "{%- for m in messages %}{{ m.content }}|  {%- generation -%}  x{% endgeneration %}{%- endfor %}";
+    assert_eq!(gaps_of(source), ["", "|x", "|x"]);
+}
+
+#[test]
+fn a_template_that_cannot_be_used_says_why() {
+    let error = |source: &str| frame(&chat(source)).unwrap_err().to_string();
+    assert!(error("{{ raise_exception('no') }}").contains("no"));
+    assert!(error("{% if %}").contains("fails"));
+    assert!(error("nothing").contains("prompt"));
+    assert!(error("{{ messages[0].content }}{{ messages[0].content }}").contains("exactly once"));
+    // The date's format is the template's, and may be nonsense.
+    assert!(error("{{ strftime_now('%!') }}").contains("fails"));
+}

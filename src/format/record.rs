@@ -1,0 +1,106 @@
+//! What a state is: a file that, with the segments, is enough to ask it, and to rebuild its row in the index.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::decode::{FormatError, i32_tensor, metadata};
+use super::encode::Encoded;
+use super::Layout;
+use crate::key::{Chain, ModelHash, Params, PromptDigest, StateKey, TextDigest};
+
+/// The version in the metadata of every record.
+const RECORD_FORMAT: &str = "pcache state v1";
+
+/// Everything about a state that should outlive the index. When it was used is not part of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// The state's key.
+    pub key: StateKey,
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// The model.
+    pub model: ModelHash,
+    /// Where the model was last seen.
+    pub model_path: String,
+    /// What it was built with.
+    pub params: Params,
+    /// Segments or one snapshot.
+    pub layout: Layout,
+    /// The tokens of the state; they are a tensor of the file.
+    #[serde(skip)]
+    pub tokens: Vec<i32>,
+    /// The prompt's end that is evaluated with each question.
+    pub carried: String,
+    /// What follows a question.
+    pub suffix: String,
+    /// How the prompt was put before the model, for people.
+    pub framing: String,
+    /// Where the prompt's own text lies in the text of the tokens and the carried text, in bytes.
+    pub own: Option<(usize, usize)>,
+    /// The prompt's text alone.
+    pub text: Option<TextDigest>,
+    /// The text it was built from, if the same text always gives the same tokens.
+    pub digest: Option<PromptDigest>,
+    /// The prompt file, for people.
+    pub origin: String,
+    /// When it was built, in seconds since 1970.
+    pub created: i64,
+    /// When it is no longer wanted.
+    pub expires: Option<i64>,
+    /// Kept by gc.
+    pub pinned: bool,
+    /// Seconds spent evaluating.
+    pub build_s: f64,
+    /// Tokens evaluated in that time.
+    pub evaluated: usize,
+    /// Raised with each change; of two records of a state the higher one counts.
+    pub revision: u64,
+}
+
+impl Record {
+    /// The segments of the tokens under the model and the parameters.
+    pub fn chain(&self) -> Chain {
+        Chain::of(self.params.root(&self.model), &self.tokens)
+    }
+
+    /// Whether the record is what its key says: tokens, carried text and suffix give the key.
+    pub fn is_whole(&self) -> bool {
+        self.chain().state_key(&self.carried, &self.suffix) == self.key
+    }
+
+    /// Seconds that evaluating all of the tokens costs, by what was evaluated of them when it was built.
+    pub fn full_cost_s(&self) -> f64 {
+        if self.evaluated == 0 { 0.0 } else { self.build_s * self.tokens.len() as f64 / self.evaluated as f64 }
+    }
+
+    /// The file's bytes.
+    pub fn encode(&self) -> Encoded<'static> {
+        let mut strings = BTreeMap::new();
+        strings.insert("format", RECORD_FORMAT.to_owned());
+        strings.insert("state", serde_json::to_string(self).unwrap_or_default());
+        Encoded::with_tokens(&strings, &self.tokens, None)
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// A [`FormatError`] for anything that [`Self::encode`] does not write, and for a record whose content does not
+    /// give its key.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let strings = metadata(bytes)?;
+        let get = |key: &'static str| strings.get(key).map(String::as_str).ok_or(FormatError::Missing(key));
+        if get("format")? != RECORD_FORMAT {
+            let found = get("format")?.to_owned();
+            return Err(FormatError::Value { key: "format", found, expected: RECORD_FORMAT });
+        }
+        let mut record: Self =
+            serde_json::from_str(get("state")?).map_err(|e| FormatError::Record(e.to_string()))?;
+        record.tokens = i32_tensor(bytes)?;
+        if record.tokens.is_empty() || !record.is_whole() {
+            return Err(FormatError::Record("its content does not give its key".into()));
+        }
+        Ok(record)
+    }
+}

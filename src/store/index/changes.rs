@@ -1,0 +1,178 @@
+//! Changing states: committing, using, deleting.
+
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::super::Result;
+use super::{Index, rows};
+use crate::format::Record;
+use crate::key::{ChainKey, ObjectId, StateKey};
+
+impl Index {
+    /// Commits a state, its segments and its text in one transaction, as a change of the revision before it; a new
+    /// state's revision is 1. Says whether it was: not if somebody else changed the state in between. `used` is the
+    /// time of a use that is noted with it.
+    ///
+    /// # Errors
+    /// When SQLite fails, for instance because the name is taken.
+    pub fn commit_state(
+        &mut self,
+        record: &Record,
+        object: &ObjectId,
+        object_bytes: u64,
+        used: Option<i64>,
+    ) -> Result<bool> {
+        self.transaction(|tx| {
+            let key = record.key.as_bytes();
+            let before: Option<(u64, bool)> = tx
+                .query_row("SELECT revision, going FROM states WHERE key = ?1", [key], |r| {
+                    Ok((r.get(0)?, r.get(1)?))
+                })
+                .optional()?;
+            match before {
+                // What was about to go is made anew.
+                Some((_, true)) => drop(tx.execute("DELETE FROM states WHERE key = ?1", [key])?),
+                Some((revision, false)) if revision + 1 != record.revision => return Ok(false),
+                None if record.revision != 1 => return Ok(false),
+                _ => {}
+            }
+            put_state(tx, record, object, object_bytes)?;
+            if let Some(now) = used {
+                let again = u32::from(matches!(before, Some((_, false))));
+                tx.execute(
+                    "UPDATE states SET last_used = ?2, hits = hits + ?3,
+                         last_use = (SELECT max(last_use) + 1 FROM states) WHERE key = ?1",
+                    params![key, now, again],
+                )?;
+            }
+            Ok(true)
+        })
+    }
+
+    /// Gives a state found on disk its row back, as used now, with the revision that it has. Without its name, if
+    /// another state has it.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn adopt_state(&mut self, record: &Record, object: &ObjectId, bytes: u64, now: i64) -> Result<()> {
+        self.transaction(|tx| {
+            tx.execute(
+                "INSERT INTO models (hash, path, size) VALUES (?1, ?2, 0) ON CONFLICT DO NOTHING",
+                params![record.model.as_bytes(), record.model_path],
+            )?;
+            let taken: bool = tx.query_row(
+                "SELECT EXISTS (SELECT 1 FROM states WHERE name = ?1 AND key <> ?2)",
+                params![record.name, record.key.as_bytes()],
+                |r| r.get(0),
+            )?;
+            let name = record.name.clone().filter(|_| !taken);
+            put_state(tx, &Record { name, ..record.clone() }, object, bytes)?;
+            tx.execute(
+                "UPDATE states SET last_used = ?2 WHERE key = ?1",
+                params![record.key.as_bytes(), now],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Notes that a state was used.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn touch(&mut self, key: &StateKey, now: i64) -> Result<()> {
+        self.said(
+            self.db
+                .execute(
+                    "UPDATE states SET last_used = ?2, hits = hits + 1,
+                         last_use = (SELECT max(last_use) + 1 FROM states) WHERE key = ?1",
+                    params![key.as_bytes(), now],
+                )
+                .map(drop),
+        )
+    }
+
+    /// Marks states and segments as going: from now on nobody finds them, and the names are free.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn mark_going(&mut self, states: &[StateKey], segments: &[ChainKey]) -> Result<()> {
+        self.transaction(|tx| {
+            let mut state = tx.prepare("UPDATE states SET going = 1, name = NULL WHERE key = ?1")?;
+            states.iter().try_for_each(|k| state.execute([k.as_bytes()]).map(drop))?;
+            let mut segment = tx.prepare("UPDATE segments SET going = 1 WHERE chain = ?1")?;
+            segments.iter().try_for_each(|c| segment.execute([c.as_bytes()]).map(drop))
+        })
+    }
+
+    /// Deletes the rows of states and segments whose files are gone.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn delete_going(&mut self, states: &[StateKey], segments: &[ChainKey]) -> Result<()> {
+        self.transaction(|tx| {
+            let mut state = tx.prepare("DELETE FROM states WHERE key = ?1 AND going = 1")?;
+            states.iter().try_for_each(|k| state.execute([k.as_bytes()]).map(drop))?;
+            let mut segment = tx.prepare("DELETE FROM segments WHERE chain = ?1 AND going = 1")?;
+            segments.iter().try_for_each(|c| segment.execute([c.as_bytes()]).map(drop))
+        })
+    }
+}
+
+/// Writes a state's row, tokens, links and text. A row that exists keeps its times of use and its hits.
+fn put_state(
+    tx: &Transaction<'_>,
+    record: &Record,
+    object: &ObjectId,
+    object_bytes: u64,
+) -> rusqlite::Result<()> {
+    let key = record.key.as_bytes();
+    tx.execute(
+        "INSERT INTO states (key, name, model, params, layout, token_count, carried, suffix, created, last_used,
+             last_use, pinned, expires, build_s, evaluated, origin, record, record_bytes, revision, framing,
+             own_first, own_bytes, text)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, (SELECT coalesce(max(last_use), 0) + 1 FROM states),
+             ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)
+         ON CONFLICT (key) DO UPDATE SET name = excluded.name, model = excluded.model, params = excluded.params,
+             layout = excluded.layout, token_count = excluded.token_count, carried = excluded.carried,
+             suffix = excluded.suffix, pinned = excluded.pinned, expires = excluded.expires,
+             build_s = excluded.build_s, evaluated = excluded.evaluated, origin = excluded.origin,
+             record = excluded.record, record_bytes = excluded.record_bytes, revision = excluded.revision,
+             framing = excluded.framing, own_first = excluded.own_first, own_bytes = excluded.own_bytes,
+             text = excluded.text",
+        params![
+            key,
+            record.name,
+            record.model.as_bytes(),
+            serde_json::to_string(&record.params).unwrap_or_default(),
+            record.layout.name(),
+            record.tokens.len() as i64,
+            record.carried,
+            record.suffix,
+            record.created,
+            record.pinned,
+            record.expires,
+            record.build_s,
+            record.evaluated as i64,
+            record.origin,
+            object.as_bytes(),
+            object_bytes as i64,
+            record.revision as i64,
+            record.framing,
+            record.own.map(|(first, _)| first as i64),
+            record.own.map(|(_, bytes)| bytes as i64),
+            record.text.as_ref().map(|t| t.as_bytes()),
+        ],
+    )?;
+    tx.execute(
+        "INSERT OR REPLACE INTO tokens VALUES (?1, ?2)",
+        params![key, rows::tokens_to_blob(&record.tokens)],
+    )?;
+    tx.execute("DELETE FROM state_segments WHERE state = ?1", [key])?;
+    let mut insert = tx.prepare_cached("INSERT INTO state_segments VALUES (?1, ?2, ?3)")?;
+    for (i, piece) in record.layout.pieces(&record.chain()).iter().enumerate() {
+        insert.execute(params![key, i as i64, piece.chain.as_bytes()])?;
+    }
+    if let Some(digest) = &record.digest {
+        tx.execute("INSERT OR REPLACE INTO prompts VALUES (?1, ?2)", params![digest.as_bytes(), key])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! Committing and changing states: a record on disk first, then the row.
+//!
+//! A state's record is an object like any other: write-once. A change publishes a new one, commits the row that names
+//! it, and removes the old one. A crash in between leaves a record without a row, which the next gc takes away.
+
+use super::index::SegmentRow;
+use super::{Result, Store, StoreError};
+use crate::format::Record;
+use crate::key::{ChainKey, ObjectId, StateKey};
+
+/// A state that was removed, or would be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removed {
+    /// Its key.
+    pub key: StateKey,
+    /// Its name, if it had one.
+    pub name: Option<String>,
+    /// Bytes of the files that go with it.
+    pub frees: u64,
+}
+
+impl Store {
+    /// Commits a state that was built. One that exists keeps when it was built and what that cost, its name unless
+    /// `record` has one, stays pinned, and gets the new expiry if there is one. Call it under the shared lock.
+    ///
+    /// # Errors
+    /// When the disk or the index fails, for instance because the name is taken. The state is as it was, then.
+    pub fn commit_state(&mut self, record: &Record) -> Result<()> {
+        let now = self.now();
+        loop {
+            let merged = match self.index.state(&record.key)? {
+                None => Record { revision: 1, created: now, ..record.clone() },
+                Some(before) => merged(before, record),
+            };
+            if self.replace(&merged, Some(now))? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Changes what a state's record says. Says whether there is such a state. Call it under the shared lock.
+    ///
+    /// # Errors
+    /// As [`Self::commit_state`].
+    pub fn change_state(&mut self, key: &StateKey, change: impl Fn(&mut Record)) -> Result<bool> {
+        loop {
+            let Some(before) = self.index.state(key)? else { return Ok(false) };
+            let mut after = before.clone();
+            change(&mut after);
+            if after == before {
+                return Ok(true);
+            }
+            after.revision = before.revision + 1;
+            if self.replace(&after, None)? {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Publishes a record, commits its row, and removes the record before it. Says false if somebody else changed
+    /// the state in between.
+    fn replace(&mut self, record: &Record, used: Option<i64>) -> Result<bool> {
+        let old = self.index.use_of(&record.key)?.and_then(|u| u.record);
+        let encoded = record.encode();
+        let new = self.publish(&encoded)?;
+        let committed = self.index.commit_state(record, &new, encoded.len(), used);
+        let superfluous = match &committed {
+            Ok(true) => old.filter(|old| *old != new),
+            _ => Some(new),
+        };
+        if let Some(object) = superfluous {
+            // What cannot be removed now is removed by the next gc.
+            let _ = self.remove(&self.object_path(&object));
+        }
+        committed
+    }
+
+    /// Removes states with all that nobody else needs; with `dry_run` only says what would go. The caller holds
+    /// the exclusive lock.
+    ///
+    /// # Errors
+    /// When the index or the disk fails. What was removed by then stays removed; gc finishes the rest.
+    pub fn remove_states(&mut self, keys: &[StateKey], dry_run: bool) -> Result<Vec<Removed>> {
+        let mut removed = Vec::new();
+        for key in keys {
+            let (Some(state), Some(used)) = (self.index.state(key)?, self.index.use_of(key)?) else { continue };
+            let own = self.index.own_segments(key)?;
+            let frees = own.iter().map(|row| row.file_bytes).sum::<u64>() + used.record_bytes;
+            if !dry_run {
+                self.discard(&[(*key, used.record)], &own)?;
+            }
+            removed.push(Removed { key: *key, name: state.name, frees });
+        }
+        Ok(removed)
+    }
+
+    /// Deletes states, with their records, and segments: marked as going, unlinked, and only then forgotten. Records go
+    /// first, so that no crash leaves one whose segments are gone.
+    pub(super) fn discard(
+        &mut self,
+        states: &[(StateKey, Option<ObjectId>)],
+        segments: &[SegmentRow],
+    ) -> Result<()> {
+        let keys: Vec<StateKey> = states.iter().map(|(key, _)| *key).collect();
+        let chains: Vec<ChainKey> = segments.iter().map(|row| row.chain).collect();
+        if keys.is_empty() && chains.is_empty() {
+            return Ok(());
+        }
+        self.index.mark_going(&keys, &chains)?;
+        let records = states.iter().filter_map(|(_, record)| *record);
+        for object in records.chain(segments.iter().map(|row| row.object)) {
+            self.remove(&self.object_path(&object))?;
+        }
+        self.index.delete_going(&keys, &chains)
+    }
+
+    pub(super) fn remove(&self, path: &std::path::Path) -> Result<()> {
+        match self.disk.remove(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(StoreError::Disk { action: "remove", path: path.to_owned(), source: e })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn merged(before: Record, built: &Record) -> Record {
+    // A rebuild of what was damaged says nothing about the cost of the whole.
+    let (build_s, evaluated) = if built.evaluated > before.evaluated {
+        (built.build_s, built.evaluated)
+    } else {
+        (before.build_s, before.evaluated)
+    };
+    Record {
+        name: built.name.clone().or(before.name),
+        created: before.created,
+        expires: built.expires.or(before.expires),
+        pinned: built.pinned || before.pinned,
+        revision: before.revision + 1,
+        build_s,
+        evaluated,
+        ..built.clone()
+    }
+}
