@@ -5,7 +5,7 @@ mod common;
 mod program;
 
 use common::{TINY, prose, tiny};
-use program::{Program, Run};
+use program::{Program, Run, json};
 use serde_json::Value;
 
 /// A program with a store of its own, and a prompt of about 640 tokens for the tiny models.
@@ -13,10 +13,6 @@ fn program() -> Program {
     let program = Program::new(&tiny("llama"));
     program.write("prompt.txt", &prose(120, 1));
     program
-}
-
-fn json(run: &Run) -> Value {
-    serde_json::from_str(&run.stdout).unwrap_or_else(|e| panic!("{e}: {:?}", run.stdout))
 }
 
 #[test]
@@ -33,9 +29,9 @@ fn build_prints_the_key_and_nothing_else() {
 #[test]
 fn a_second_build_is_a_hit_without_the_model() {
     let program = program();
-    let first = program.ok(&["build", "prompt.txt", "-v"]);
+    let first = program.ok(&["build", "prompt.txt", "-vv"]);
     assert!(first.stderr.contains("llama_model_loader"), "the log shows when a model is loaded");
-    let second = program.ok(&["build", "prompt.txt", "-v"]);
+    let second = program.ok(&["build", "prompt.txt", "-vv"]);
     assert_eq!(first.stdout, second.stdout);
     assert!(second.stderr.contains("hit: 637 tokens are saved"), "{}", second.stderr);
     assert!(!second.stderr.contains("llama"), "a model was loaded: {}", second.stderr);
@@ -319,7 +315,7 @@ fn the_last_used_state_stays_however_quickly_the_others_were_built() {
 #[test]
 fn a_stderr_that_is_gone_is_not_an_abort() {
     let program = program();
-    let run = program.run_with_closed_stderr(&["build", "prompt.txt", "-v"]);
+    let run = program.run_with_closed_stderr(&["build", "prompt.txt", "-vv"]);
     assert_eq!((run.code, run.stdout.len()), (0, 13));
 }
 

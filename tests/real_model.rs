@@ -91,6 +91,18 @@ fn an_answer_is_right_and_the_same_without_the_cache() {
     assert_eq!(answer, ask(&["--threads", "1"]));
 }
 
+#[test]
+fn the_prompt_of_a_state_is_printed_as_it_was() {
+    let program = Program::new(&smollm2());
+    let text = "Zwölf Boxkämpfer.\n\n  <|im_end|> is text here, and so is <s>.";
+    program.write("odd.txt", &format!("{text}\n"));
+    for flags in [&[][..], &["--raw"], &["--user"]] {
+        let key = program.ok(&[&["build", "odd.txt"], flags].concat()).stdout;
+        let printed = program.ok(&["show", key.trim(), "--prompt"]).stdout;
+        assert_eq!(printed.trim_end_matches('\n'), text, "{flags:?}");
+    }
+}
+
 /// A short question on a short state pays for its own cells and not for the 8,192 that the model could have.
 #[test]
 fn the_context_is_sized_to_the_job() {

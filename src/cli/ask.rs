@@ -19,10 +19,10 @@ Examples:
   pcache ask menu --no-cache --stats \"Is there soup?\"  what it would cost without the cache")]
 pub struct Ask {
     /// Key of the state (6 digits or more), or its name
-    #[arg(value_name = "KEY")]
+    #[arg(value_name = "KEY", index = 1)]
     pub key: String,
     /// Questions; without any they are read from stdin, as one
-    #[arg(value_name = "QUESTION")]
+    #[arg(value_name = "QUESTION", index = 2)]
     pub questions: Vec<String>,
     /// A file with one question a line; - reads stdin
     #[arg(long = "questions", value_name = "FILE", conflicts_with = "questions")]

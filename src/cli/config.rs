@@ -140,9 +140,10 @@ impl Config {
     }
 
     fn parse(path: PathBuf, text: &str) -> Result<Self, ConfigError> {
-        let values: toml::Table = text
-            .parse()
-            .map_err(|e: toml::de::Error| ConfigError::Syntax { path: path.clone(), reason: e.to_string() })?;
+        let values: toml::Table = text.parse().map_err(|e: toml::de::Error| ConfigError::Syntax {
+            path: path.clone(),
+            reason: e.to_string(),
+        })?;
         let config = Self { path: Some(path), values };
         config.check(&<super::Cli as clap::CommandFactory>::command())?;
         Ok(config)
@@ -318,7 +319,8 @@ mod tests {
 
     #[test]
     fn a_file_gives_defaults_and_flags_come_first() {
-        let text = "threads = 3\nmax-size = '1GiB'\n[build]\nkv-type = 'q8_0'\n[ask]\ntemp = 0.5\nstop = ['a', 'b']";
+        let text =
+            "threads = 3\nmax-size = '1GiB'\n[build]\nkv-type = 'q8_0'\n[ask]\ntemp = 0.5\nstop = ['a', 'b']";
         let config = config(text).unwrap();
         let cli = parse(&config, &["pcache", "build", "x"]);
         let Sub::Build(build) = cli.command else { panic!() };
@@ -326,7 +328,9 @@ mod tests {
         assert_eq!(build.params.kv_type, Some(crate::key::KvType::Q8_0));
         let Sub::Ask(ask) = parse(&config, &["pcache", "ask", "k", "q"]).command else { panic!() };
         assert_eq!((ask.temp, ask.stop), (0.5, vec!["a".to_owned(), "b".into()]));
-        let Sub::Ask(ask) = parse(&config, &["pcache", "ask", "k", "q", "--temp", "1"]).command else { panic!() };
+        let Sub::Ask(ask) = parse(&config, &["pcache", "ask", "k", "q", "--temp", "1"]).command else {
+            panic!()
+        };
         assert_eq!(ask.temp, 1.0);
     }
 

@@ -123,10 +123,10 @@ Examples:
   pcache rename menu --clear                 only the key is left")]
 pub struct Rename {
     /// Key of the state (6 digits or more), or its name
-    #[arg(value_name = "KEY")]
+    #[arg(value_name = "KEY", index = 1)]
     pub key: String,
     /// The new name
-    #[arg(value_name = "NAME", required_unless_present = "clear", conflicts_with = "clear")]
+    #[arg(value_name = "NAME", index = 2, required_unless_present = "clear", conflicts_with = "clear")]
     pub name: Option<String>,
     /// Take its name away
     #[arg(long)]

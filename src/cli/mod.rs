@@ -67,9 +67,9 @@ pub struct Global {
     /// Nothing on stderr but warnings and errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// More on stderr, llama.cpp's log included
-    #[arg(short, long, global = true)]
-    pub verbose: bool,
+    /// More on stderr: why something is a miss; twice (-vv): llama.cpp's log, too
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
     /// Whether the model was named on the command line, and not by the environment.
     #[arg(skip)]
     pub model_is_explicit: bool,

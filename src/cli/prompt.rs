@@ -111,10 +111,10 @@ pub struct ParamArgs {
     #[arg(long, value_enum, value_name = "KIND")]
     pub rope_scaling: Option<RopeScaling>,
     /// Base frequency of the rotary embedding
-    #[arg(long, value_name = "X", value_parser = factor)]
+    #[arg(long, value_name = "X", value_parser = factor, allow_negative_numbers = true)]
     pub rope_freq_base: Option<f32>,
     /// Factor of its frequencies; 0.5 doubles the context
-    #[arg(long, value_name = "X", value_parser = factor)]
+    #[arg(long, value_name = "X", value_parser = factor, allow_negative_numbers = true)]
     pub rope_freq_scale: Option<f32>,
     /// YaRN: mix of extrapolation and interpolation
     #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]

@@ -32,7 +32,6 @@ fn number(text: &str, expected: &str, fits: impl Fn(f32) -> bool) -> Result<f32,
     value.ok_or_else(|| format!("expected {expected}"))
 }
 
-
 /// A length of time, as `30d`, `12h` or `1h 30m`, in seconds.
 pub(super) fn seconds(text: &str) -> Result<i64, String> {
     let time = humantime::parse_duration(text).map_err(|e| format!("expected a time, as 30d or 12h: {e}"))?;

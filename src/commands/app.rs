@@ -113,6 +113,16 @@ impl App {
         text.into_iter().for_each(|text| self.say(text));
     }
 
+    /// Whether to say why something is a miss.
+    pub fn explains(&self) -> bool {
+        self.global.verbose > 0
+    }
+
+    /// Whether llama.cpp's log is wanted.
+    pub fn shows_log(&self) -> bool {
+        self.global.verbose > 1
+    }
+
     /// Warns on stderr, even when told to be quiet: something is not as it should be.
     pub fn warn(&self, text: impl std::fmt::Display) {
         let _ = writeln!(io::stderr(), "pcache: warning: {text}");

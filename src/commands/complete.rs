@@ -23,10 +23,12 @@ const MOST_KEYS: usize = 50;
 pub fn command() -> clap::Command {
     let mut command = Cli::command();
     for name in ["ask", "show", "rename"] {
-        command = command.mut_subcommand(name, |c| c.mut_arg("key", |a| a.add(ArgValueCompleter::new(states))));
+        command =
+            command.mut_subcommand(name, |c| c.mut_arg("key", |a| a.add(ArgValueCompleter::new(states))));
     }
     for name in ["rm", "pin", "unpin", "verify"] {
-        command = command.mut_subcommand(name, |c| c.mut_arg("keys", |a| a.add(ArgValueCompleter::new(states))));
+        command =
+            command.mut_subcommand(name, |c| c.mut_arg("keys", |a| a.add(ArgValueCompleter::new(states))));
     }
     command.mut_arg("model", |a| a.add(ArgValueCompleter::new(models)))
 }
@@ -52,7 +54,8 @@ pub fn man(app: &App, args: &Man) -> Result<()> {
         return app.write(&String::from_utf8_lossy(&page));
     };
     fs_err::create_dir_all(dir)?;
-    clap_mangen::generate_to(command, dir).with_context(|| format!("cannot write man pages into {}", dir.display()))?;
+    clap_mangen::generate_to(command, dir)
+        .with_context(|| format!("cannot write man pages into {}", dir.display()))?;
     app.say(format!("wrote the man pages into {}", dir.display()));
     Ok(())
 }

@@ -22,7 +22,8 @@ pub fn run(app: &App) -> Result<()> {
         Output::Text => {
             let there = config.path.as_deref().is_some_and(std::path::Path::exists);
             app.say(format!("config file: {path}{}", if there { "" } else { " (not there)" }));
-            let rows = settings.into_iter().map(|s| [s.name, s.value.unwrap_or_else(|| "-".into()), s.source]);
+            let rows =
+                settings.into_iter().map(|s| [s.name, s.value.unwrap_or_else(|| "-".into()), s.source]);
             app.print(table::plain(&["SETTING", "VALUE", "FROM"], &[], rows))
         }
         _ => app.print_json(&serde_json::json!({ "file": path, "settings": settings })),

@@ -79,7 +79,7 @@ pub fn run(app: &App, args: &Explain) -> Result<()> {
     let mut store = app.existing_store()?;
     let target = Target::of_args(app, store.as_mut(), &args.params)?;
     let source = Source::read(&args.prompt, &target.params.root(&target.model), &framed)?;
-    let engine = Engine::start(app.global.verbose)?;
+    let engine = Engine::start(app.shows_log())?;
     let model = engine.load_vocabulary(&target.model_path)?;
     let prompt = source.tokenize(app, &model)?;
     let job = target.job(model.layout(), prompt.tokens.clone())?;
@@ -130,7 +130,14 @@ pub fn parts(job: &Job, key: &StateKey, saved: usize) -> String {
         ("key", key.to_hex()),
         ("model", format!("blake3 {}", job.model.to_hex())),
         ("parameters", parameters),
-        ("tokens", format!("{}, {intact} of {} saved", human::thousands(tokens), human::count(pieces.len(), "segment"))),
+        (
+            "tokens",
+            format!(
+                "{}, {intact} of {} saved",
+                human::thousands(tokens),
+                human::count(pieces.len(), "segment")
+            ),
+        ),
         ("verdict", verdict),
     ];
     rows.map(|(name, value)| format!("{name:<12}{value}")).join("\n")
@@ -159,8 +166,7 @@ impl Explanation {
         };
         let Some(store) = store else { return Ok(explanation) };
         explanation.saved_tokens = job.find(store)?.tokens();
-        explanation.saved_segments =
-            pieces.iter().filter(|p| p.end() <= explanation.saved_tokens).count();
+        explanation.saved_segments = pieces.iter().filter(|p| p.end() <= explanation.saved_tokens).count();
         explanation.status = Status::of(explanation.saved_tokens, job.tokens.len());
         explanation.nearest = nearest(store, model, job, prompt, &key)?;
         for other in store.index().states_of_text(text)?.into_iter().filter(|k| *k != key) {
@@ -176,12 +182,19 @@ impl Explanation {
             return None;
         }
         let mut lines = Vec::new();
-        if let Some(nearest) = &self.nearest {
-            lines.push(nearest.text(self.tokens));
+        match &self.nearest {
+            Some(nearest) => lines.push(nearest.text(self.tokens)),
+            None => lines.push(format!(
+                "{:<12}none: nothing is saved under this model and these parameters",
+                "nearest"
+            )),
         }
         for other in &self.same_text {
-            let differences: Vec<_> =
-                other.differences.iter().map(|d| format!("{} {} (here {})", d.name, d.there, d.here)).collect();
+            let differences: Vec<_> = other
+                .differences
+                .iter()
+                .map(|d| format!("{} {} (here {})", d.name, d.there, d.here))
+                .collect();
             let label = label(&other.key, other.name.as_deref());
             lines.push(format!("{:<12}is saved as {label} with {}", "this text", differences.join(", ")));
         }
@@ -289,7 +302,8 @@ impl Nearest {
             Some(line) => format!("in line {line}"),
             None => "in the template's text before it".to_owned(),
         };
-        let mut lines = vec![format!("{:<12}{label} has {common} tokens in common; they part {place}:", "nearest")];
+        let mut lines =
+            vec![format!("{:<12}{label} has {common} tokens in common; they part {place}:", "nearest")];
         lines.extend(parting.before.iter().map(|l| format!("      {l}")));
         lines.push(format!("    - {}", parting.saved_line));
         lines.push(format!("    + {}", parting.line_here));

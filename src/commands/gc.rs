@@ -47,11 +47,7 @@ pub fn run(app: &App, args: &Gc) -> Result<()> {
         let why = "gc works on the whole folder; it does not choose by --model";
         bail!(Failure::Usage(why.into()));
     }
-    let limits = Limits {
-        max_bytes: args.max_size,
-        max_age_s: args.max_age,
-        max_states: args.keep,
-    };
+    let limits = Limits { max_bytes: args.max_size, max_age_s: args.max_age, max_states: args.keep };
     let Some(mut store) = app.existing_store()? else {
         app.say(format!("no store in {}: nothing to collect", app.cache_dir()?.display()));
         if app.output() != Output::Text {

@@ -97,8 +97,7 @@ fn listing(states: &[ListedState], segments: &[SegmentRow], sort: Sort, filter: 
         .collect();
     let mut used = vec![false; segments.len()];
     shown.iter().flat_map(|s| &s.segments).for_each(|&n| used[n] = true);
-    let records: Vec<u64> =
-        shown.iter().filter(|s| s.record.is_some()).map(|s| s.record_bytes).collect();
+    let records: Vec<u64> = shown.iter().filter(|s| s.record.is_some()).map(|s| s.record_bytes).collect();
     let shared = segments.iter().zip(&used).filter(|(_, used)| **used).map(|(s, _)| s.file_bytes);
     let sizes: Vec<u64> = shared.chain(records).collect();
 
@@ -133,13 +132,11 @@ fn listing(states: &[ListedState], segments: &[SegmentRow], sort: Sort, filter: 
     Listing { states: rows, total_bytes: sizes.iter().sum(), objects: sizes.len() }
 }
 
-/// What a row needs beside the model's name, in a terminal of 80 columns, with a name of 12 letters.
-const OTHER_COLUMNS: usize = 66;
+/// Letters of a model's name that are shown at least, and at most.
+const MODEL_WIDTH: std::ops::RangeInclusive<usize> = 8..=40;
 
 fn text(listing: &Listing, now: i64) -> String {
-    let columns = table::terminal_width().unwrap_or(usize::MAX);
-    let model_width = columns.saturating_sub(OTHER_COLUMNS).clamp(8, 40);
-    let rows = listing.states.iter().map(|s| {
+    let row = |s: &Listed, model_width: usize| {
         [
             s.key[..12].to_owned(),
             name(s),
@@ -151,9 +148,16 @@ fn text(listing: &Listing, now: i64) -> String {
             human::age(now - s.last_used),
             s.hits.to_string(),
         ]
-    });
+    };
     let header = ["KEY", "NAME", "MODEL", "TOKENS", "SIZE", "OWN", "AGE", "USED", "HITS"];
-    table::plain(&header, &[3, 4, 5, 6, 7, 8], rows)
+    let table = |model_width| {
+        table::plain(&header, &[3, 4, 5, 6, 7, 8], listing.states.iter().map(|s| row(s, model_width)))
+    };
+    // What the other columns leave of the terminal is for the model's name.
+    let (narrowest, widest) = (*MODEL_WIDTH.start(), *MODEL_WIDTH.end());
+    let Some(columns) = table::terminal_width() else { return table(widest) };
+    let others = table(narrowest).lines().map(|l| l.chars().count()).max().unwrap_or(0) - narrowest;
+    table(columns.saturating_sub(others).clamp(narrowest, widest))
 }
 
 /// The name, or without one the prompt file; `*` for pinned.
@@ -161,7 +165,7 @@ fn name(state: &Listed) -> String {
     let pin = if state.pinned { "*" } else { "" };
     match &state.name {
         Some(name) => format!("{}{pin}", shortened(name, 24)),
-        None => format!("({}){pin}", shortened(&state.prompt, 16)),
+        None => format!("({}){pin}", shortened(&state.prompt, 12)),
     }
 }
 

@@ -81,14 +81,17 @@ pub fn run(app: &App, args: &Show) -> Result<()> {
 /// Prints the prompt, from the tokens that the state was built of.
 fn prompt(app: &App, store: &mut Store, state: &Record, all: bool) -> Result<()> {
     let path = models::of_state(app, store, state)?;
-    let engine = Engine::start(app.global.verbose)?;
+    let engine = Engine::start(app.shows_log())?;
     let model = engine.load_vocabulary(&path)?;
     let whole = model.text_of(&state.tokens) + &state.carried;
     let own = state.own.and_then(|(first, bytes)| whole.get(first..first.checked_add(bytes)?));
     let text = match own {
         Some(own) if !all => own,
         None if !all => {
-            bail!("where the prompt begins in state {} is not known; --all prints all that the model reads", state.key.short())
+            bail!(
+                "where the prompt begins in state {} is not known; --all prints all that the model reads",
+                state.key.short()
+            )
         }
         _ => &whole,
     };
@@ -119,7 +122,11 @@ fn shown(store: &Store, state: &Record) -> Result<Shown> {
         model: file_name(state.model_path.as_ref()),
         model_path: state.model_path.clone(),
         model_blake3: state.model.to_hex(),
-        parameters: canonical.lines().filter_map(|l| l.split_once('=')).map(|(n, v)| (n.into(), v.into())).collect(),
+        parameters: canonical
+            .lines()
+            .filter_map(|l| l.split_once('='))
+            .map(|(n, v)| (n.into(), v.into()))
+            .collect(),
         tokens: state.tokens.len(),
         carried: state.carried.clone(),
         suffix: state.suffix.clone(),
@@ -150,8 +157,11 @@ fn relative(relative: Relative) -> ShownRelative {
 
 fn text(s: &Shown, now: i64) -> String {
     let when = |at: i64| format!("{} ({})", human::time(at), human::ago(now - at));
-    let parameters: Vec<_> =
-        s.parameters.iter().map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default())).collect();
+    let parameters: Vec<_> = s
+        .parameters
+        .iter()
+        .map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()))
+        .collect();
     let expires = match s.expires {
         None => "never".to_owned(),
         Some(at) if at <= now => format!("{}, so the next gc takes it", when(at)),
@@ -172,7 +182,10 @@ fn text(s: &Shown, now: i64) -> String {
         ("prompt", format!("{}{framing}", s.prompt)),
         ("model", format!("{}, blake3 {}…", s.model_path, &s.model_blake3[..12])),
         ("parameters", parameters.join(", ")),
-        ("tokens", format!("{} in {}", human::thousands(s.tokens), human::count(s.segments.len(), "segment"))),
+        (
+            "tokens",
+            format!("{} in {}", human::thousands(s.tokens), human::count(s.segments.len(), "segment")),
+        ),
         ("size", format!("{}, {} of it its own", human::bytes(s.bytes), human::bytes(s.unique_bytes))),
         ("built", when(s.created)),
         ("used", when(s.last_used)),
@@ -183,7 +196,10 @@ fn text(s: &Shown, now: i64) -> String {
     ];
     for r in &s.shares_with {
         let label = label_of(r);
-        rows.push(("shares", format!("{} ({}) with {label}", human::count(r.segments, "segment"), human::bytes(r.bytes))));
+        rows.push((
+            "shares",
+            format!("{} ({}) with {label}", human::count(r.segments, "segment"), human::bytes(r.bytes)),
+        ));
     }
     let mut text: String = rows.iter().map(|(name, value)| format!("{name:<12}{value}\n")).collect();
     let segments = s.segments.iter().enumerate().map(|(i, row)| {

@@ -87,7 +87,9 @@ pub fn check_name(name: &str) -> Result<()> {
         bail!(Failure::Usage(why));
     }
     if name.starts_with('-') {
-        bail!(Failure::Usage(format!("the name {name:?} would be taken for an option; begin it with a letter")));
+        bail!(Failure::Usage(format!(
+            "the name {name:?} would be taken for an option; begin it with a letter"
+        )));
     }
     if name.chars().count() > MAX_NAME {
         bail!(Failure::Usage(format!("the name {name:?} is longer than {MAX_NAME} letters")));

@@ -61,7 +61,9 @@ fn params(args: &ParamArgs, gpu_layers: u32, lora: Option<(ModelHash, &LoraFile)
         FlashAttention::On => params.flash_attention = true,
         FlashAttention::Off if kv_type != KvType::F16 => {
             let kv_type = kv_type.name();
-            bail!(Failure::Usage(format!("a {kv_type} cache needs flash attention; use --kv-type f16 without it")));
+            bail!(Failure::Usage(format!(
+                "a {kv_type} cache needs flash attention; use --kv-type f16 without it"
+            )));
         }
         FlashAttention::Off => params.flash_attention = false,
     }

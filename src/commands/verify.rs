@@ -95,7 +95,9 @@ pub fn run(app: &App, args: &Verify) -> Result<()> {
     let mut checked = match check_store(app, args) {
         Err(error) if args.repair && damaged(&error) => {
             app.warn(format!("{error:#}"));
-            let aside = Store::set_index_aside(&app.cache_dir()?, || app.say("waiting for a build or gc to finish …"))?;
+            let aside = Store::set_index_aside(&app.cache_dir()?, || {
+                app.say("waiting for a build or gc to finish …")
+            })?;
             app.say(format!("the damaged index was moved to {}; gc removes it", aside.display()));
             check_store(app, args)?
         }
@@ -124,7 +126,9 @@ fn check_store(app: &App, args: &Verify) -> Result<Vec<Checked>> {
         app.say(format!("no store in {}: nothing to verify", app.cache_dir()?.display()));
         return Ok(Vec::new());
     };
-    store.index().check()?;
+    if args.keys.is_empty() {
+        store.index().check()?;
+    }
     if args.repair {
         let _lock = store.lock_exclusive(|| app.say("waiting for a build or gc to finish …"))?;
         let (states, segments) = store.adopt_lost()?;
@@ -252,7 +256,7 @@ fn work_on_models(app: &App, args: &Verify, checked: &mut [Checked]) -> Result<(
             None => groups.push((state, vec![c])),
         }
     }
-    let engine = Engine::start(app.global.verbose)?;
+    let engine = Engine::start(app.shows_log())?;
     for (first, group) in groups {
         let lora = target::adapter_of_state(app, &mut store, &first, &ParamArgs::default())?;
         let path = models::of_state(app, &mut store, &first)?;
@@ -264,7 +268,13 @@ fn work_on_models(app: &App, args: &Verify, checked: &mut [Checked]) -> Result<(
     Ok(())
 }
 
-fn work_on(app: &App, args: &Verify, store: &mut Store, model: &Model<'_>, checked: &mut Checked) -> Result<()> {
+fn work_on(
+    app: &App,
+    args: &Verify,
+    store: &mut Store,
+    model: &Model<'_>,
+    checked: &mut Checked,
+) -> Result<()> {
     let state = states::state(store, &checked.key)?;
     let job = Job::of_state(&state);
     let mut end = question_tokens(model, &state.carried, "", &state.suffix);

@@ -97,5 +97,5 @@ pub type Result<T, E = EngineError> = std::result::Result<T, E>;
 
 /// The last error in llama.cpp's log, or that there was none.
 fn logged_reason() -> String {
-    crate::sys::log::take_last_error().unwrap_or_else(|| "it does not say why; try -v".into())
+    crate::sys::log::take_last_error().unwrap_or_else(|| "it does not say why; try -vv".into())
 }

@@ -150,7 +150,12 @@ impl<'a> Renderer<'a> {
         template.render(Value::from(values)).map_err(fails)
     }
 
-    fn frame_or(&self, marks: &[&str], first: Messages<'_>, second: Messages<'_>) -> Result<Frame, TemplateError> {
+    fn frame_or(
+        &self,
+        marks: &[&str],
+        first: Messages<'_>,
+        second: Messages<'_>,
+    ) -> Result<Frame, TemplateError> {
         self.frame(marks, first).or_else(|error| self.frame(marks, second).map_err(|_| error))
     }
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::Layout;
 use super::decode::{FormatError, i32_tensor, metadata};
 use super::encode::Encoded;
-use super::Layout;
 use crate::key::{Chain, ModelHash, Params, PromptDigest, StateKey, TextDigest};
 
 /// The version in the metadata of every record.
@@ -72,7 +72,11 @@ impl Record {
 
     /// Seconds that evaluating all of the tokens costs, by what was evaluated of them when it was built.
     pub fn full_cost_s(&self) -> f64 {
-        if self.evaluated == 0 { 0.0 } else { self.build_s * self.tokens.len() as f64 / self.evaluated as f64 }
+        if self.evaluated == 0 {
+            0.0
+        } else {
+            self.build_s * self.tokens.len() as f64 / self.evaluated as f64
+        }
     }
 
     /// The file's bytes.

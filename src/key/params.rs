@@ -197,7 +197,11 @@ impl Params {
         names.retain(|name| seen.insert(*name));
         names
             .into_iter()
-            .map(|name| Difference { name: name.into(), here: value(&here, name), there: value(&there, name) })
+            .map(|name| Difference {
+                name: name.into(),
+                here: value(&here, name),
+                there: value(&there, name),
+            })
             .filter(|d| d.here != d.there)
             .collect()
     }

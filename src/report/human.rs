@@ -5,13 +5,13 @@ pub fn bytes(n: u64) -> String {
     bytesize::ByteSize::b(n).display().iec().to_string()
 }
 
-/// A duration in its largest unit: `45 days`, `3 hours`, `1 minute`.
+/// A duration in its largest unit, rounded: `45 days`, `3 hours`, `1 minute`.
 pub fn duration(seconds: i64) -> String {
     let units = [(86_400, "day"), (3_600, "hour"), (60, "minute")];
     let (n, unit) = units
         .into_iter()
         .find(|(size, _)| seconds >= *size)
-        .map_or((seconds.max(0), "second"), |(size, unit)| (seconds / size, unit));
+        .map_or((seconds.max(0), "second"), |(size, unit)| ((seconds + size / 2) / size, unit));
     format!("{n} {unit}{}", if n == 1 { "" } else { "s" })
 }
 
@@ -85,6 +85,7 @@ mod tests {
         assert_eq!(bytes(48_000_000), "45.8 MiB");
         assert_eq!(duration(45 * 86_400 + 5), "45 days");
         assert_eq!(duration(61), "1 minute");
+        assert_eq!(duration(30 * 86_400 - 5), "30 days");
         assert_eq!(age(7_300), "2h");
         assert_eq!(age(0), "now");
         assert_eq!(count(1, "segment"), "1 segment");
@@ -92,7 +93,10 @@ mod tests {
         assert_eq!(thousands(1_000_000), "1,000,000");
         assert_eq!(estimate(31.4), "about 31 s");
         assert_eq!(estimate(0.42), "less than 1 s");
-        assert_eq!([seconds(0.42), seconds(6.54), seconds(250.0), seconds(11_100.0)].join(", "), "0.42 s, 6.5 s, 4 min 10 s, 3 h 5 min");
+        assert_eq!(
+            [seconds(0.42), seconds(6.54), seconds(250.0), seconds(11_100.0)].join(", "),
+            "0.42 s, 6.5 s, 4 min 10 s, 3 h 5 min"
+        );
         assert_eq!((ago(0), ago(61)), ("just now".to_owned(), "1 minute ago".into()));
     }
 }

@@ -316,8 +316,10 @@ mod tests {
         let (states, segments) = example();
         let needed = HashSet::from([segments[3].chain]);
         let limits = Limits { max_bytes: Some(174), ..Limits::default() };
-        let gone: Vec<_> =
-            super::plan(&states, &segments, &needed, 5, &limits, NOW).iter().map(|e| (e.state, e.frees)).collect();
+        let gone: Vec<_> = super::plan(&states, &segments, &needed, 5, &limits, NOW)
+            .iter()
+            .map(|e| (e.state, e.frees))
+            .collect();
         assert_eq!(gone, [(1, 20)]);
     }
 

@@ -33,7 +33,9 @@ impl Store {
     /// # Errors
     /// When the index fails. What is wrong with the record is the answer.
     pub fn check_record(&self, key: &StateKey) -> Result<Option<Miss>> {
-        let Some(object) = self.index.use_of(key)?.and_then(|u| u.record) else { return Ok(Some(Miss::NotSaved)) };
+        let Some(object) = self.index.use_of(key)?.and_then(|u| u.record) else {
+            return Ok(Some(Miss::NotSaved));
+        };
         Ok(self.read_record(&object).map(|record| record.key != *key).map_or_else(Some, |other| {
             other.then(|| Miss::Mismatch { object, reason: "it is another state's".into() })
         }))

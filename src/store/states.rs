@@ -83,7 +83,9 @@ impl Store {
     pub fn remove_states(&mut self, keys: &[StateKey], dry_run: bool) -> Result<Vec<Removed>> {
         let mut removed = Vec::new();
         for key in keys {
-            let (Some(state), Some(used)) = (self.index.state(key)?, self.index.use_of(key)?) else { continue };
+            let (Some(state), Some(used)) = (self.index.state(key)?, self.index.use_of(key)?) else {
+                continue;
+            };
             let own = self.index.own_segments(key)?;
             let frees = own.iter().map(|row| row.file_bytes).sum::<u64>() + used.record_bytes;
             if !dry_run {

@@ -376,9 +376,14 @@ fn of_two_records_the_later_one_counts() {
     let dir = TempDir::new().unwrap();
     let mut store = open(&dir);
     let key = save(&mut store, "a", &tokens(10, 3)).unwrap();
-    let later = Record { name: Some("later".into()), revision: 2, ..store.index().state(&key).unwrap().unwrap() };
+    let later =
+        Record { name: Some("later".into()), revision: 2, ..store.index().state(&key).unwrap().unwrap() };
     store.publish(&later.encode()).unwrap();
-    assert_eq!(store.collect(&Limits::default(), true).unwrap().strays.count, 1, "the row counts, not the file");
+    assert_eq!(
+        store.collect(&Limits::default(), true).unwrap().strays.count,
+        1,
+        "the row counts, not the file"
+    );
     lose_index(&dir);
     let mut store = open(&dir);
     store.collect(&Limits::default(), false).unwrap();
@@ -474,8 +479,8 @@ fn a_removal_that_stops_anywhere_is_finished_by_the_next_gc() {
             save(&mut store, "b", &tokens(700, 5)).unwrap();
             save(&mut store, "a", &tokens(700, 3)).unwrap()
         };
-        let result =
-            open_with(&dir, Frozen::after(operations)).and_then(|mut store| store.remove_states(&[key], false));
+        let result = open_with(&dir, Frozen::after(operations))
+            .and_then(|mut store| store.remove_states(&[key], false));
         let mut store = open(&dir);
         assert_whole(&store);
         store.collect(&Limits::default(), false).unwrap();

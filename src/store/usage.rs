@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::disk::Entry;
+use rayon::prelude::*;
+
+use super::disk::{Disk, Entry};
 use super::{INDEX_NAME, OBJECTS, Result, STAGING, Store, StoreError};
 use crate::key::ObjectId;
 
@@ -51,17 +53,13 @@ impl Store {
     }
 
     fn walk(&self, folder: &Path, usage: &mut Usage) -> Result<()> {
-        let entries = self.disk.list(folder).map_err(|source| StoreError::Disk {
-            action: "list",
-            path: folder.to_owned(),
-            source,
-        })?;
-        for entry in entries {
-            if entry.is_dir {
+        let staging = folder.starts_with(self.root.join(STAGING));
+        for entry in self.entries(folder)? {
+            if entry.is_dir && entry.path == self.root.join(OBJECTS) {
+                self.walk_objects(&entry.path, usage)?;
+            } else if entry.is_dir {
                 self.walk(&entry.path, usage)?;
-            } else if let Some(id) = self.object_of(&entry) {
-                usage.objects.push((id, entry));
-            } else if entry.path.starts_with(self.root.join(STAGING)) {
+            } else if staging {
                 usage.staging.push(entry);
             } else if folder == self.root && entry.name == INDEX_MEMORY {
                 // Not storage: SQLite keeps it while somebody has the index open.
@@ -74,12 +72,42 @@ impl Store {
         Ok(())
     }
 
-    /// The object that a file is by its place and name.
-    fn object_of(&self, entry: &Entry) -> Option<ObjectId> {
-        if !entry.path.starts_with(self.root.join(OBJECTS)) {
-            return None;
+    /// The folders of objects, on all cores: there may be hundreds of thousands of files.
+    fn walk_objects(&self, folder: &Path, usage: &mut Usage) -> Result<()> {
+        let (folders, files): (Vec<_>, Vec<_>) = self.entries(folder)?.into_iter().partition(|e| e.is_dir);
+        usage.other.extend(files);
+        let disk = self.disk.as_ref();
+        let listed: Result<Vec<(Entry, Vec<Entry>)>> = folders
+            .into_par_iter()
+            .map(|folder| list(disk, &folder.path).map(|entries| (folder, entries)))
+            .collect();
+        for (folder, entries) in listed? {
+            for entry in entries {
+                if entry.is_dir {
+                    self.walk(&entry.path, usage)?;
+                } else if let Some(id) = object_of(&folder.name, &entry.name) {
+                    usage.objects.push((id, entry));
+                } else {
+                    usage.other.push(entry);
+                }
+            }
         }
-        let id = entry.name.strip_suffix(".safetensors")?.parse().ok()?;
-        (self.object_path(&id) == entry.path).then_some(id)
+        Ok(())
     }
+
+    fn entries(&self, folder: &Path) -> Result<Vec<Entry>> {
+        list(self.disk.as_ref(), folder)
+    }
+}
+
+fn list(disk: &dyn Disk, folder: &Path) -> Result<Vec<Entry>> {
+    disk.list(folder).map_err(|source| StoreError::Disk { action: "list", path: folder.to_owned(), source })
+}
+
+/// The object that a file is by its folder and name.
+fn object_of(folder: &str, name: &str) -> Option<ObjectId> {
+    let hex = name.strip_suffix(".safetensors")?;
+    // Upper-case digits would name the same hash and another file.
+    let plain = hex.starts_with(folder) && folder.len() == 2 && !hex.bytes().any(|b| b.is_ascii_uppercase());
+    if plain { hex.parse().ok() } else { None }
 }

@@ -21,6 +21,11 @@ pub struct Run {
     pub stderr: String,
 }
 
+/// What a run printed, as JSON.
+pub fn json(run: &Run) -> serde_json::Value {
+    serde_json::from_str(&run.stdout).unwrap_or_else(|e| panic!("{e}: {:?} {}", run.stdout, run.stderr))
+}
+
 impl Program {
     pub fn new(model: &Path) -> Self {
         Self { dir: TempDir::new().unwrap(), model: model.to_owned() }
@@ -39,7 +44,9 @@ impl Program {
     }
 
     pub fn write_bytes(&self, name: &str, bytes: &[u8]) {
-        std::fs::write(self.path(name), bytes).unwrap();
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -51,6 +58,9 @@ impl Program {
             .env("PCACHE_DIR", self.store())
             .env("PCACHE_MODEL", &self.model)
             .env_remove("XDG_CACHE_HOME")
+            .env_remove("XDG_CONFIG_HOME")
+            .env_remove("PCACHE_CONFIG")
+            .env_remove("PCACHE_MAX_SIZE")
             // Several programs share few cores here: waiting threads should sleep.
             .env("OMP_WAIT_POLICY", "passive")
             .stdin(Stdio::piped())
@@ -76,6 +86,13 @@ impl Program {
         finish(command, "")
     }
 
+    /// Runs with further environment variables.
+    pub fn run_with_env(&self, args: &[&str], env: &[(&str, &str)]) -> Run {
+        let mut command = self.command(args);
+        command.envs(env.iter().copied());
+        finish(command, "")
+    }
+
     /// Runs with a stdout that nobody reads.
     pub fn run_with_closed_stdout(&self, args: &[&str]) -> Run {
         let (reader, writer) = std::io::pipe().unwrap();
@@ -97,6 +114,7 @@ impl Program {
     /// Changes the index behind pcache's back.
     pub fn sql(&self, statement: &str) {
         let db = rusqlite::Connection::open(self.store().join("index.sqlite")).unwrap();
+        db.pragma_update(None, "foreign_keys", false).unwrap();
         assert!(db.execute(statement, []).unwrap() > 0, "{statement}");
     }
 

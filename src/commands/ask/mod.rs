@@ -91,7 +91,7 @@ fn answer_all(
         let verifying = scope.spawn(move || found.verify(job));
         let mut timings = Timings::default();
         let start = Instant::now();
-        let engine = Engine::start(app.global.verbose)?;
+        let engine = Engine::start(app.shows_log())?;
         let model = models::load(app, &engine, files.model, state.params.gpu_layers, files.lora)?;
         timings.add("model_load", start.elapsed(), None);
         let questions = questions::tokenize(&model, state, questions);
@@ -205,7 +205,7 @@ impl Asker<'_, '_> {
         let key = self.state.key.short();
         let missing = human::count(missing, "token");
         self.app.warn(format!("state {key}: {why}; {missing} are evaluated and saved again"));
-        if self.app.global.verbose {
+        if self.app.explains() {
             self.app.say(explain::parts(self.job, &self.state.key, self.recall.tokens()));
         }
 

@@ -69,7 +69,7 @@ impl Builder<'_> {
     /// Builds what is not saved of `sources`, with the model loaded.
     fn build_rest(&mut self, sources: &[Source<'_>]) -> Result<()> {
         let start = Instant::now();
-        let engine = Engine::start(self.app.global.verbose)?;
+        let engine = Engine::start(self.app.shows_log())?;
         let model = self.target.load(self.app, &engine)?;
         let mut load = Some(start.elapsed());
         for source in sources {
@@ -163,7 +163,7 @@ impl Builder<'_> {
 
         let _lock = self.app.lock_shared(&self.store)?;
         let recall = job.find(&self.store)?.verify(&job);
-        if self.app.global.verbose {
+        if self.app.explains() {
             self.explain(model, source, &prompt, &job)?;
         }
         let (filled, verdict) = self.complete(model, source, &job, &recall, &mut timings)?;

@@ -55,7 +55,8 @@ impl Places {
         let home = user_home()?;
         let named = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let cache = named("XDG_CACHE_HOME").unwrap_or_else(|| home.join(".cache"));
-        let or = |named: Option<PathBuf>, usual: &[PathBuf]| named.map_or_else(|| usual.to_vec(), |p| vec![p]);
+        let or =
+            |named: Option<PathBuf>, usual: &[PathBuf]| named.map_or_else(|| usual.to_vec(), |p| vec![p]);
         let hub = named("HF_HUB_CACHE").or_else(|| named("HF_HOME").map(|p| p.join("hub")));
         Ok(Self {
             own: user_cache()?.join("models"),
@@ -261,9 +262,21 @@ mod tests {
             )
         };
         write(dir.path(), "own/mine.gguf", "x");
-        write(dir.path(), "ollama/manifests/registry.ollama.ai/library/qwen2.5/0.5b", &manifest(&format!("sha256:{hex}")));
-        write(dir.path(), "ollama/manifests/registry.ollama.ai/library/evil/latest", &manifest("sha256:../../own/mine.gguf"));
-        write(dir.path(), "ollama/manifests/registry.ollama.ai/library/gone/latest", &manifest(&format!("sha256:{}", "b".repeat(64))));
+        write(
+            dir.path(),
+            "ollama/manifests/registry.ollama.ai/library/qwen2.5/0.5b",
+            &manifest(&format!("sha256:{hex}")),
+        );
+        write(
+            dir.path(),
+            "ollama/manifests/registry.ollama.ai/library/evil/latest",
+            &manifest("sha256:../../own/mine.gguf"),
+        );
+        write(
+            dir.path(),
+            "ollama/manifests/registry.ollama.ai/library/gone/latest",
+            &manifest(&format!("sha256:{}", "b".repeat(64))),
+        );
         write(dir.path(), &format!("ollama/blobs/sha256-{hex}"), "y");
         write(dir.path(), "lm/unsloth/Phi-4-GGUF/phi-4-Q4_K_M.gguf", "z");
         write(dir.path(), "lm/unsloth/Phi-4-GGUF/mmproj-phi-4.gguf", "z");
@@ -299,7 +312,14 @@ mod tests {
         assert_eq!(found("phi-4"), ["unsloth/Phi-4-GGUF/phi-4-Q4_K_M"]);
         assert_eq!(found("bart/gemma-gguf/gemma-q4"), ["bart/Gemma-GGUF/gemma-q4"]);
         assert_eq!(named(&models, "mine").len(), 1, "pcache's own folder comes first");
-        assert_eq!(found("q"), ["registry.ollama.ai/library/qwen2.5:0.5b", "unsloth/Phi-4-GGUF/phi-4-Q4_K_M", "bart/Gemma-GGUF/gemma-q4"]);
+        assert_eq!(
+            found("q"),
+            [
+                "registry.ollama.ai/library/qwen2.5:0.5b",
+                "unsloth/Phi-4-GGUF/phi-4-Q4_K_M",
+                "bart/Gemma-GGUF/gemma-q4"
+            ]
+        );
         assert!(found("").is_empty() && found("nothing").is_empty());
     }
 }

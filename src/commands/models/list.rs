@@ -36,7 +36,10 @@ pub fn run(app: &App, args: &Models) -> Result<()> {
                 Some(text) if !all.is_empty() => {
                     format!("none of {} has {text:?} in its name", human::count(all.len(), "model"))
                 }
-                _ => format!("no models; put a GGUF file into {}, or name one with --model", places.own().display()),
+                _ => format!(
+                    "no models; put a GGUF file into {}, or name one with --model",
+                    places.own().display()
+                ),
             });
             Ok(())
         }
@@ -77,7 +80,15 @@ fn text(models: &[Listed]) -> String {
     let rows = models.iter().map(|m| {
         let context = m.context.map_or_else(|| "-".into(), |n| human::thousands(n as usize));
         let size = human::bytes(m.bytes);
-        [m.name.clone(), m.architecture.clone(), m.quantisation.clone(), context, size, m.place.into(), m.path.clone()]
+        [
+            m.name.clone(),
+            m.architecture.clone(),
+            m.quantisation.clone(),
+            context,
+            size,
+            m.place.into(),
+            m.path.clone(),
+        ]
     });
     let header = ["NAME", "ARCH", "QUANT", "CONTEXT", "SIZE", "FROM", "PATH"];
     table::plain(&header, &[3, 4], rows)

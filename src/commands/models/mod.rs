@@ -33,7 +33,8 @@ pub fn chosen(app: &App) -> Result<PathBuf> {
     }
     let places = Places::of_user()?;
     let own = places.own_models();
-    let found = if own.is_empty() { places.models().into_iter().filter(Found::is_usable).collect() } else { own };
+    let found =
+        if own.is_empty() { places.models().into_iter().filter(Found::is_usable).collect() } else { own };
     match found.as_slice() {
         [only] => Ok(only.path.clone()),
         [] => bail!(Failure::Usage(format!(
@@ -69,7 +70,7 @@ fn resolve(app: &App, named: &Path) -> Result<PathBuf> {
             )))
         }
     };
-    if app.global.verbose {
+    if app.explains() {
         app.say(format!("{text} is {}", chosen.display()));
     }
     Ok(chosen)
@@ -97,7 +98,17 @@ pub fn fingerprint(app: &App, store: Option<&mut Store>, path: &Path) -> Result<
         }
         Ok(())
     };
-    fingerprint_file(app, store, path, check)
+    fingerprint_file(app, store, path, &check)
+}
+
+/// The hash of a file that was used before, and so is known to be what it should be; else as [`fingerprint`].
+fn fingerprint_again(app: &App, store: &mut Store, path: &Path) -> Result<ModelHash> {
+    let known =
+        FileIdentity::of(path).ok().map(|identity| store.index().model_of_file(&identity)).transpose()?;
+    match known.flatten() {
+        Some(hash) => Ok(hash),
+        None => fingerprint(app, Some(store), path),
+    }
 }
 
 /// The hash of a LoRA adapter's file.
@@ -108,14 +119,14 @@ pub fn fingerprint_adapter(app: &App, store: Option<&mut Store>, path: &Path) ->
         }
         Ok(())
     };
-    fingerprint_file(app, store, path, check)
+    fingerprint_file(app, store, path, &check)
 }
 
 fn fingerprint_file(
     app: &App,
     store: Option<&mut Store>,
     path: &Path,
-    check: impl Fn(&Path, &Header) -> Result<()>,
+    check: &dyn Fn(&Path, &Header) -> Result<()>,
 ) -> Result<ModelHash> {
     let path = fs_err::canonicalize(path)?;
     if path.is_dir() {
@@ -125,25 +136,18 @@ fn fingerprint_file(
         bail!("{} is not a UTF-8 path, and llama.cpp opens no other; rename it", path.display());
     }
     let identity = FileIdentity::of(&path)?;
-    let known = match &store {
-        Some(store) => store.index().model_of_file(&identity)?,
-        None => None,
-    };
-    if let (Some(hash), Some(store)) = (known, store.as_deref()) {
-        // The same content under another path: that is where it is now.
-        if store.index().model_path(&hash)?.as_deref() == path.to_str() {
-            return Ok(hash);
-        }
-    }
     let header = Header::of(&path).with_context(|| format!("cannot use {}", path.display()))?;
     check(&path, &header)?;
-    let hash = match known {
-        Some(hash) => hash,
-        None => hash(app, &path, &identity)?,
-    };
-    if let Some(store) = store {
-        store.index_mut().remember_model(&identity, &path, &hash)?;
+    let Some(store) = store else { return hash(app, &path, &identity) };
+    if let Some(hash) = store.index().model_of_file(&identity)? {
+        // The same content under another path: that is where it is now.
+        if store.index().model_path(&hash)?.as_deref() != path.to_str() {
+            store.index_mut().remember_model(&identity, &path, &hash)?;
+        }
+        return Ok(hash);
     }
+    let hash = hash(app, &path, &identity)?;
+    store.index_mut().remember_model(&identity, &path, &hash)?;
     Ok(hash)
 }
 
@@ -187,7 +191,7 @@ pub fn of_state(app: &App, store: &mut Store, state: &Record) -> Result<PathBuf>
     }
     let last_seen = PathBuf::from(&state.model_path);
     for path in [Some(last_seen.clone()), chosen(app).ok()].into_iter().flatten() {
-        if path.is_file() && fingerprint(app, Some(store), &path).is_ok_and(|found| found == state.model) {
+        if path.is_file() && fingerprint_again(app, store, &path).is_ok_and(|found| found == state.model) {
             return Ok(path);
         }
     }

@@ -85,7 +85,8 @@ fn gaps_of(source: &str) -> Vec<String> {
 
 #[test]
 fn chatml_has_a_turn_for_the_prompt_and_one_for_the_question() {
-    let expected = ["<|im_start|>system\n", "<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"];
+    let expected =
+        ["<|im_start|>system\n", "<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"];
     for source in [CHATML, SMOLLM2, QWEN25, QWEN3] {
         assert_eq!(gaps_of(source), expected);
         assert!(!frame(&chat(source)).unwrap().trims_prompt);
@@ -95,7 +96,10 @@ fn chatml_has_a_turn_for_the_prompt_and_one_for_the_question() {
 #[test]
 fn a_prompt_said_by_the_user_gets_the_default_system_message() {
     let user = frame(&Chat { roles: Roles::User, ..chat(SMOLLM2) }).unwrap();
-    assert!(user.gaps[0].contains("named SmolLM") && user.gaps[0].ends_with("<|im_start|>user\n"), "{user:?}");
+    assert!(
+        user.gaps[0].contains("named SmolLM") && user.gaps[0].ends_with("<|im_start|>user\n"),
+        "{user:?}"
+    );
     assert_eq!(user.gaps[1..], ["\n\n", "<|im_end|>\n<|im_start|>assistant\n"]);
     let qwen = frame(&Chat { roles: Roles::User, ..chat(QWEN25) }).unwrap();
     assert!(qwen.gaps[0].contains("You are Qwen"), "{qwen:?}");
@@ -104,8 +108,12 @@ fn a_prompt_said_by_the_user_gets_the_default_system_message() {
 #[test]
 fn a_system_message_of_its_own_stands_before_the_prompt() {
     let frame = frame(&Chat { roles: Roles::UserAfterSystem, ..chat(CHATML) }).unwrap();
-    let expected =
-        ["<|im_start|>system\n", "<|im_end|>\n<|im_start|>user\n", "\n\n", "<|im_end|>\n<|im_start|>assistant\n"];
+    let expected = [
+        "<|im_start|>system\n",
+        "<|im_end|>\n<|im_start|>user\n",
+        "\n\n",
+        "<|im_end|>\n<|im_start|>assistant\n",
+    ];
     assert_eq!(frame.gaps, expected);
 }
 
@@ -162,7 +170,8 @@ fn without_a_system_role_the_prompt_is_folded_into_the_first_turn() {
 
 #[test]
 fn tags_for_training_are_left_out() {
-    let source = "{%- for m in messages %}{{ m.content }}|  {%- generation -%}  x{% endgeneration %}{%- endfor %}";
+    let source =
+        "{%- for m in messages %}{{ m.content }}|  {%- generation -%}  x{% endgeneration %}{%- endfor %}";
     assert_eq!(gaps_of(source), ["", "|x", "|x"]);
 }
 

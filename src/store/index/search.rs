@@ -121,9 +121,11 @@ impl Index {
                 bytes: row.get(3)?,
             })
         };
-        self.said(self.db.prepare(sql).and_then(|mut q| {
-            q.query_map(params![key.as_bytes(), most as i64], relative)?.collect()
-        }))
+        self.said(
+            self.db
+                .prepare(sql)
+                .and_then(|mut q| q.query_map(params![key.as_bytes(), most as i64], relative)?.collect()),
+        )
     }
 
     /// All names, in order, each with its state's key.
@@ -132,9 +134,11 @@ impl Index {
     /// When SQLite fails.
     pub fn names(&self) -> Result<Vec<(String, StateKey)>> {
         let sql = "SELECT name, key FROM states WHERE name IS NOT NULL AND going = 0 ORDER BY name";
-        self.said(self.db.prepare(sql).and_then(|mut q| {
-            q.query_map([], |row| Ok((row.get(0)?, rows::hash(row, 1)?)))?.collect()
-        }))
+        self.said(
+            self.db
+                .prepare(sql)
+                .and_then(|mut q| q.query_map([], |row| Ok((row.get(0)?, rows::hash(row, 1)?)))?.collect()),
+        )
     }
 
     /// The states used last, `most` at most.
@@ -152,7 +156,9 @@ impl Index {
 
     fn keys(&self, sql: &str, values: impl rusqlite::Params) -> Result<Vec<StateKey>> {
         self.said(
-            self.db.prepare_cached(sql).and_then(|mut q| q.query_map(values, |r| rows::hash(r, 0))?.collect()),
+            self.db
+                .prepare_cached(sql)
+                .and_then(|mut q| q.query_map(values, |r| rows::hash(r, 0))?.collect()),
         )
     }
 }

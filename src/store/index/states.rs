@@ -15,7 +15,8 @@ impl Index {
     /// # Errors
     /// When SQLite fails.
     pub fn state(&self, key: &StateKey) -> Result<Option<Record>> {
-        let sql = "SELECT name, model, path, params, layout, ids, carried, suffix, framing, own_first, own_bytes,
+        let sql =
+            "SELECT name, model, path, params, layout, ids, carried, suffix, framing, own_first, own_bytes,
                        text, (SELECT digest FROM prompts WHERE prompts.state = key), origin, created, expires,
                        pinned, build_s, evaluated, revision
                    FROM states JOIN models ON hash = model JOIN tokens ON tokens.state = key

@@ -1,0 +1,162 @@
+//! Small GGUF files made for tests: an adapter, and a model with two sets of rotary factors.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::path::Path;
+
+/// Data begins on a multiple of this many bytes.
+const ALIGN: usize = 32;
+const F32: u32 = 0;
+
+fn text(out: &mut Vec<u8>, text: &str) {
+    out.extend((text.len() as u64).to_le_bytes());
+    out.extend(text.as_bytes());
+}
+
+fn text_entry(out: &mut Vec<u8>, key: &str, value: &str) {
+    text(out, key);
+    out.extend(8u32.to_le_bytes());
+    text(out, value);
+}
+
+fn float_entry(out: &mut Vec<u8>, key: &str, value: f32) {
+    text(out, key);
+    out.extend(6u32.to_le_bytes());
+    out.extend(value.to_le_bytes());
+}
+
+fn tensor(out: &mut Vec<u8>, name: &str, shape: &[u64], offset: usize) {
+    text(out, name);
+    out.extend((shape.len() as u32).to_le_bytes());
+    shape.iter().for_each(|n| out.extend(n.to_le_bytes()));
+    out.extend(F32.to_le_bytes());
+    out.extend((offset as u64).to_le_bytes());
+}
+
+fn floats(n: usize, value: impl Fn(usize) -> f32) -> Vec<u8> {
+    (0..n).flat_map(|i| value(i).to_le_bytes()).collect()
+}
+
+/// Writes a LoRA adapter for the tiny llama: it changes the keys and values of the first layer.
+pub fn write_adapter(path: &Path, seed: usize) {
+    const WIDTH: usize = 256;
+    const RANK: usize = 4;
+    let mut entries = Vec::new();
+    text_entry(&mut entries, "general.type", "adapter");
+    text_entry(&mut entries, "general.architecture", "llama");
+    text_entry(&mut entries, "adapter.type", "lora");
+    float_entry(&mut entries, "adapter.lora.alpha", 4.0);
+
+    let (mut tensors, mut data) = (Vec::new(), Vec::new());
+    for (name, shape) in [("lora_a", [WIDTH, RANK]), ("lora_b", [RANK, WIDTH])] {
+        for projection in ["attn_k", "attn_v"] {
+            let full = format!("blk.0.{projection}.weight.{name}");
+            tensor(&mut tensors, &full, &shape.map(|n| n as u64), data.len());
+            data.extend(floats(WIDTH * RANK, |i| ((i * 7 + seed) % 11) as f32 / 20.0 - 0.25));
+        }
+    }
+    let mut file = b"GGUF".to_vec();
+    file.extend(3u32.to_le_bytes());
+    file.extend(4u64.to_le_bytes());
+    file.extend(4u64.to_le_bytes());
+    file.extend(entries);
+    file.extend(tensors);
+    file.resize(file.len().next_multiple_of(ALIGN), 0);
+    file.extend(data);
+    std::fs::write(path, file).unwrap();
+}
+
+/// Writes a copy of the tiny llama that has two sets of rotary factors, the long one beyond `short_context` tokens.
+pub fn write_with_rope_factors(model: &Path, path: &Path, short_context: u32) {
+    const ROTARY: usize = 128;
+    let old = std::fs::read(model).unwrap();
+    let number = |at: usize| u64::from_le_bytes(old[at..at + 8].try_into().unwrap());
+    let (tensors, entries) = (number(8), number(16));
+    let entries_end = skip_entries(&old, 24, entries);
+    let tensors_end = skip_tensors(&old, entries_end, tensors);
+
+    let mut data = old[tensors_end.next_multiple_of(ALIGN)..].to_vec();
+    data.resize(data.len().next_multiple_of(ALIGN), 0);
+    // The one set that the model has becomes the short one.
+    let mut infos =
+        with_name(&old[entries_end..tensors_end], "rope_freqs.weight", "rope_factors_short.weight");
+    tensor(&mut infos, "rope_factors_long.weight", &[ROTARY as u64 / 2], data.len());
+    data.extend(floats(ROTARY / 2, |_| 4.0));
+    let mut file = b"GGUF".to_vec();
+    file.extend(3u32.to_le_bytes());
+    file.extend((tensors + 1).to_le_bytes());
+    file.extend(entries.to_le_bytes());
+    let entries = with_value(&old[24..entries_end], "llama.rope.scaling.type", "linear", "longrope");
+    file.extend(with_number(entries, "llama.rope.scaling.original_context_length", short_context));
+    file.extend(infos);
+    file.resize(file.len().next_multiple_of(ALIGN), 0);
+    file.extend(data);
+    std::fs::write(path, file).unwrap();
+}
+
+/// The entries with another number as the value of `key`.
+fn with_number(mut entries: Vec<u8>, key: &str, value: u32) -> Vec<u8> {
+    let mut head = Vec::new();
+    text(&mut head, key);
+    head.extend(4u32.to_le_bytes());
+    let at = entries.windows(head.len()).position(|w| w == head).expect("the entry is there") + head.len();
+    entries[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    entries
+}
+
+/// The entries with another text as the value of `key`.
+fn with_value(entries: &[u8], key: &str, from: &str, to: &str) -> Vec<u8> {
+    let (mut old, mut new) = (Vec::new(), Vec::new());
+    text_entry(&mut old, key, from);
+    text_entry(&mut new, key, to);
+    replaced(entries, &old, &new)
+}
+
+/// The descriptions of tensors with another name for one.
+fn with_name(infos: &[u8], from: &str, to: &str) -> Vec<u8> {
+    let (mut old, mut new) = (Vec::new(), Vec::new());
+    text(&mut old, from);
+    text(&mut new, to);
+    replaced(infos, &old, &new)
+}
+
+fn replaced(bytes: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
+    let at = bytes.windows(old.len()).position(|w| w == old).expect("it is there");
+    [&bytes[..at], new, &bytes[at + old.len()..]].concat()
+}
+
+fn skip_entries(bytes: &[u8], mut at: usize, count: u64) -> usize {
+    for _ in 0..count {
+        at = skip_text(bytes, at);
+        let kind = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        at = skip_value(bytes, at + 4, kind);
+    }
+    at
+}
+
+fn skip_text(bytes: &[u8], at: usize) -> usize {
+    at + 8 + u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize
+}
+
+fn skip_value(bytes: &[u8], at: usize, kind: u32) -> usize {
+    match kind {
+        0 | 1 | 7 => at + 1,
+        2 | 3 => at + 2,
+        4..=6 => at + 4,
+        8 => skip_text(bytes, at),
+        9 => {
+            let kind = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+            let count = u64::from_le_bytes(bytes[at + 4..at + 12].try_into().unwrap());
+            (0..count).fold(at + 12, |at, _| skip_value(bytes, at, kind))
+        }
+        _ => at + 8,
+    }
+}
+
+fn skip_tensors(bytes: &[u8], mut at: usize, count: u64) -> usize {
+    for _ in 0..count {
+        at = skip_text(bytes, at);
+        let dimensions = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+        at += 4 + dimensions * 8 + 4 + 8;
+    }
+    at
+}

@@ -1,0 +1,503 @@
+//! The commands that look after what is saved, on the real binary and the tiny models.
+
+mod common;
+#[path = "common/program.rs"]
+mod program;
+
+use common::{prose, tiny};
+use program::{Program, Run, json};
+use serde_json::Value;
+
+/// A program with two states that share their first two segments: `long` (637 tokens) and `other` (about 680).
+fn program() -> Program {
+    let program = Program::new(&tiny("llama"));
+    program.write("long.txt", &prose(120, 1));
+    program.write("other.txt", &format!("{} and one more thing that is not in the first", prose(120, 1)));
+    program.ok(&["build", "long.txt", "--name", "long"]);
+    program.ok(&["build", "other.txt", "--name", "other"]);
+    program
+}
+
+fn names(program: &Program) -> Vec<String> {
+    let listing = json(&program.ok(&["ls", "--json", "--sort", "name"]));
+    listing["states"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| s["name"].as_str().unwrap_or("-").to_owned())
+        .collect()
+}
+
+/// Everything that a command should not have changed.
+fn contents(program: &Program) -> (Vec<(std::path::PathBuf, u64)>, String) {
+    (program.objects(), program.ok(&["ls", "--json"]).stdout)
+}
+
+#[test]
+fn show_tells_everything_about_a_state() {
+    let program = program();
+    program.ok(&["ask", "long", "Hm?", "--max-tokens", "1"]);
+    let shown = json(&program.ok(&["show", "long", "--json"]));
+    assert_eq!(shown["tokens"], 637);
+    assert_eq!(shown["prompt"], "long.txt");
+    assert_eq!(shown["hits"], 1);
+    assert_eq!(shown["saved_s"], shown["build_s"]);
+    assert_eq!(shown["parameters"]["kv_type"], "f16");
+    let segments = shown["segments"].as_array().unwrap();
+    let shared: Vec<bool> = segments.iter().map(|s| s["shared"].as_bool().unwrap()).collect();
+    assert_eq!(shared, [true, true, false]);
+    assert_eq!(segments.iter().map(|s| s["tokens"].as_u64().unwrap()).sum::<u64>(), 637);
+    let listed = json(&program.ok(&["ls", "--json"]))["states"][0].clone();
+    assert_eq!((&shown["bytes"], &shown["unique_bytes"]), (&listed["bytes"], &listed["unique_bytes"]));
+    assert_eq!(shown["shares_with"][0]["name"], "other");
+    assert_eq!(shown["shares_with"][0]["segments"], 2);
+
+    let text = program.ok(&["show", "long"]).stdout;
+    for part in ["name        long", "long.txt (chat template)", "637 in 3 segments", "in 1 hit", "with"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(text.lines().all(|l| l == l.trim_end()), "{text}");
+    assert_eq!(program.run(&["show", "lon"]).code, 3);
+    assert!(program.run(&["show", "lnog"]).stderr.contains("did you mean long?"));
+}
+
+#[test]
+fn rm_frees_what_is_a_states_own() {
+    let program = program();
+    let own = json(&program.ok(&["show", "long", "--json"]))["unique_bytes"].clone();
+    let before = contents(&program);
+    let planned = json(&program.ok(&["rm", "long", "--dry-run", "--json"]));
+    assert_eq!(planned["freed_bytes"], own);
+    assert_eq!(contents(&program), before, "a dry run changes nothing");
+    // One unknown name, and nothing is removed.
+    assert_eq!(program.run(&["rm", "long", "nobody"]).code, 3);
+    assert_eq!(contents(&program), before);
+    let objects = program.objects().len();
+    assert!(program.ok(&["rm", "long"]).stdout.starts_with("removed "));
+    assert_eq!(program.objects().len(), objects - 2, "its last segment and its record");
+    assert!(program.ok(&["ask", "other", "Hm?", "--max-tokens", "1"]).stderr.contains("hit"));
+    assert_eq!(program.run(&["ask", "long", "Hm?"]).code, 3);
+    program.ok(&["rm", "other"]);
+    assert_eq!(program.objects(), []);
+}
+
+#[test]
+fn pinned_states_stay_until_they_are_unpinned() {
+    let program = program();
+    program.ok(&["pin", "long", "other"]);
+    assert!(program.ok(&["ls"]).stdout.contains("long*"));
+    let refused = program.run(&["rm", "long"]);
+    assert_eq!((refused.code, refused.stderr.contains("--force")), (2, true), "{}", refused.stderr);
+    program.ok(&["gc", "--keep", "0", "--max-size", "0"]);
+    assert_eq!(names(&program), ["long", "other"]);
+    program.ok(&["unpin", "long"]);
+    program.ok(&["gc", "--keep", "0"]);
+    assert_eq!(names(&program), ["other"]);
+    program.ok(&["rm", "other", "--force"]);
+
+    program.ok(&["build", "long.txt", "--pin"]);
+    program.ok(&["gc", "--keep", "0"]);
+    assert_eq!(names(&program), ["-"]);
+}
+
+#[test]
+fn a_state_lives_as_long_as_it_was_told() {
+    let program = program();
+    program.write("brief.txt", &prose(40, 3));
+    program.ok(&["build", "brief.txt", "--ttl", "1h", "--name", "brief"]);
+    let expires =
+        |program: &Program| json(&program.ok(&["show", "brief", "--json"]))["expires"].as_i64().unwrap();
+    let created = json(&program.ok(&["show", "brief", "--json"]))["created"].as_i64().unwrap();
+    assert!((3600..3660).contains(&(expires(&program) - created)));
+    program.ok(&["gc"]);
+    assert_eq!(names(&program), ["brief", "long", "other"]);
+    program.sql("UPDATE states SET expires = 1000 WHERE name = 'brief'");
+    // Building it again starts anew.
+    program.ok(&["build", "brief.txt", "--ttl", "2h"]);
+    assert!(expires(&program) > created + 3600);
+    program.sql("UPDATE states SET expires = 1000 WHERE name = 'brief'");
+    let gone = json(&program.ok(&["gc", "--json"]));
+    assert_eq!(gone["evicted"][0]["reason"], "expired");
+    assert_eq!(names(&program), ["long", "other"]);
+    assert_eq!(program.run(&["build", "brief.txt", "--ttl", "soon"]).code, 2);
+}
+
+#[test]
+fn a_name_can_be_changed_and_taken_away() {
+    let program = program();
+    program.ok(&["rename", "long", "short"]);
+    assert_eq!(names(&program), ["other", "short"]);
+    program.ok(&["rename", "short", "short"]);
+    for (name, part) in
+        [("other", "belongs to state"), ("abcdef12", "looks like a key"), ("a b", "letters"), ("", "letters")]
+    {
+        let run = program.run(&["rename", "short", name]);
+        assert_eq!((run.code, run.stderr.contains(part)), (2, true), "{name:?}: {}", run.stderr);
+    }
+    program.ok(&["rename", "short", "--clear"]);
+    assert_eq!(names(&program), ["other", "-"]);
+    assert!(program.ok(&["ls"]).stdout.contains("(long.txt)"), "without a name the prompt file is shown");
+}
+
+#[test]
+fn verify_finds_what_is_damaged_and_repairs_it() {
+    let program = program();
+    let statuses = |run: &Run| -> Vec<(String, String)> {
+        let states = json(run)["states"].as_array().unwrap().clone();
+        let text = |s: &Value, field: &str| s[field].as_str().unwrap().to_owned();
+        let mut found: Vec<_> = states.iter().map(|s| (text(s, "name"), text(s, "status"))).collect();
+        found.sort();
+        found
+    };
+    let expect =
+        |long: &str, other: &str| vec![("long".to_owned(), long.to_owned()), ("other".into(), other.into())];
+    let verify = |extra: &[&str]| program.run(&[&["verify", "--json"], extra].concat());
+    assert_eq!(statuses(&verify(&[])), expect("ok", "ok"));
+
+    let own =
+        json(&program.ok(&["show", "long", "--json"]))["segments"][2]["object"].as_str().unwrap().to_owned();
+    let object = |id: &str| program.store().join(format!("objects/v1/{}/{id}.safetensors", &id[..2]));
+    let flip = |path: &std::path::Path| {
+        let mut bytes = std::fs::read(path).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    };
+    flip(&object(&own));
+    let found = verify(&[]);
+    assert_eq!((found.code, statuses(&found)), (4, expect("corrupt", "ok")));
+    assert!(found.stderr.contains("1 state is damaged; pcache verify --repair"), "{}", found.stderr);
+    assert_eq!(verify(&["other"]).code, 0);
+    let repaired = verify(&["--repair"]);
+    assert_eq!((repaired.code, statuses(&repaired)), (0, expect("healed", "ok")), "{}", repaired.stderr);
+
+    std::fs::remove_file(object(&own)).unwrap();
+    assert_eq!(statuses(&verify(&["--all"])), expect("missing", "ok"));
+    // A segment of both: evaluated once, and both are whole again.
+    let shared =
+        json(&program.ok(&["show", "long", "--json"]))["segments"][0]["object"].as_str().unwrap().to_owned();
+    flip(&object(&shared));
+    assert_eq!(statuses(&verify(&[])), expect("corrupt", "corrupt"));
+    let repaired = verify(&["--repair", "--logits"]);
+    assert_eq!(statuses(&repaired), expect("healed", "healed"), "{}", repaired.stderr);
+    for state in json(&repaired)["states"].as_array().unwrap() {
+        assert_eq!(state["max_logit_difference"], 0.0);
+    }
+    // Records, too.
+    let all: Vec<_> = program.objects().into_iter().map(|(path, _)| path).collect();
+    let record = all.iter().find(|p| !program.segments().contains(p)).unwrap();
+    flip(record);
+    assert_eq!(verify(&[]).code, 4);
+    assert_eq!(verify(&["--repair"]).code, 0);
+    assert_eq!(statuses(&verify(&[])), expect("ok", "ok"));
+    // And rows.
+    program.sql("UPDATE tokens SET ids = zeroblob(length(ids))");
+    assert_eq!(statuses(&verify(&[])), expect("corrupt", "corrupt"));
+    let repaired = verify(&["--repair"]);
+    assert_eq!((repaired.code, statuses(&repaired)), (0, expect("healed", "healed")), "{}", repaired.stderr);
+    assert!(program.ok(&["ask", "long", "Hm?", "--max-tokens", "1", "--require-hit"]).stderr.contains("hit"));
+}
+
+#[test]
+fn a_lost_index_comes_back_with_names_and_pins() {
+    let program = program();
+    program.ok(&["pin", "other"]);
+    let key = |name: &str| json(&program.ok(&["show", name, "--json"]))["key"].clone();
+    let expected = (key("long"), key("other"));
+    for end in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(program.store().join(format!("index.sqlite{end}")));
+    }
+    let lost = program.run(&["ask", "long", "Hm?"]);
+    assert_eq!((lost.code, lost.stderr.contains("verify --repair")), (3, true), "{}", lost.stderr);
+    assert!(program.ok(&["verify"]).stderr.contains("verify --repair"));
+    let repaired = program.ok(&["verify", "--repair"]);
+    assert!(repaired.stderr.contains("2 states, 4 segments"), "{}", repaired.stderr);
+    assert_eq!((key("long"), key("other")), expected);
+    assert!(program.ok(&["ls"]).stdout.contains("other*"));
+    assert!(program.ok(&["ask", "long", "Hm?", "--max-tokens", "1", "--require-hit"]).stderr.contains("hit"));
+    // The same prompt is found without evaluating, and even without loading the model.
+    let built = json(&program.ok(&["build", "long.txt", "--json"]));
+    assert_eq!(built["cache"]["status"], "hit");
+}
+
+#[test]
+fn explain_says_where_prompts_part() {
+    let program = Program::new(&tiny("llama"));
+    program.write("a.txt", "The first line.\nThe second line.\nTires cost 20 euros.\nThe end.\n");
+    program.write("b.txt", "The first line.\nThe second line.\nTires cost 25 euros.\nThe end.\n");
+    program.write("c.txt", "The first line.\nThe second line.\nTires cost 20 euros.\nThe end.\nP.S.\n");
+    let nothing = json(&program.ok(&["explain", "a.txt", "--json"]));
+    assert_eq!((&nothing["status"], &nothing["saved_tokens"]), (&"miss".into(), &0.into()));
+    assert!(!program.store().exists(), "explaining writes nothing");
+    let key = json(&program.ok(&["build", "a.txt", "--json"]))["key"].clone();
+    assert_eq!(key, nothing["key"], "the key was known before");
+
+    let hit = json(&program.ok(&["explain", "a.txt", "--json"]));
+    assert_eq!((&hit["status"], &hit["saved_segments"]), (&"hit".into(), &1.into()));
+    let before = contents(&program);
+    let parts = json(&program.ok(&["explain", "b.txt", "--json"]));
+    let parting = &parts["nearest"]["parting"];
+    assert_eq!(parts["nearest"]["key"], key);
+    assert_eq!(parting["line"], 3);
+    assert_eq!(parting["saved_line"], "Tires cost 20 euros.");
+    assert_eq!(parting["line_here"], "Tires cost 25 euros.");
+    assert_eq!((&parting["saved_token"], &parting["token_here"]), (&"0".into(), &"5".into()));
+    let text = program.ok(&["explain", "b.txt"]).stdout;
+    assert!(
+        text.contains("- Tires cost 20") && text.contains("+ Tires cost 25") && text.contains("in line 3"),
+        "{text}"
+    );
+    assert_eq!(json(&program.ok(&["explain", "c.txt", "--json"]))["nearest"]["parting"]["line"], 5);
+    let other = program.ok(&["explain", "a.txt", "--kv-type", "q8_0"]).stdout;
+    assert!(other.contains("kv_type f16 (here q8_0)"), "{other}");
+    let gemma = tiny("gemma3");
+    let model = program.ok(&["-m", gemma.to_str().unwrap(), "explain", "a.txt"]).stdout;
+    assert!(model.contains("model tiny-llama.gguf (here"), "{model}");
+    assert_eq!(contents(&program), before, "nothing was changed");
+    let verbose = program.ok(&["build", "b.txt", "-v"]);
+    assert!(verbose.stderr.contains("+ Tires cost 25"), "{}", verbose.stderr);
+}
+
+#[test]
+fn a_budget_is_kept_and_what_never_fits_is_refused_first() {
+    let program = Program::new(&tiny("llama"));
+    for seed in 1..5 {
+        program.write(&format!("{seed}.txt"), &prose(100, seed));
+    }
+    program.ok(&["build", "1.txt", "--name", "s1"]);
+    program.set_last_used("s1", 90);
+    // Two states fit, three do not.
+    let limit = program.total_bytes() * 5 / 2;
+    let budget = limit.to_string();
+    for seed in 2..5i64 {
+        program.ok(&["build", &format!("{seed}.txt"), "--name", &format!("s{seed}"), "--max-size", &budget]);
+        assert!(program.total_bytes() <= limit, "{} after {seed}", program.total_bytes());
+        program.set_last_used(&format!("s{seed}"), 100 - 10 * seed);
+    }
+    assert_eq!(names(&program), ["s3", "s4"]);
+    let before = contents(&program);
+    let refused = program.run(&["build", "1.txt", "--max-size", "200KiB"]);
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("nothing was evaluated"), "{}", refused.stderr);
+    assert_eq!(contents(&program), before);
+    // What is pinned counts against it.
+    program.ok(&["pin", "s3", "s4"]);
+    assert_eq!(program.run(&["build", "1.txt", "--max-size", &budget]).code, 1);
+    program.ok(&["unpin", "s3"]);
+    let told = program.ok(&["build", "1.txt", "--max-size", &budget, "--name", "s1"]);
+    assert!(told.stderr.contains("evicted") && told.stderr.contains("s3"), "{}", told.stderr);
+    assert_eq!(names(&program), ["s1", "s4"]);
+    // The environment gives the same budget, to gc as well.
+    program.write("5.txt", &prose(100, 5));
+    let run = program.run_with_env(&["build", "5.txt"], &[("PCACHE_MAX_SIZE", &budget)]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(program.total_bytes() <= limit);
+    program.ok(&["build", "2.txt"]);
+    program.run_with_env(&["gc"], &[("PCACHE_MAX_SIZE", &budget)]);
+    assert!(program.total_bytes() <= limit);
+}
+
+/// A prefix that the build is about to use is not thrown away to make room for the rest.
+#[test]
+fn making_room_leaves_the_prefix_alone() {
+    let program = program();
+    program.ok(&["rm", "other"]);
+    let budget = (program.total_bytes() + 700 * 1024).to_string();
+    let built = json(&program.ok(&["build", "other.txt", "--max-size", &budget, "--json"]));
+    assert_eq!(built["cache"]["restored_tokens"], 512);
+    assert_eq!(built["segments"]["reused"], 2);
+}
+
+#[test]
+fn the_config_file_gives_defaults() {
+    let program = Program::new(&tiny("llama"));
+    program.write("prompt.txt", &prose(40, 1));
+    program.write(
+        "home/.config/pcache/config.toml",
+        "max-size = '100MiB'\n[build]\nkv-type = 'q8_0'\n[ask]\nmax-tokens = 3\n",
+    );
+    let key = program.ok(&["build", "prompt.txt"]).stdout;
+    assert_eq!(json(&program.ok(&["show", key.trim(), "--json"]))["parameters"]["kv_type"], "q8_0");
+    assert_eq!(json(&program.ok(&["ask", key.trim(), "Hm?", "--json"]))["answer_tokens"], 3);
+    assert_eq!(
+        json(&program.ok(&["ask", key.trim(), "Hm?", "--max-tokens", "2", "--json"]))["answer_tokens"],
+        2
+    );
+
+    let settings = json(&program.ok(&["config", "--json"]));
+    let setting = |name: &str| {
+        let all = settings["settings"].as_array().unwrap();
+        all.iter().find(|s| s["name"] == name).unwrap_or_else(|| panic!("{name}")).clone()
+    };
+    assert_eq!(setting("build.kv-type")["value"], "q8_0");
+    assert!(setting("build.kv-type")["source"].as_str().unwrap().ends_with("config.toml"));
+    assert_eq!(setting("ask.temp")["source"], "default");
+    assert_eq!(setting("model")["source"], "PCACHE_MODEL");
+    assert!(program.ok(&["config"]).stdout.contains("ask.max-tokens"));
+
+    for (text, part) in
+        [("thread = 1", "no setting \"thread\""), ("threads = 'x'", "threads = x"), ("=", "not TOML")]
+    {
+        program.write("home/.config/pcache/config.toml", text);
+        let run = program.run(&["ls"]);
+        assert_eq!((run.code, run.stderr.contains(part)), (2, true), "{text}: {}", run.stderr);
+        assert!(run.stderr.contains("config.toml"), "{}", run.stderr);
+    }
+    let missing = program.run_with_env(&["ls"], &[("PCACHE_CONFIG", "nowhere.toml")]);
+    assert_eq!((missing.code, missing.stderr.contains("nowhere.toml")), (2, true), "{}", missing.stderr);
+}
+
+#[test]
+fn models_of_other_programs_are_found_by_name() {
+    let program = Program::new(&tiny("llama"));
+    program.write("prompt.txt", &prose(40, 1));
+    let copy = |model: &str, to: &str| program.write_bytes(to, &std::fs::read(tiny(model)).unwrap());
+    let hex = "0123456789abcdef".repeat(4);
+    copy("gemma3", &format!("home/.ollama/models/blobs/sha256-{hex}"));
+    let layer =
+        format!(r#"{{"mediaType":"application/vnd.ollama.image.model","digest":"sha256:{hex}","size":1}}"#);
+    program.write(
+        "home/.ollama/models/manifests/registry.ollama.ai/library/tiny/1b",
+        &format!(r#"{{"layers":[{layer}]}}"#),
+    );
+    copy("mamba2", "home/.lmstudio/models/someone/tiny-GGUF/tiny-mamba.gguf");
+    copy("llama", "home/.cache/huggingface/hub/models--someone--Llama-GGUF/snapshots/abc/llama-q.gguf");
+    program.write("home/.cache/llama.cpp/broken.gguf", "GGUF");
+
+    let listed = json(&program.ok(&["models", "--json"]));
+    let models = listed["models"].as_array().unwrap();
+    let of =
+        |name: &str| models.iter().find(|m| m["name"] == name).unwrap_or_else(|| panic!("{name}: {listed}"));
+    assert_eq!(
+        (&of("tiny:1b")["architecture"], &of("tiny:1b")["place"]),
+        (&"gemma3".into(), &"Ollama".into())
+    );
+    assert_eq!(
+        (&of("tiny-mamba")["architecture"], &of("tiny-mamba")["place"]),
+        (&"mamba2".into(), &"LM Studio".into())
+    );
+    assert_eq!(of("llama-q")["context"], 4096);
+    assert!(of("broken")["problem"].as_str().unwrap().contains("ends within its header"));
+    let table = program.ok(&["models", "tiny"]).stdout;
+    assert!(
+        table.contains("tiny:1b") && table.contains("tiny-mamba") && !table.contains("llama-q"),
+        "{table}"
+    );
+
+    for name in ["tiny:1b", "Tiny-Mamba", "llama-q", "someone/Llama-GGUF/llama-q"] {
+        program.ok(&["-m", name, "build", "prompt.txt"]);
+    }
+    let several = program.run(&["-m", "tiny", "build", "prompt.txt"]);
+    assert_eq!((several.code, several.stderr.contains("tiny:1b")), (2, true), "{}", several.stderr);
+    let broken = program.run(&["-m", "broken", "build", "prompt.txt"]);
+    assert!(
+        (broken.code, broken.stderr.contains("ends within its header")) == (1, true),
+        "{}",
+        broken.stderr
+    );
+    assert_eq!(program.run(&["-m", "nothing", "build", "prompt.txt"]).code, 1);
+}
+
+#[test]
+fn completions_know_keys_and_names() {
+    let program = program();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = program.ok(&["completions", shell]).stdout;
+        assert!(script.contains("pcache") && script.contains("PCACHE_COMPLETE"), "{shell}: {script}");
+    }
+    let complete = |words: &[&str]| {
+        let index = (words.len() - 1).to_string();
+        let env =
+            [("PCACHE_COMPLETE", "bash"), ("_CLAP_COMPLETE_INDEX", index.as_str()), ("_CLAP_IFS", "\n")];
+        program.run_with_env(&[&["--"], words].concat(), &env).stdout
+    };
+    assert_eq!(complete(&["pcache", "ask", "lo"]), "long");
+    assert_eq!(complete(&["pcache", "rm", "ot"]), "other");
+    let key = json(&program.ok(&["show", "long", "--json"]))["key"].as_str().unwrap()[..12].to_owned();
+    assert_eq!(complete(&["pcache", "verify", &key[..3]]), key);
+    assert!(complete(&["pcache", "ver"]).contains("verify"));
+}
+
+#[test]
+fn man_pages_are_printed_and_written() {
+    let program = program();
+    assert!(program.ok(&["man"]).stdout.contains(".TH pcache"));
+    program.ok(&["man", "pages"]);
+    for page in ["pcache.1", "pcache-ask.1", "pcache-verify.1"] {
+        assert!(program.path("pages").join(page).is_file(), "{page}");
+    }
+}
+
+#[test]
+fn bad_input_is_named_and_leaves_the_store_as_it_was() {
+    let program = program();
+    let before = contents(&program);
+    let model = std::fs::read(tiny("llama")).unwrap();
+    program.write_bytes("half.gguf", &model[..model.len() / 2]);
+    program.write_bytes("header.gguf", &model[..1000]);
+    program.write("foreign/thesis.tex", "");
+    let readonly = program.path("readonly");
+    std::fs::create_dir(&readonly).unwrap();
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&["-m", "half.gguf", "build", "long.txt"], 1, "half.gguf"),
+        (&["-m", "header.gguf", "build", "long.txt"], 1, "ends within its header"),
+        (&["show", "nobody"], 3, "nobody"),
+        (&["show", "abcdef"], 3, "abcdef"),
+        (&["rm", "nobody"], 3, "nobody"),
+        (&["pin", "nobody"], 3, "nobody"),
+        (&["rename", "nobody", "x"], 3, "nobody"),
+        (&["verify", "nobody"], 3, "nobody"),
+        (&["rm"], 2, "KEY"),
+        (&["rename", "long"], 2, "NAME"),
+        (&["build", "long.txt", "--name", "other"], 2, "belongs to state"),
+        (&["build", "long.txt", "--max-size", "lots"], 2, "expected a size"),
+        (&["build", "long.txt", "--date", "yesterday"], 2, "expected a date"),
+        (&["build", "long.txt", "--template-arg", "x"], 2, "NAME=VALUE"),
+        (&["build", "long.txt", "--lora", "nowhere.gguf"], 1, "nowhere.gguf"),
+        (&["build", "long.txt", "--template", "nowhere.jinja"], 1, "nowhere.jinja"),
+        (&["build", "long.txt", "--rope-freq-base", "-1"], 2, "above 0"),
+        (&["explain", "nowhere.txt"], 1, "nowhere.txt"),
+        (&["--cache-dir", "foreign", "ls"], 1, "thesis.tex"),
+        (&["--cache-dir", "foreign", "build", "long.txt"], 1, "thesis.tex"),
+        (&["completions", "tcsh"], 2, "tcsh"),
+    ];
+    for (args, code, text) in cases {
+        let run = program.run(args);
+        assert_eq!(run.code, *code, "{args:?}: {}", run.stderr);
+        assert!(run.stderr.contains(text), "{args:?}: {}", run.stderr);
+        assert!(!run.stderr.contains("panicked"), "{args:?}: {}", run.stderr);
+        assert_eq!(run.stdout, "", "{args:?}");
+    }
+    assert_eq!(contents(&program), before);
+}
+
+#[test]
+fn an_ambiguous_key_lists_what_it_may_mean() {
+    let program = program();
+    program.sql("UPDATE states SET key = CAST(x'abcdef' || substr(key, 4) AS BLOB)");
+    let run = program.run(&["show", "abcdef"]);
+    assert_eq!((run.code, run.stderr.contains("begins several keys")), (2, true), "{}", run.stderr);
+}
+
+/// What must stay quick with many states is looked up and not searched for.
+#[test]
+fn lookups_use_an_index() {
+    let program = program();
+    let db = rusqlite::Connection::open(program.store().join("index.sqlite")).unwrap();
+    for query in [
+        "SELECT key FROM states WHERE name = 'x' AND going = 0",
+        "SELECT key FROM states WHERE key BETWEEN x'00' AND x'ff' AND going = 0",
+        "SELECT state FROM prompts WHERE digest = x'00'",
+        "SELECT max(last_use) + 1 FROM states",
+        "SELECT chain FROM state_segments WHERE chain = x'00'",
+    ] {
+        let plan: String = db
+            .prepare(&format!("EXPLAIN QUERY PLAN {query}"))
+            .unwrap()
+            .query_map([], |row| row.get::<_, String>(3))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert!(plan.contains("SEARCH") && !plan.contains("SCAN"), "{query}: {plan}");
+    }
+}
