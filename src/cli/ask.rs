@@ -12,11 +12,11 @@ use super::values::{penalty, probability, temperature};
 #[command(after_help = "\
 Examples:
   pcache ask 4f2a91 \"Where was the plane going?\"
-  pcache ask menu \"Is there soup?\" \"And cake?\"        each from the same restored state
-  pcache ask menu --questions questions.txt --json     one question a line
+  pcache ask menu \"Is there soup?\" \"And cake?\"    each from the same state
+  pcache ask menu --questions questions.txt --json one question a line
   pcache ask menu --temp 0.8 --seed 7 --trials 3 \"Recommend a dish.\"
-  pcache ask menu --stats \"Is there soup?\"             where the time went
-  pcache ask menu --no-cache --stats \"Is there soup?\"  what it would cost without the cache")]
+  pcache ask menu --stats \"Is there soup?\"         where the time went
+  pcache ask menu --no-cache --stats \"Soup?\"       the same without the cache")]
 pub struct Ask {
     /// Key of the state (6 digits or more), or its name
     #[arg(value_name = "KEY", index = 1)]

@@ -12,10 +12,11 @@ use super::values::{seconds, size};
 Examples:
   pcache ls
   pcache ls --sort size
-  pcache ls --model smollm2 --json           only states of models with this in their file name
+  pcache ls --model smollm2 --json        models with this in their file name
 
-SIZE is all a state needs, OWN what would be freed without it; the rest is shared with other states.
-A state without a name shows its prompt file in parentheses; * marks a pinned state.")]
+SIZE is all a state needs, OWN what would be freed without it; the rest is
+shared with other states. A state without a name shows its prompt file in
+parentheses; * marks a pinned state.")]
 pub struct Ls {
     /// Order of the rows; newest, largest or most first
     #[arg(long, value_enum, value_name = "BY", default_value = "used")]
@@ -43,13 +44,13 @@ pub enum Sort {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pcache gc --dry-run                        what lies in the folder, and what nobody needs
-  pcache gc --max-age 30d                    states not used for 30 days go
-  pcache gc --max-size 10GiB                 then the least recently used, until all fits
-  pcache gc --keep 20                        only the 20 most recently used stay
+  pcache gc --dry-run                     what lies there, what nobody needs
+  pcache gc --max-age 30d                 states not used for 30 days go
+  pcache gc --max-size 10GiB              the least recently used go until it fits
+  pcache gc --keep 20                     the 20 most recently used stay
 
-Without limits only leftovers and expired states go: segments of interrupted builds, staging files.
-Pinned states always stay.")]
+Without limits only leftovers and expired states go: segments of interrupted
+builds, staging files. Pinned states always stay.")]
 pub struct Gc {
     /// Bytes of the whole folder, as 10GiB or 500MB
     #[arg(long, env = "PCACHE_MAX_SIZE", value_name = "SIZE", value_parser = size)]
@@ -69,8 +70,8 @@ pub struct Gc {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pcache show menu                           model, parameters, segments, costs, what it shares
-  pcache show 4f2a91 --prompt > menu.txt     the prompt that it was built from
+  pcache show menu                        model, parameters, segments, costs
+  pcache show 4f2a91 --prompt > menu.txt  the prompt that it was built from
   pcache show menu --json | jq .segments")]
 pub struct Show {
     /// Key of the state (6 digits or more), or its name
@@ -89,7 +90,7 @@ pub struct Show {
 #[command(after_help = "\
 Examples:
   pcache rm menu 4f2a91
-  pcache rm --dry-run menu                   what it would free; shared segments stay")]
+  pcache rm --dry-run menu                what it would free")]
 pub struct Rm {
     /// Keys or names of states
     #[arg(required = true, value_name = "KEY")]
@@ -106,7 +107,7 @@ pub struct Rm {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pcache pin menu                            gc and budgets leave it alone, even when it has expired
+  pcache pin menu                         stays, even when it has expired
   pcache unpin menu")]
 pub struct Pin {
     /// Keys or names of states
@@ -120,7 +121,7 @@ pub struct Pin {
 Examples:
   pcache rename 4f2a91 menu
   pcache rename menu lunch
-  pcache rename menu --clear                 only the key is left")]
+  pcache rename menu --clear              only the key is left")]
 pub struct Rename {
     /// Key of the state (6 digits or more), or its name
     #[arg(value_name = "KEY", index = 1)]
@@ -137,9 +138,10 @@ pub struct Rename {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pcache verify                              hashes every object of every state
-  pcache verify menu --logits                evaluates the prompt cold, too, and compares the logits
-  pcache verify --repair                     evaluates again what is damaged; rebuilds a lost index
+  pcache verify                           hashes every object of every state
+  pcache verify menu --logits             compares with a cold evaluation
+  pcache verify --repair                  evaluates again what is damaged, and
+                                          rebuilds a lost index
 
 Exit code 4 when something is damaged and was not repaired.")]
 pub struct Verify {
@@ -161,11 +163,11 @@ pub struct Verify {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pcache models                              every model that -m finds by name
-  pcache models qwen                         only those with this in their name
+  pcache models                           every model that -m finds by name
+  pcache models qwen                      only those with this in their name
 
-Looked for in pcache's models folder and in what Ollama, LM Studio, the Hugging Face cache and llama.cpp
-have downloaded. Nothing is copied.")]
+Looked for in pcache's models folder and in what Ollama, LM Studio, the Hugging
+Face cache and llama.cpp have downloaded. Nothing is copied.")]
 pub struct Models {
     /// A part of the name
     #[arg(value_name = "TEXT")]
@@ -176,7 +178,7 @@ pub struct Models {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pcache completions bash > ~/.local/share/bash-completion/completions/pcache
+  pcache completions bash >> ~/.bashrc
   pcache completions zsh > ~/.zfunc/_pcache
   pcache completions fish > ~/.config/fish/completions/pcache.fish
 
@@ -202,8 +204,8 @@ pub enum Shell {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pcache man | man -l -                      reads the page of pcache itself
-  pcache man ~/.local/share/man/man1         writes a page for each command there")]
+  pcache man | man -l -                   reads the page of pcache itself
+  pcache man ~/.local/share/man/man1      writes a page for each command there")]
 pub struct Man {
     /// The folder to write the pages into; without it, the main page is printed
     #[arg(value_name = "DIR")]

@@ -25,14 +25,14 @@ use values::path;
     version,
     after_help = "\
 A first session:
-  pcache build -m model.gguf menu.txt        prints the state's key
-  pcache ask KEY \"Is there soup today?\"      answers from the saved state
-  pcache ls                                  what is saved, and what it costs
-  pcache gc --max-size 10GiB                 throws away what was not used
+  pcache build -m model.gguf menu.txt     prints the state's key
+  pcache ask KEY \"Is there soup today?\"   answers from the saved state
+  pcache ls                               what is saved, and what it costs
+  pcache gc --max-size 10GiB              throws away what was not used
 
-stdout is data (a key, an answer, a table, JSON); everything else goes to stderr.
-Exit codes: 0 done, 1 failed, 2 usage, 3 no such state or a miss under --require-hit, 4 corrupt,
-130 interrupted."
+stdout is data (a key, an answer, a table, JSON), stderr is talk.
+Exit codes: 0 done; 1 failed; 2 usage; 3 no such state, or a miss under
+--require-hit; 4 corrupt and not healed; 130 interrupted."
 )]
 pub struct Cli {
     /// Options of every command.
@@ -145,10 +145,11 @@ pub enum Command {
 
 const CONFIG_HELP: &str = "\
 Examples:
-  pcache config                              every setting, its value, and where that comes from
+  pcache config                           every setting, and where it comes from
   pcache config --json
 
-The file is ~/.config/pcache/config.toml, or what PCACHE_CONFIG names. Its names are those of the flags:
+The file is ~/.config/pcache/config.toml, or what PCACHE_CONFIG names. Its names
+are those of the flags:
   model = \"qwen2.5-coder-0.5b\"
   max-size = \"20GiB\"
   [build]

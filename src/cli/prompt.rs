@@ -12,13 +12,13 @@ use crate::key::{KvType, RopeScaling};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pcache build menu.txt                      uses the only model in pcache's models folder
-  pcache build -m model.gguf a.txt b.txt     what the prompts share is evaluated and stored once
-  pcache build --name menu menu.txt          then: pcache ask menu \"...\"
-  generate-prompt | pcache build -           reads stdin
+  pcache build menu.txt                   with the only model there is
+  pcache build -m model.gguf a.txt b.txt  what they share is evaluated once
+  pcache build --name menu menu.txt       then: pcache ask menu \"...\"
+  generate-prompt | pcache build -        reads stdin
+  pcache build --max-size 20GiB --ttl 30d menu.txt
   pcache build --user --system \"Answer from the document.\" document.txt
-  pcache build --raw --question-format \"Q: {question}\\nA:\" story.txt    for base models
-  pcache build --max-size 20GiB --ttl 30d menu.txt")]
+  pcache build --raw --question-format \"Q: {question}\\nA:\" story.txt")]
 pub struct Build {
     /// Prompt files; - reads stdin
     #[arg(required = true, value_name = "PROMPT")]
@@ -50,11 +50,11 @@ pub struct Build {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pcache explain menu.txt                    what its key is made of, and how much of it is saved
-  pcache explain menu.txt --kv-type q8_0     as build would be called
+  pcache explain menu.txt                 its key, and how much of it is saved
+  pcache explain menu.txt --kv-type q8_0  with the options of build
 
-Where a saved prompt begins like this one, the first token that differs is shown with its lines. Nothing is
-evaluated or written; only the model's vocabulary is loaded.")]
+Where a saved prompt begins like this one, the first token that differs is
+shown with its lines. Nothing is evaluated or saved.")]
 pub struct Explain {
     /// The prompt file; - reads stdin
     #[arg(value_name = "PROMPT")]
@@ -74,7 +74,7 @@ pub struct FramingArgs {
     /// Take the prompt as it is: no chat template, control tokens in it count
     #[arg(long, conflicts_with_all = ["template", "user", "system", "template_args", "date"])]
     pub raw: bool,
-    /// With --raw: what a question is put into, as \"Q: {question}\\nA:\"
+    /// With --raw: what a question is put into, as "Q: {question}\nA:"
     #[arg(long, value_name = "FORMAT", requires = "raw", value_parser = question_format)]
     pub question_format: Option<(String, String)>,
     /// A Jinja chat template instead of the model's own

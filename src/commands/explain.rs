@@ -120,7 +120,7 @@ pub fn parts(job: &Job, key: &StateKey, saved: usize) -> String {
     let tokens = job.tokens.len();
     let pieces = job.pieces();
     let intact = pieces.iter().filter(|p| p.end() <= saved).count();
-    let parameters = job.params.canonical().trim_end().replace('\n', ", ");
+    let parameters: Vec<String> = job.params.canonical().lines().map(str::to_owned).collect();
     let verdict = match saved {
         n if n == tokens => "hit: all of it is saved".to_owned(),
         0 => "miss: nothing of it is saved".to_owned(),
@@ -128,8 +128,8 @@ pub fn parts(job: &Job, key: &StateKey, saved: usize) -> String {
     };
     let rows = [
         ("key", key.to_hex()),
-        ("model", format!("blake3 {}", job.model.to_hex())),
-        ("parameters", parameters),
+        ("model", format!("blake3 {}…", &job.model.to_hex()[..40])),
+        ("parameters", human::listed(&parameters, 66, 12)),
         (
             "tokens",
             format!(

@@ -1,6 +1,7 @@
 //! `pcache ls`: what is saved, and what it costs.
 
 use std::cmp::Reverse;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use anyhow::Result;
@@ -133,14 +134,14 @@ fn listing(states: &[ListedState], segments: &[SegmentRow], sort: Sort, filter: 
 }
 
 /// Letters of a model's name that are shown at least, and at most.
-const MODEL_WIDTH: std::ops::RangeInclusive<usize> = 8..=40;
+const MODEL_WIDTH: RangeInclusive<usize> = 8..=40;
 
 fn text(listing: &Listing, now: i64) -> String {
     let row = |s: &Listed, model_width: usize| {
         [
             s.key[..12].to_owned(),
             name(s),
-            shortened(&s.model, model_width),
+            model_name(&s.model, model_width),
             human::thousands(s.tokens),
             human::bytes(s.bytes),
             human::bytes(s.unique_bytes),
@@ -150,43 +151,21 @@ fn text(listing: &Listing, now: i64) -> String {
         ]
     };
     let header = ["KEY", "NAME", "MODEL", "TOKENS", "SIZE", "OWN", "AGE", "USED", "HITS"];
-    let table = |model_width| {
-        table::plain(&header, &[3, 4, 5, 6, 7, 8], listing.states.iter().map(|s| row(s, model_width)))
-    };
-    // What the other columns leave of the terminal is for the model's name.
-    let (narrowest, widest) = (*MODEL_WIDTH.start(), *MODEL_WIDTH.end());
-    let Some(columns) = table::terminal_width() else { return table(widest) };
-    let others = table(narrowest).lines().map(|l| l.chars().count()).max().unwrap_or(0) - narrowest;
-    table(columns.saturating_sub(others).clamp(narrowest, widest))
+    table::fitted(&header, &[3, 4, 5, 6, 7, 8], MODEL_WIDTH, |width| {
+        listing.states.iter().map(|s| row(s, width)).collect()
+    })
 }
 
 /// The name, or without one the prompt file; `*` for pinned.
 fn name(state: &Listed) -> String {
     let pin = if state.pinned { "*" } else { "" };
     match &state.name {
-        Some(name) => format!("{}{pin}", shortened(name, 24)),
-        None => format!("({}){pin}", shortened(&state.prompt, 12)),
+        Some(name) => format!("{}{pin}", human::shortened(name, 24)),
+        None => format!("({}){pin}", human::shortened(&state.prompt, 11)),
     }
 }
 
-/// A model's name in a table's width: without the ending, cut in the middle if need be.
-fn shortened(name: &str, width: usize) -> String {
-    let stem: Vec<char> = name.strip_suffix(".gguf").unwrap_or(name).chars().collect();
-    if stem.len() <= width {
-        return stem.into_iter().collect();
-    }
-    let half = (width - 1) / 2;
-    let (head, tail) = (&stem[..width - 1 - half], &stem[stem.len() - half..]);
-    head.iter().chain(['…'].iter()).chain(tail).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_model_names_keep_both_ends() {
-        assert_eq!(shortened("smollm2-135m.gguf", 24), "smollm2-135m");
-        assert_eq!(shortened("abcdefghijklmnop", 9), "abcd…mnop");
-    }
+/// A model's name in a table's width: without the ending.
+fn model_name(name: &str, width: usize) -> String {
+    human::shortened(name.strip_suffix(".gguf").unwrap_or(name), width)
 }

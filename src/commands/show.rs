@@ -180,8 +180,9 @@ fn text(s: &Shown, now: i64) -> String {
         ("state", s.key.clone()),
         ("name", s.name.clone().unwrap_or_else(|| "-".into())),
         ("prompt", format!("{}{framing}", s.prompt)),
-        ("model", format!("{}, blake3 {}…", s.model_path, &s.model_blake3[..12])),
-        ("parameters", parameters.join(", ")),
+        ("model", format!("{}, blake3 {}…", s.model, &s.model_blake3[..12])),
+        ("file", s.model_path.clone()),
+        ("parameters", human::listed(&parameters, 66, 12)),
         (
             "tokens",
             format!("{} in {}", human::thousands(s.tokens), human::count(s.segments.len(), "segment")),

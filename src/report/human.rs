@@ -1,8 +1,52 @@
 //! Sizes, durations and ages as people say them.
 
-/// Bytes with a binary unit: `46.1 MiB`.
+/// Bytes with a binary unit and three digits or so: `46.1 MiB`, `928 KiB`.
 pub fn bytes(n: u64) -> String {
-    bytesize::ByteSize::b(n).display().iec().to_string()
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if n < 1024 {
+        return format!("{n} B");
+    }
+    let mut value = n as f64 / 1024.0;
+    let mut unit = 0;
+    // What would be rounded to 1024 is 1.0 of the next unit.
+    while value >= 1023.5 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let digits = usize::from(value < 99.95);
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
+/// A text in at most so many letters: cut in the middle if need be.
+pub fn shortened(text: &str, width: usize) -> String {
+    let letters: Vec<char> = text.chars().collect();
+    if letters.len() <= width || width == 0 {
+        return text.to_owned();
+    }
+    let half = (width - 1) / 2;
+    let (head, tail) = (&letters[..width - 1 - half], &letters[letters.len() - half..]);
+    head.iter().chain(['…'].iter()).chain(tail).collect()
+}
+
+/// Things after one another with commas, in lines of at most `width` letters that begin with `indent` spaces but for the
+/// first.
+pub fn listed(things: &[String], width: usize, indent: usize) -> String {
+    let (mut text, mut line) = (String::new(), 0);
+    for (i, thing) in things.iter().enumerate() {
+        let comma = usize::from(i + 1 < things.len());
+        let length = thing.chars().count() + comma;
+        if line > 0 && line + 1 + length > width {
+            text.push_str(&format!("\n{}", " ".repeat(indent)));
+            line = 0;
+        } else if line > 0 {
+            text.push(' ');
+            line += 1;
+        }
+        text.push_str(thing);
+        text.push_str(if comma > 0 { "," } else { "" });
+        line += length;
+    }
+    text
 }
 
 /// A duration in its largest unit, rounded: `45 days`, `3 hours`, `1 minute`.
@@ -82,7 +126,13 @@ mod tests {
 
     #[test]
     fn people_read_these() {
-        assert_eq!(bytes(48_000_000), "45.8 MiB");
+        assert_eq!(
+            [0, 1023, 1024, 927_700, 48_000_000, 1_048_575, 1 << 62].map(bytes).join(", "),
+            "0 B, 1023 B, 1.0 KiB, 906 KiB, 45.8 MiB, 1.0 MiB, 4096 PiB"
+        );
+        assert_eq!([shortened("abcdefghijklmnop", 9), shortened("abc", 3)].join(" "), "abcd…mnop abc");
+        let things = ["one", "two", "three"].map(str::to_owned);
+        assert_eq!(listed(&things, 9, 2), "one, two,\n  three");
         assert_eq!(duration(45 * 86_400 + 5), "45 days");
         assert_eq!(duration(61), "1 minute");
         assert_eq!(duration(30 * 86_400 - 5), "30 days");

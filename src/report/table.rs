@@ -1,32 +1,70 @@
 //! Tables for the terminal: no lines, only columns.
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use std::ops::RangeInclusive;
+
+use unicode_width::UnicodeWidthStr;
 
 /// Columns of the terminal that stdout is, if it is one.
 pub fn terminal_width() -> Option<usize> {
-    Table::new().width().map(usize::from)
+    console::Term::stdout().size_checked().map(|(_, columns)| usize::from(columns))
+}
+
+/// A table of which one column takes what the others leave of the terminal, within `widths`; without a terminal as much
+/// as there may be. `rows` makes the rows with that column's width.
+pub fn fitted<const N: usize>(
+    header: &[&str; N],
+    right: &[usize],
+    widths: RangeInclusive<usize>,
+    rows: impl Fn(usize) -> Vec<[String; N]>,
+) -> String {
+    let (narrowest, widest) = (*widths.start(), *widths.end());
+    let table = |width| plain(header, right, rows(width).into_iter());
+    let Some(columns) = terminal_width() else { return table(widest) };
+    let all = table(narrowest).lines().map(UnicodeWidthStr::width).max().unwrap_or(0);
+    let others = all.saturating_sub(narrowest);
+    table(columns.saturating_sub(others).clamp(narrowest, widest))
 }
 
 /// A table of `rows` under `header`; the columns whose numbers are in `right` are aligned right. Columns are as wide as
-/// what is in them.
+/// what is in them, with two spaces behind a text and one behind a number.
 pub fn plain<const N: usize>(
     header: &[&str; N],
     right: &[usize],
     rows: impl Iterator<Item = [String; N]>,
 ) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(header.iter().copied());
-    for row in rows {
-        table.add_row(row);
-    }
-    for (i, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, if i + 1 == N { 0 } else { 2 }));
-        if right.contains(&i) {
-            column.set_cell_alignment(CellAlignment::Right);
+    let rows: Vec<[String; N]> = std::iter::once(header.map(str::to_owned)).chain(rows).collect();
+    let mut widths = [0; N];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.width());
         }
     }
-    let text = table.to_string();
-    text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+    let mut text = String::new();
+    for row in &rows {
+        for (i, cell) in row.iter().enumerate() {
+            let space = " ".repeat(widths[i] - cell.width());
+            let (before, after) =
+                if right.contains(&i) { (space.as_str(), "") } else { ("", space.as_str()) };
+            text.extend([before, cell, after, if right.contains(&i) { " " } else { "  " }]);
+        }
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+    }
+    text.pop();
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_by_what_is_seen() {
+        let rows = [["ä".to_owned(), "1".into(), "x".into()], ["漢字".into(), "10".into(), String::new()]];
+        insta::assert_snapshot!(plain(&["NAME", "N", "END"], &[1], rows.into_iter()), @r"
+        NAME   N END
+        ä      1 x
+        漢字  10
+        ");
+    }
 }

@@ -270,8 +270,15 @@ impl Store {
     }
 
     pub(super) fn scene(&self, now: i64) -> Result<Scene> {
-        let usage = self.usage()?;
-        let (states, segments) = self.index.list()?;
+        let (disk, root) = (self.disk.as_ref(), self.root.as_path());
+        // The folder and the index are read beside each other: with many states each takes its time.
+        let (usage, listed) = std::thread::scope(|scope| {
+            let usage = scope.spawn(|| Usage::of(disk, root));
+            let listed = self.index.list();
+            (usage.join(), listed)
+        });
+        let usage = usage.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let (states, segments) = listed?;
         let rows = self.index.all_segments()?;
         let going_states = self.index.going_states()?;
         let found = self.unindexed(&usage, &rows, &states, &going_states);

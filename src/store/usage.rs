@@ -47,36 +47,52 @@ impl Store {
     /// # Errors
     /// When a folder cannot be listed.
     pub fn usage(&self) -> Result<Usage> {
-        let mut usage = Usage::default();
-        self.walk(&self.root, &mut usage)?;
-        Ok(usage)
+        Usage::of(self.disk.as_ref(), &self.root)
     }
+}
 
-    fn walk(&self, folder: &Path, usage: &mut Usage) -> Result<()> {
+/// A walk through a store's folder.
+struct Walk<'a> {
+    disk: &'a dyn Disk,
+    root: &'a Path,
+    usage: Usage,
+}
+
+impl Usage {
+    /// What lies under `root`; needs no index, so it can be looked for beside one that is being read.
+    pub(super) fn of(disk: &dyn Disk, root: &Path) -> Result<Self> {
+        let mut walk = Walk { disk, root, usage: Self::default() };
+        walk.folder(root)?;
+        Ok(walk.usage)
+    }
+}
+
+impl Walk<'_> {
+    fn folder(&mut self, folder: &Path) -> Result<()> {
         let staging = folder.starts_with(self.root.join(STAGING));
-        for entry in self.entries(folder)? {
+        for entry in list(self.disk, folder)? {
             if entry.is_dir && entry.path == self.root.join(OBJECTS) {
-                self.walk_objects(&entry.path, usage)?;
+                self.objects(&entry.path)?;
             } else if entry.is_dir {
-                self.walk(&entry.path, usage)?;
+                self.folder(&entry.path)?;
             } else if staging {
-                usage.staging.push(entry);
+                self.usage.staging.push(entry);
             } else if folder == self.root && entry.name == INDEX_MEMORY {
                 // Not storage: SQLite keeps it while somebody has the index open.
             } else if folder == self.root && entry.name.starts_with(INDEX_NAME) {
-                usage.index.push(entry);
+                self.usage.index.push(entry);
             } else {
-                usage.other.push(entry);
+                self.usage.other.push(entry);
             }
         }
         Ok(())
     }
 
     /// The folders of objects, on all cores: there may be hundreds of thousands of files.
-    fn walk_objects(&self, folder: &Path, usage: &mut Usage) -> Result<()> {
-        let (folders, files): (Vec<_>, Vec<_>) = self.entries(folder)?.into_iter().partition(|e| e.is_dir);
-        usage.other.extend(files);
-        let disk = self.disk.as_ref();
+    fn objects(&mut self, folder: &Path) -> Result<()> {
+        let (folders, files): (Vec<_>, Vec<_>) = list(self.disk, folder)?.into_iter().partition(|e| e.is_dir);
+        self.usage.other.extend(files);
+        let disk = self.disk;
         let listed: Result<Vec<(Entry, Vec<Entry>)>> = folders
             .into_par_iter()
             .map(|folder| list(disk, &folder.path).map(|entries| (folder, entries)))
@@ -84,19 +100,15 @@ impl Store {
         for (folder, entries) in listed? {
             for entry in entries {
                 if entry.is_dir {
-                    self.walk(&entry.path, usage)?;
+                    self.folder(&entry.path)?;
                 } else if let Some(id) = object_of(&folder.name, &entry.name) {
-                    usage.objects.push((id, entry));
+                    self.usage.objects.push((id, entry));
                 } else {
-                    usage.other.push(entry);
+                    self.usage.other.push(entry);
                 }
             }
         }
         Ok(())
-    }
-
-    fn entries(&self, folder: &Path) -> Result<Vec<Entry>> {
-        list(self.disk.as_ref(), folder)
     }
 }
 

@@ -1,5 +1,7 @@
 //! `pcache models`: what `-m` finds by name.
 
+use std::ops::RangeInclusive;
+
 use anyhow::Result;
 use serde::Serialize;
 
@@ -76,20 +78,21 @@ fn listed(found: &Found) -> Listed {
     }
 }
 
+/// Letters of a path that are shown at least, and at most.
+const PATH_WIDTH: RangeInclusive<usize> = 16..=200;
+
 fn text(models: &[Listed]) -> String {
-    let rows = models.iter().map(|m| {
-        let context = m.context.map_or_else(|| "-".into(), |n| human::thousands(n as usize));
-        let size = human::bytes(m.bytes);
+    let row = |m: &Listed, path_width: usize| {
         [
             m.name.clone(),
             m.architecture.clone(),
             m.quantisation.clone(),
-            context,
-            size,
+            m.context.map_or_else(|| "-".into(), |n| human::thousands(n as usize)),
+            human::bytes(m.bytes),
             m.place.into(),
-            m.path.clone(),
+            human::shortened(&m.path, path_width),
         ]
-    });
+    };
     let header = ["NAME", "ARCH", "QUANT", "CONTEXT", "SIZE", "FROM", "PATH"];
-    table::plain(&header, &[3, 4], rows)
+    table::fitted(&header, &[3, 4], PATH_WIDTH, |width| models.iter().map(|m| row(m, width)).collect())
 }

@@ -106,9 +106,16 @@ impl Index {
         let mut used = vec![false; segments.len()];
         let mut query = tx.prepare("SELECT chain, state FROM state_segments ORDER BY state, ordinal")?;
         let mut found = query.query([])?;
+        // Links come state by state, so a state is looked up once.
+        let mut current: Option<(StateKey, Option<usize>)> = None;
         while let Some(row) = found.next()? {
-            let number = numbers.get(&rows::hash(row, 0)?);
-            if let (Some(&n), Some(&i)) = (number, by_key.get(&rows::hash(row, 1)?)) {
+            let key = rows::hash(row, 1)?;
+            let state = match current {
+                Some((same, state)) if same == key => state,
+                _ => by_key.get(&key).copied(),
+            };
+            current = Some((key, state));
+            if let (Some(&n), Some(i)) = (numbers.get(&rows::hash(row, 0)?), state) {
                 states[i].segments.push(n);
                 used[n] = true;
             }
