@@ -302,10 +302,13 @@ fn a_budget_is_kept_and_what_never_fits_is_refused_first() {
 fn making_room_leaves_the_prefix_alone() {
     let program = program();
     program.ok(&["rm", "other"]);
-    let budget = (program.total_bytes() + 700 * 1024).to_string();
+    // The state of `long` has to go, and its first two segments have to stay.
+    let budget = (program.total_bytes() + 250 * 1024).to_string();
     let built = json(&program.ok(&["build", "other.txt", "--max-size", &budget, "--json"]));
     assert_eq!(built["cache"]["restored_tokens"], 512);
     assert_eq!(built["segments"]["reused"], 2);
+    let listing = json(&program.ok(&["ls", "--json"]));
+    assert_eq!(listing["states"].as_array().unwrap().len(), 1);
 }
 
 #[test]

@@ -120,10 +120,12 @@ fn a_model_with_two_sets_of_rotary_factors_keeps_to_one() {
     gguf::write_with_rope_factors(&tiny("llama"), &model, 1536);
     let model = model.to_str().unwrap();
     program.write("longer.txt", &prose(240, 1));
+    let mut first_states = Vec::new();
     for (prompt, factors) in [("prompt.txt", "short"), ("longer.txt", "long")] {
         let key = key(&program.ok(&["-m", model, "build", prompt]));
         let shown = json(&program.ok(&["show", &key, "--json"]));
         assert_eq!(shown["parameters"]["rope_factors"], factors, "{prompt}");
+        first_states.push(raw_state(&program, shown["segments"][0]["object"].as_str().unwrap()));
         for tokens in ["4", "1200"] {
             let ask = |extra: &[&str]| {
                 json(&program.ok(&[&["ask", &key, "Hm?", "--max-tokens", tokens, "--json"], extra].concat()))
@@ -135,6 +137,16 @@ fn a_model_with_two_sets_of_rotary_factors_keeps_to_one() {
         let verified = json(&program.ok(&["verify", &key, "--logits", "--json"]));
         assert_eq!(verified["states"][0]["max_logit_difference"], 0.0);
     }
+    // Both prompts begin with the same tokens, so the factors make the difference.
+    assert_ne!(first_states[0], first_states[1]);
+}
+
+/// The bytes of the state in an object.
+fn raw_state(program: &Program, object: &str) -> Vec<u8> {
+    let path = program.store().join(format!("objects/v1/{}/{object}.safetensors", &object[..2]));
+    let bytes = std::fs::read(path).unwrap();
+    let state = pcache::format::decode(&bytes).unwrap().state;
+    bytes[state].to_vec()
 }
 
 #[test]
