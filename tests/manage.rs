@@ -504,3 +504,85 @@ fn lookups_use_an_index() {
         assert!(plan.contains("SEARCH") && !plan.contains("SCAN"), "{query}: {plan}");
     }
 }
+
+/// Two builds of one prompt once evaluated it twice.
+#[test]
+fn of_two_builds_of_a_prompt_one_evaluates_and_the_other_waits() {
+    let program = Program::new(&tiny("llama"));
+    program.write("prompt.txt", &prose(600, 1));
+    let builds: Vec<_> =
+        (0..3).map(|_| program.start(&["build", "prompt.txt", "--json", "--threads", "1"])).collect();
+    let reports: Vec<Value> = builds
+        .into_iter()
+        .map(|build| {
+            let output = build.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            serde_json::from_slice(&output.stdout).unwrap()
+        })
+        .collect();
+    let mut evaluated: Vec<u64> =
+        reports.iter().map(|r| r["cache"]["evaluated_tokens"].as_u64().unwrap()).collect();
+    evaluated.sort_unstable();
+    assert_eq!(evaluated[..2], [0, 0], "{reports:?}");
+    assert_eq!(reports.iter().filter(|r| r["cache"]["status"] == "hit").count(), 2);
+    let left = std::fs::read_dir(program.store().join("tmp")).unwrap().count();
+    assert_eq!(left, 0, "no lock file stays");
+}
+
+/// A folder in an object's place once made every build evaluate anew and fail to save.
+#[test]
+fn a_folder_in_an_objects_place_is_moved_away() {
+    let program = program();
+    let object = program.segments().remove(0);
+    std::fs::remove_file(&object).unwrap();
+    std::fs::create_dir(&object).unwrap();
+    std::fs::write(object.join("note"), "hello").unwrap();
+    let healed = program.ok(&["verify", "--repair"]);
+    assert!(healed.stdout.contains("healed"), "{}", healed.stdout);
+    assert!(program.ok(&["verify"]).stderr.contains("all intact"));
+    let total = program.total_bytes();
+    let gone = json(&program.ok(&["gc", "--json"]));
+    assert_eq!(gone["folder"]["freed_staging_bytes"], 5);
+    assert!(program.total_bytes() < total);
+    assert_eq!(std::fs::read_dir(program.store().join("tmp")).unwrap().count(), 0);
+}
+
+#[cfg(unix)]
+#[test]
+fn links_inside_the_store_are_not_followed() {
+    use std::os::unix::fs::symlink;
+    let program = program();
+    let elsewhere = program.path("elsewhere");
+    // An object that is a link to its own content elsewhere: a miss, and healed by a file.
+    let object = program.segments().remove(0);
+    std::fs::rename(&object, &elsewhere).unwrap();
+    symlink(&elsewhere, &object).unwrap();
+    assert_eq!(program.run(&["verify"]).code, 4);
+    program.ok(&["verify", "--repair"]);
+    assert!(std::fs::symlink_metadata(&object).unwrap().is_file());
+    // The folder of an object.
+    let folder = object.parent().unwrap().to_owned();
+    let moved = program.path("moved");
+    std::fs::rename(&folder, &moved).unwrap();
+    symlink(&moved, &folder).unwrap();
+    assert_eq!(program.run(&["verify"]).code, 4);
+    program.ok(&["gc", "--keep", "0"]);
+    assert!(std::fs::read_dir(&moved).unwrap().count() > 0, "gc reached through a link");
+    std::fs::remove_file(&folder).unwrap();
+    // The store's own places.
+    for name in ["objects", "tmp", "index.sqlite", "lock"] {
+        let (place, away) = (program.store().join(name), program.path("away"));
+        std::fs::rename(&place, &away).unwrap();
+        symlink(&away, &place).unwrap();
+        for command in [&["ls"][..], &["gc"], &["build", "long.txt"]] {
+            let run = program.run(command);
+            assert_eq!((run.code, run.stderr.contains("is a link")), (1, true), "{name}: {}", run.stderr);
+        }
+        std::fs::remove_file(&place).unwrap();
+        std::fs::rename(&away, &place).unwrap();
+    }
+    // The store itself may be reached by a link.
+    let link = program.path("link");
+    symlink(program.store(), &link).unwrap();
+    program.ok(&["--cache-dir", link.to_str().unwrap(), "build", "long.txt"]);
+}

@@ -49,6 +49,9 @@ pub struct Global {
     /// Folder of the saved states [default: pcache/states in your cache folder]
     #[arg(long, env = "PCACHE_DIR", value_name = "DIR", global = true, value_parser = path())]
     pub cache_dir: Option<PathBuf>,
+    /// Use a store that belongs to another user, who could put forged states into it
+    #[arg(long, global = true)]
+    pub trust_owner: bool,
     /// The GGUF file, or the name of a model that pcache models lists
     #[arg(short, long, env = "PCACHE_MODEL", value_name = "PATH", global = true, value_parser = path())]
     pub model: Option<PathBuf>,

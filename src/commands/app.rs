@@ -11,11 +11,12 @@ use etcetera::BaseStrategy;
 use serde::Serialize;
 
 use super::failure::Failure;
+use super::job::Job;
 use crate::cli::{Global, Output};
 use crate::report::progress::{Bar, Progress, Silent};
 use crate::store::disk::RealDisk;
-use crate::store::lock::Lock;
-use crate::store::{Store, SystemClock};
+use crate::store::lock::{Lock, Turn};
+use crate::store::{Store, SystemClock, check_owner};
 
 /// The running program.
 pub struct App {
@@ -85,20 +86,35 @@ impl App {
         }
     }
 
+    /// The folder of the store, if it is the user's own.
+    fn own_dir(&self) -> Result<PathBuf> {
+        let dir = self.cache_dir()?;
+        if !self.global.trust_owner {
+            check_owner(&dir)?;
+        }
+        Ok(dir)
+    }
+
     /// Opens the store, and makes it when there is none.
     pub fn store(&self) -> Result<Store> {
-        Ok(Store::open(&self.cache_dir()?, Arc::new(RealDisk), Arc::new(SystemClock))?)
+        Ok(Store::open(&self.own_dir()?, Arc::new(RealDisk), Arc::new(SystemClock))?)
     }
 
     /// Opens the store if there is one.
     pub fn existing_store(&self) -> Result<Option<Store>> {
-        let dir = self.cache_dir()?;
+        let dir = self.own_dir()?;
         Ok(Store::open_existing(&dir, Arc::new(RealDisk), Arc::new(SystemClock))?)
     }
 
     /// The store's shared lock; says so when a collection has to be waited for.
     pub fn lock_shared(&self, store: &Store) -> Result<Lock> {
         Ok(store.lock_shared(|| self.say("waiting for pcache gc to finish …"))?)
+    }
+
+    /// The right to evaluate a job; says so when somebody else is evaluating the same.
+    pub fn take_turn(&self, store: &Store, job: &Job) -> Result<Turn> {
+        Ok(store
+            .take_turn(&job.chain.last(), || self.say("waiting for another build of the same prompt …"))?)
     }
 
     /// Says something on stderr, unless told to be quiet.

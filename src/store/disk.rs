@@ -29,7 +29,7 @@ pub trait Disk: Send + Sync {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
-    /// Removes a file.
+    /// Removes a file, or an empty folder.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Maps a regular file; links are not followed.
     fn map(&self, path: &Path) -> io::Result<Map>;
@@ -71,7 +71,10 @@ impl Disk for RealDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        std::fs::remove_file(path)
+        match std::fs::symlink_metadata(path)?.is_dir() {
+            true => std::fs::remove_dir(path),
+            false => std::fs::remove_file(path),
+        }
     }
 
     fn map(&self, path: &Path) -> io::Result<Map> {

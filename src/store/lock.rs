@@ -1,7 +1,7 @@
 //! The store's lock file.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Result, StoreError, disk::private};
 
@@ -19,6 +19,14 @@ impl Lock {
         }
         file.lock_shared().map_err(|e| failed(path, e))?;
         Ok(Self(file))
+    }
+
+    /// Whether the locked file still has this name.
+    #[cfg(unix)]
+    fn is_on(&self, path: &Path) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let same = |a: std::fs::Metadata, b: std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+        self.0.metadata().is_ok_and(|held| std::fs::metadata(path).is_ok_and(|named| same(held, named)))
     }
 
     pub(super) fn try_exclusive(path: &Path) -> Result<Option<Self>> {
@@ -39,6 +47,39 @@ impl Lock {
         }
         file.lock().map_err(|e| failed(path, e))?;
         Ok(Self(file))
+    }
+}
+
+/// The right to evaluate one prompt; others who want to evaluate the same one wait for it. Dropping it lets go.
+#[derive(Debug)]
+pub struct Turn {
+    path: PathBuf,
+    #[allow(dead_code, reason = "held for its drop")]
+    lock: Lock,
+}
+
+impl Turn {
+    /// `waiting` is called once if somebody else is evaluating.
+    pub(super) fn take(path: &Path, mut waiting: impl FnMut()) -> Result<Self> {
+        let mut told = false;
+        loop {
+            let lock = Lock::exclusive(path, || {
+                if !std::mem::replace(&mut told, true) {
+                    waiting();
+                }
+            })?;
+            // Whoever had the turn removes the file: a lock on a removed file keeps nobody out.
+            if lock.is_on(path) {
+                return Ok(Self { path: path.to_owned(), lock });
+            }
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // What stays is an empty staging file, which gc removes.
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 

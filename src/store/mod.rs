@@ -22,6 +22,9 @@
 //! pages after an unlink, so a reader never holds up a collection for longer than that, and never the
 //! other way round. The hash of every byte is compared before anybody sees one ([`objects`]).
 //!
+//! **Turns**: whoever evaluates a prompt holds a lock of its own for it, so that two builds of the same prompt
+//! evaluate it once. It is taken before the shared lock, so nobody waits for an evaluation while holding up a collection.
+//!
 //! **Locks** are advisory file locks: they end with the process, however it ends.
 
 pub mod disk;
@@ -41,7 +44,9 @@ use std::sync::Arc;
 
 use disk::Disk;
 use index::Index;
-use lock::Lock;
+use lock::{Lock, Turn};
+
+use crate::key::ChainKey;
 
 /// The first line of every cache folder's tag, as the Cache Directory Tagging Specification
 /// (<https://bford.info/cachedir/>) has it.
@@ -97,6 +102,29 @@ pub enum StoreError {
         found: i64,
         /// The latest one known here.
         known: usize,
+    },
+    /// Something in the store is a link, or not what it should be.
+    #[error("{} is {found}, expected {expected}: pcache follows no links inside its store; remove it", path.display())]
+    Misplaced {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        found: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// The folder is another user's, who could put anything into it.
+    #[error(
+        "{} belongs to user {owner}, not to you (user {own}), who could put forged states into it; pass --trust-owner if you trust them",
+        path.display()
+    )]
+    ForeignOwner {
+        /// The folder.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// The user who asks.
+        own: u32,
     },
     /// The folder holds somebody else's files.
     #[error(
@@ -163,6 +191,7 @@ impl Store {
     /// # Errors
     /// When the folder cannot be made or written, holds something else, or has a newer schema.
     pub fn open(root: &Path, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<Self> {
+        check_places(root)?;
         let make = |path: &Path| {
             disk.create_dir(path).map_err(|source| StoreError::Disk {
                 action: "create",
@@ -199,6 +228,7 @@ impl Store {
         if !root.join(TAG_NAME).exists() && !root.join(INDEX_NAME).exists() {
             return if root.exists() { refuse_foreign(root, disk.as_ref()).map(|()| None) } else { Ok(None) };
         }
+        check_places(root)?;
         let index = Index::open(&root.join(INDEX_NAME))?;
         Ok(Some(Self { root: root.to_owned(), disk, clock, index }))
     }
@@ -232,6 +262,15 @@ impl Store {
         Lock::shared(&self.root.join(LOCK_NAME), waiting)
     }
 
+    /// Waits for the right to evaluate what ends with `chain`: of several processes that want the same, one evaluates and
+    /// the others find it saved. Take it before the shared lock, never while holding that.
+    ///
+    /// # Errors
+    /// When its lock file, in staging, cannot be opened or locked.
+    pub fn take_turn(&self, chain: &ChainKey, waiting: impl FnMut()) -> Result<Turn> {
+        Turn::take(&self.root.join(STAGING).join(format!("turn-{}", chain.short())), waiting)
+    }
+
     /// The exclusive lock, unless somebody holds the lock.
     ///
     /// # Errors
@@ -252,6 +291,43 @@ impl Store {
     pub fn lock_exclusive(&self, waiting: impl FnOnce()) -> Result<Lock> {
         Lock::exclusive(&self.root.join(LOCK_NAME), waiting)
     }
+}
+
+/// Refuses a folder of another user.
+///
+/// # Errors
+/// When its owner is somebody else than the user of this process. A folder that is not there is nobody's.
+#[cfg(unix)]
+pub fn check_owner(root: &Path) -> Result<()> {
+    let Ok(meta) = std::fs::metadata(root) else { return Ok(()) };
+    let (owner, own) = (std::os::unix::fs::MetadataExt::uid(&meta), rustix::process::geteuid().as_raw());
+    if owner == own {
+        return Ok(());
+    }
+    Err(StoreError::ForeignOwner { path: root.to_owned(), owner, own })
+}
+
+/// Refuses links where the store's own folders and files should be. The root itself may be a link.
+fn check_places(root: &Path) -> Result<()> {
+    let folders = [STAGING, "objects", OBJECTS].map(|name| (name, true));
+    let files =
+        [INDEX_NAME, "index.sqlite-wal", "index.sqlite-shm", LOCK_NAME, TAG_NAME].map(|name| (name, false));
+    for (name, folder) in folders.into_iter().chain(files) {
+        let path = root.join(name);
+        let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
+        let kind = meta.file_type();
+        if kind.is_dir() == folder && kind.is_file() != folder {
+            continue;
+        }
+        let found = match (kind.is_symlink(), kind.is_dir()) {
+            (true, _) => "a link",
+            (false, true) => "a folder",
+            (false, false) => "not a folder",
+        };
+        let expected = if folder { "a folder" } else { "a file" };
+        return Err(StoreError::Misplaced { path, found, expected });
+    }
+    Ok(())
 }
 
 /// A new store takes an empty folder, or one with nothing but notes in it.

@@ -1,6 +1,6 @@
 //! Object files: publishing them, and mapping them back with proof.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::index::SegmentRow;
@@ -114,10 +114,14 @@ impl Store {
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let staged = self.root.join(STAGING).join(format!("{}-{serial}-{}", std::process::id(), id.short()));
 
-        let failed = |action, path: &std::path::Path| {
+        let failed = |action, path: &Path| {
             let path = path.to_owned();
             move |source| StoreError::Disk { action, path, source }
         };
+        if folder.is_symlink() {
+            let (path, found) = (folder.to_owned(), "a link");
+            return Err(StoreError::Misplaced { path, found, expected: "a folder" });
+        }
         let new_folder = !folder.exists();
         self.disk.create_dir(folder).map_err(failed("create", folder))?;
         if new_folder && let Some(parent) = folder.parent() {
@@ -127,7 +131,7 @@ impl Store {
             .disk
             .write(&staged, &encoded.parts())
             .map_err(failed("write", &staged))
-            .and_then(|()| self.disk.rename(&staged, &path).map_err(failed("rename", &staged)));
+            .and_then(|()| self.put_into_place(&staged, &path).map_err(failed("rename", &staged)));
         if let Err(error) = written {
             // A full disk should not stay full: what was staged is of no use to anybody.
             let _ = self.disk.remove(&staged);
@@ -135,6 +139,15 @@ impl Store {
         }
         self.disk.sync_dir(folder).map_err(failed("sync", folder))?;
         Ok(id)
+    }
+
+    /// Renames a staged file to its name. A folder that has the name is moved out of the way, into staging.
+    fn put_into_place(&self, staged: &Path, path: &Path) -> std::io::Result<()> {
+        if std::fs::symlink_metadata(path).is_ok_and(|m| m.is_dir()) {
+            let aside = staged.with_extension("in-the-way");
+            self.disk.rename(path, &aside)?;
+        }
+        self.disk.rename(staged, path)
     }
 
     /// Maps the object of a segment, for [`Unverified::verify`]. Call it under the shared lock.
@@ -148,7 +161,11 @@ impl Store {
     }
 
     pub(super) fn map_object(&self, object: &ObjectId) -> Result<Map, Miss> {
-        let mapped = self.disk.map(&self.object_path(object));
-        mapped.map_err(|e| Miss::Unreadable { object: *object, reason: e.to_string() })
+        let path = self.object_path(object);
+        let unreadable = |reason: String| Miss::Unreadable { object: *object, reason };
+        if path.parent().is_some_and(|folder| folder.is_symlink()) {
+            return Err(unreadable("its folder is a link".into()));
+        }
+        self.disk.map(&path).map_err(|e| unreadable(e.to_string()))
     }
 }

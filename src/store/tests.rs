@@ -546,6 +546,19 @@ fn a_newer_schema_and_a_foreign_folder_are_refused() {
     assert!(error.to_string().contains("thesis.tex"), "{error}");
 }
 
+/// A folder of somebody else: one that root gave away, or for other users the root folder.
+#[cfg(unix)]
+#[test]
+fn a_folder_of_another_user_is_refused() {
+    let dir = TempDir::new().unwrap();
+    assert!(check_owner(dir.path()).is_ok());
+    assert!(check_owner(&dir.path().join("nothing")).is_ok());
+    let given_away = std::os::unix::fs::chown(dir.path(), Some(12345), None).is_ok();
+    let foreign = if given_away { dir.path() } else { Path::new("/") };
+    let error = check_owner(foreign).unwrap_err();
+    assert!(error.to_string().contains("--trust-owner"), "{error}");
+}
+
 #[cfg(unix)]
 #[test]
 fn everything_is_private() {

@@ -75,6 +75,10 @@ impl Walk<'_> {
                 self.objects(&entry.path)?;
             } else if entry.is_dir {
                 self.folder(&entry.path)?;
+                if staging {
+                    // Something that was in the way; it goes when it is empty.
+                    self.usage.staging.push(entry);
+                }
             } else if staging {
                 self.usage.staging.push(entry);
             } else if folder == self.root && entry.name == INDEX_MEMORY {

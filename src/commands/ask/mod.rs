@@ -209,14 +209,31 @@ impl Asker<'_, '_> {
             self.app.say(explain::parts(self.job, &self.state.key, self.recall.tokens()));
         }
 
+        let turn = self.app.take_turn(self.store, self.job)?;
         let lock = self.app.lock_shared(self.store)?;
-        let filled = prefill::fill(self.app, self.store, &mut self.session, self.job, &key)?;
-        timings.add("eval_time", filled.evaluating, Some(filled.tokens));
-        timings.add("save_state", filled.saving, None);
-        verdict.evaluated_tokens += filled.tokens;
+        // Somebody else may have saved it by now, and what was restored goes on from there.
+        let found = self.job.find(self.store)?.verify(self.job);
+        if found.tokens() > verdict.restored_tokens {
+            self.recall = found;
+            self.session.reset();
+            verdict.restored_tokens = match self.recall.restore(&mut self.session) {
+                Ok(()) => self.recall.tokens(),
+                Err(why) => {
+                    verdict.reason = Some(why);
+                    0
+                }
+            };
+            verdict.status = Status::of(verdict.restored_tokens, self.job.tokens.len());
+        }
+        if verdict.restored_tokens < self.job.tokens.len() {
+            let filled = prefill::fill(self.app, self.store, &mut self.session, self.job, &key)?;
+            timings.add("eval_time", filled.evaluating, Some(filled.tokens));
+            timings.add("save_state", filled.saving, None);
+            verdict.evaluated_tokens += filled.tokens;
+        }
         // The next question restores what is saved now.
         let found = self.job.find(self.store)?;
-        drop(lock);
+        drop((lock, turn));
         self.recall = found.verify(self.job);
         Ok(())
     }

@@ -157,6 +157,7 @@ impl Builder<'_> {
         if let Some(load) = load {
             timings.add("model_load", load, None);
         }
+        let _turn = self.app.take_turn(&self.store, &job)?;
         if let Some(limit) = self.args.max_size {
             budget::make_room(self.app, &mut self.store, model, &job, limit)?;
         }
