@@ -209,7 +209,9 @@ fn a_lost_index_comes_back_with_names_and_pins() {
     }
     let lost = program.run(&["ask", "long", "Hm?"]);
     assert_eq!((lost.code, lost.stderr.contains("verify --repair")), (3, true), "{}", lost.stderr);
-    assert!(program.ok(&["verify"]).stderr.contains("verify --repair"));
+    let verified = program.run(&["verify"]);
+    assert_eq!((verified.code, verified.stderr.contains("2 states on disk are not in the index")), (4, true));
+    assert!(program.ok(&["ls"]).stderr.contains("verify --repair"), "ls writes nothing, but says so");
     let repaired = program.ok(&["verify", "--repair"]);
     assert!(repaired.stderr.contains("2 states, 4 segments"), "{}", repaired.stderr);
     assert_eq!((key("long"), key("other")), expected);
@@ -218,6 +220,71 @@ fn a_lost_index_comes_back_with_names_and_pins() {
     // The same prompt is found without evaluating, and even without loading the model.
     let built = json(&program.ok(&["build", "long.txt", "--json"]));
     assert_eq!(built["cache"]["status"], "hit");
+}
+
+/// A build after the index was lost once evaluated everything again, and `rm` then left the older record, which gc
+/// brought back as a state without segments.
+#[test]
+fn a_build_finds_what_a_lost_index_knew_and_what_is_removed_stays_removed() {
+    let program = program();
+    for end in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(program.store().join(format!("index.sqlite{end}")));
+    }
+    let built = program.ok(&["build", "long.txt"]);
+    assert!(
+        built.stderr.contains("the index was lost") && built.stderr.contains("hit: 637"),
+        "{}",
+        built.stderr
+    );
+    assert_eq!(names(&program), ["long", "other"]);
+    program.ok(&["rm", "long", "other"]);
+    assert_eq!(program.objects(), []);
+
+    // An older record that was left over is of no use without its segments.
+    program.ok(&["build", "long.txt", "--name", "long"]);
+    let record: Vec<_> = program.objects().into_iter().map(|(p, _)| p).collect();
+    let record = record.iter().find(|p| !program.segments().contains(p)).unwrap();
+    let copy = std::fs::read(record).unwrap();
+    program.ok(&["rm", "long"]);
+    std::fs::write(record, copy).unwrap();
+    program.ok(&["gc"]);
+    assert_eq!((names(&program), program.objects().len()), (vec![], 0));
+}
+
+#[test]
+fn rm_of_several_says_beforehand_what_it_frees() {
+    let program = program();
+    let planned = json(&program.ok(&["rm", "long", "other", "--dry-run", "--json"]));
+    let objects: u64 = program.objects().iter().map(|(_, n)| n).sum();
+    assert_eq!(planned["freed_bytes"], objects);
+    let done = json(&program.ok(&["rm", "long", "other", "--json"]));
+    assert_eq!((&planned["freed_bytes"], &planned["removed"]), (&done["freed_bytes"], &done["removed"]));
+}
+
+/// A hit under a budget that is too small once evicted the state whose key was just printed.
+#[test]
+fn what_was_just_built_or_found_is_not_evicted() {
+    let program = program();
+    let run = program.ok(&["build", "long.txt", "--max-size", "100KiB"]);
+    assert!(run.stderr.contains("hit") && run.stderr.contains("more than 100 KiB"), "{}", run.stderr);
+    assert_eq!(names(&program), ["long"]);
+    program.sql("UPDATE states SET expires = 1000");
+    program.ok(&["build", "long.txt", "--max-size", "100KiB"]);
+    assert_eq!(json(&program.ok(&["show", "long", "--json"]))["expires"], Value::Null, "it is wanted again");
+}
+
+#[test]
+fn explain_does_not_call_damage_a_hit() {
+    let program = program();
+    let own =
+        json(&program.ok(&["show", "long", "--json"]))["segments"][2]["object"].as_str().unwrap().to_owned();
+    std::fs::write(program.store().join(format!("objects/v1/{}/{own}.safetensors", &own[..2])), "x").unwrap();
+    let text = program.ok(&["explain", "long.txt"]).stdout;
+    assert!(text.contains("partial: 512 of 637") && text.contains("is damaged"), "{text}");
+    let framing = program.ok(&["explain", "--user", "other.txt"]).stdout;
+    assert!(framing.contains("prompt chat template (here chat template, as the user's)"), "{framing}");
+    let raw = program.ok(&["explain", "--raw", "--kv-type", "q4_0", "long.txt"]).stdout;
+    assert!(raw.contains("nothing saved begins alike"), "{raw}");
 }
 
 #[test]
@@ -346,6 +413,12 @@ fn the_config_file_gives_defaults() {
         assert_eq!((run.code, run.stderr.contains(part)), (2, true), "{text}: {}", run.stderr);
         assert!(run.stderr.contains("config.toml"), "{}", run.stderr);
     }
+    program.write("home/.config/pcache/config.toml", "cache-dir = '~/other store'");
+    let elsewhere = program.run_with_env(&["build", "prompt.txt"], &[("PCACHE_DIR", "")]);
+    assert_eq!(elsewhere.code, 0, "{}", elsewhere.stderr);
+    assert!(program.path("home/other store/index.sqlite").is_file());
+    let help = program.run_with_env(&["ls", "--help"], &[("PCACHE_CONFIG", "nowhere.toml")]);
+    assert_eq!((help.code, help.stdout.contains("Examples")), (0, true), "{}", help.stderr);
     let missing = program.run_with_env(&["ls"], &[("PCACHE_CONFIG", "nowhere.toml")]);
     assert_eq!((missing.code, missing.stderr.contains("nowhere.toml")), (2, true), "{}", missing.stderr);
 }
@@ -585,4 +658,76 @@ fn links_inside_the_store_are_not_followed() {
     let link = program.path("link");
     symlink(program.store(), &link).unwrap();
     program.ok(&["--cache-dir", link.to_str().unwrap(), "build", "long.txt"]);
+}
+
+/// Runs a shell script as root of a namespace of its own, where it can mount; nothing where the machine forbids that.
+#[cfg(target_os = "linux")]
+fn in_a_namespace(program: &Program, script: &str) -> Option<Run> {
+    let allowed = std::process::Command::new("unshare").args(["-rm", "true"]).status();
+    if !allowed.is_ok_and(|status| status.success()) {
+        eprintln!("this machine allows no mounts: the tests with a failing disk stand for this one");
+        return None;
+    }
+    Some(program.script("unshare", &["-rm", "sh", "-euc", script]))
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_told_and_gc_finds_the_way_out() {
+    let program = program();
+    let script = r#"
+        mkdir -p disk; mount -t tmpfs -o size=5m tmpfs disk; export PCACHE_DIR=$PWD/disk/store
+        "$PCACHE" -q build long.txt --name long > /dev/null
+        # Until nothing more fits.
+        cat /dev/zero > disk/fill 2>/dev/null || true
+        "$PCACHE" -q build other.txt > /dev/null 2> build.err && exit 9 || echo "build $?"
+        "$PCACHE" ls > ls.out 2> ls.err; echo "ls $?"
+        "$PCACHE" ask long "Hm?" --max-tokens 2 --require-hit --threads 1 > ask.out 2> ask.err; echo "ask $?"
+        "$PCACHE" gc --keep 0 > gc.out 2> gc.err; echo "gc $?"
+        "$PCACHE" ls --json
+        rm disk/fill
+        "$PCACHE" -q build long.txt > /dev/null; echo "build $?"
+        "$PCACHE" verify 2>&1
+    "#;
+    let Some(run) = in_a_namespace(&program, script) else { return };
+    let file = |name: &str| std::fs::read_to_string(program.path(name)).unwrap_or_default();
+    let told = ["build.err", "ls.err", "ask.err", "gc.err"].map(file).join("");
+    assert_eq!(run.code, 0, "{} {told}", run.stderr);
+    let expected = "build 1\nls 0\nask 0\ngc 0\n{\"states\":[],\"total_bytes\":0,\"objects\":0}\nbuild 0\n";
+    assert!(run.stdout.starts_with(expected), "{} {told}", run.stdout);
+    assert!(run.stdout.contains("all intact"), "{}", run.stdout);
+    assert!(file("build.err").contains("No space left"), "{told}");
+    assert!(file("ls.out").contains("long") && file("ask.err").contains("hit: 637"), "{told}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_read_only_store_can_be_listed_asked_and_verified() {
+    let program = program();
+    let script = r#"
+        mount --bind store store; mount -o remount,ro,bind store
+        "$PCACHE" ls --json > ls.out; echo "ls $?"
+        "$PCACHE" show long > /dev/null; echo "show $?"
+        "$PCACHE" ask long "Hm?" --max-tokens 2 --require-hit --threads 1 > /dev/null 2> ask.err; echo "ask $?"
+        "$PCACHE" explain long.txt > /dev/null; echo "explain $?"
+        "$PCACHE" verify 2> verify.err; echo "verify $?"
+        for command in "build other2.txt" "gc --keep 0" "rm long" "pin long" "rename long x"; do
+            "$PCACHE" $command > /dev/null 2> err && exit 9 || echo "$command $?"; cat err >> errors
+        done
+    "#;
+    program.write("other2.txt", &prose(40, 7));
+    let before = contents(&program);
+    let Some(run) = in_a_namespace(&program, script) else { return };
+    let file = |name: &str| std::fs::read_to_string(program.path(name)).unwrap_or_default();
+    let told = ["ask.err", "verify.err", "errors"].map(file).join("");
+    assert_eq!(run.code, 0, "{} {told}", run.stderr);
+    let expected = "ls 0\nshow 0\nask 0\nexplain 0\nverify 0\n\
+        build other2.txt 1\ngc --keep 0 1\nrm long 1\npin long 1\nrename long x 1\n";
+    assert_eq!(run.stdout, expected, "{told}");
+    assert!(file("verify.err").contains("all intact") && !file("ask.err").contains("warning"), "{told}");
+    assert!(
+        file("errors").to_lowercase().contains("read-only") || file("errors").contains("readonly"),
+        "{told}"
+    );
+    assert_eq!(contents(&program), before);
 }

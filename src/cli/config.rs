@@ -152,16 +152,14 @@ impl Config {
     /// `command` with the file's values as defaults.
     pub fn applied_to(&self, mut command: Command) -> Command {
         for setting in SETTINGS {
-            let Some(values) = self.get(setting) else { continue };
             let id = id(setting);
-            if setting.commands.is_empty() {
-                command = command.mut_arg(id, |arg| with_default(arg, values));
-                continue;
+            // A variable that is set to nothing is as good as unset.
+            let empty = argument(setting, &command).and_then(|a| a.get_env().map(std::env::var_os)).flatten();
+            if empty.is_some_and(|value| value.is_empty()) {
+                command = changed(command, setting, &id, &|arg| arg.env(Resettable::Reset));
             }
-            for name in setting.commands {
-                let (id, values) = (id.clone(), values.clone());
-                command = command.mut_subcommand(*name, |c| c.mut_arg(id, |arg| with_default(arg, values)));
-            }
+            let Some(values) = self.get(setting) else { continue };
+            command = changed(command, setting, &id, &|arg| with_default(arg, values.clone()));
         }
         command
     }
@@ -186,7 +184,9 @@ impl Config {
             None => {
                 let values = arg.get_default_values();
                 let text: Vec<_> = values.iter().map(|v| v.to_string_lossy()).collect();
-                ((!values.is_empty()).then(|| text.join(", ")), "default".to_owned())
+                let value =
+                    if values.is_empty() { unsaid_default(setting.name) } else { Some(text.join(", ")) };
+                (value, "default".to_owned())
             }
         };
         Some(Effective { name: full_name(setting), value, source })
@@ -249,6 +249,17 @@ fn refusal(arg: &Arg, value: &str) -> Option<String> {
     Some(possible.map_or_else(|| why.to_owned(), |p| format!("not among {}", p.trim())))
 }
 
+/// Defaults that the definition leaves open, because for some commands no value means another thing.
+fn unsaid_default(name: &str) -> Option<String> {
+    let value = match name {
+        "gpu-layers" => "0",
+        "kv-type" => "f16",
+        "flash-attn" => "auto",
+        _ => return None,
+    };
+    Some(value.into())
+}
+
 fn argument(setting: &Setting, command: &Command) -> Option<Arg> {
     let holder = match setting.commands.first() {
         None => command,
@@ -267,6 +278,15 @@ fn id(setting: &Setting) -> String {
 
 fn full_name(setting: &Setting) -> String {
     setting.table.map_or_else(|| setting.name.to_owned(), |table| format!("{table}.{}", setting.name))
+}
+
+/// The definition with a setting's option changed, in every command that has it.
+fn changed(command: Command, setting: &Setting, id: &str, change: &dyn Fn(Arg) -> Arg) -> Command {
+    let id = || id.to_owned();
+    if setting.commands.is_empty() {
+        return command.mut_arg(id(), change);
+    }
+    setting.commands.iter().fold(command, |c, name| c.mut_subcommand(*name, |c| c.mut_arg(id(), change)))
 }
 
 fn with_default(arg: Arg, values: Vec<String>) -> Arg {

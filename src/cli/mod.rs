@@ -15,14 +15,15 @@ pub use ask::Ask;
 use config::Config;
 pub use manage::{Completions, Gc, Ls, Man, Models, Pin, Rename, Rm, Shell, Show, Sort, Verify};
 pub use prompt::{Build, Explain, FlashAttention, FramingArgs, ParamArgs};
-pub use values::LoraFile;
 use values::path;
+pub use values::{LoraFile, Ttl};
 
 /// Saves the state of a language model after a long prompt, and answers from it in milliseconds.
 #[derive(Debug, Parser)]
 #[command(
     name = "pcache",
     version,
+    propagate_version = true,
     after_help = "\
 A first session:
   pcache build -m model.gguf menu.txt     prints the state's key
@@ -45,6 +46,7 @@ pub struct Cli {
 
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// Folder of the saved states [default: pcache/states in your cache folder]
     #[arg(long, env = "PCACHE_DIR", value_name = "DIR", global = true, value_parser = path())]
@@ -83,6 +85,8 @@ impl Cli {
     /// clap does.
     pub fn of_process() -> Self {
         let config = Config::of_user().unwrap_or_else(|e| {
+            // Help is given all the same: this ends the program when it was asked for.
+            let _ = Self::command().get_matches();
             // A file that cannot be understood should not change what a command does without a word.
             let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("pcache: {e}\n"));
             std::process::exit(2);
@@ -118,6 +122,7 @@ pub enum Command {
     /// Answer questions from a saved state
     Ask(Ask),
     /// List the saved states
+    #[command(alias = "list")]
     Ls(Ls),
     /// Show everything about one state
     Show(Show),
@@ -126,6 +131,7 @@ pub enum Command {
     /// Check every object, and repair what is damaged
     Verify(Verify),
     /// Remove states
+    #[command(aliases = ["remove", "delete"])]
     Rm(Rm),
     /// Keep states from being collected
     Pin(Pin),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use jiff::civil::Date;
 
-use super::values::{LoraFile, argument, date, factor, finite, lora, question_format, seconds, size};
+use super::values::{LoraFile, Ttl, argument, date, factor, finite, lora, question_format, size, ttl};
 use crate::key::{KvType, RopeScaling};
 
 /// Arguments of `build`.
@@ -29,9 +29,9 @@ pub struct Build {
     /// gc and budgets leave the state alone
     #[arg(long)]
     pub pin: bool,
-    /// The state may go after this time, as 30d or 12h; building it again starts anew
-    #[arg(long, value_name = "TIME", value_parser = seconds)]
-    pub ttl: Option<i64>,
+    /// The state may go after this time, as 30d or 12h, or never; building it again starts anew
+    #[arg(long, value_name = "TIME", value_parser = ttl)]
+    pub ttl: Option<Ttl>,
     /// Keep the whole folder under this size, as 20GiB: the least recently used states go
     #[arg(long, env = "PCACHE_MAX_SIZE", value_name = "SIZE", value_parser = size)]
     pub max_size: Option<u64>,

@@ -6,13 +6,26 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use jiff::civil::Date;
 
 /// A path that may be empty: an environment variable that is set to nothing is as good as unset.
+/// A `~` at its beginning is the home folder, as shells have it where they see it.
 pub(super) fn path() -> impl TypedValueParser<Value = PathBuf> {
-    OsStringValueParser::new().map(PathBuf::from)
+    OsStringValueParser::new().map(|text| expanded(PathBuf::from(text)))
+}
+
+fn expanded(path: PathBuf) -> PathBuf {
+    match (path.strip_prefix("~"), etcetera::home_dir()) {
+        (Ok(rest), Ok(home)) => home.join(rest),
+        _ => path,
+    }
 }
 
 pub(super) fn size(text: &str) -> Result<u64, String> {
     let bytes: Result<bytesize::ByteSize, _> = text.parse();
-    bytes.map(|b| b.as_u64()).map_err(|_| "expected a size, as 10GiB, 500MB or 1000000".into())
+    let bytes =
+        bytes.map(|b| b.as_u64()).map_err(|_| "expected a size, as 10GiB, 500MB or 1000000".to_owned())?;
+    if (1..1 << 16).contains(&bytes) && text.trim().bytes().all(|b| b.is_ascii_digit()) {
+        return Err(format!("{bytes} bytes hold no state; say {bytes}GiB or {bytes}MiB"));
+    }
+    Ok(bytes)
 }
 
 pub(super) fn temperature(text: &str) -> Result<f32, String> {
@@ -36,6 +49,26 @@ fn number(text: &str, expected: &str, fits: impl Fn(f32) -> bool) -> Result<f32,
 pub(super) fn seconds(text: &str) -> Result<i64, String> {
     let time = humantime::parse_duration(text).map_err(|e| format!("expected a time, as 30d or 12h: {e}"))?;
     i64::try_from(time.as_secs()).map_err(|_| "that is longer than any clock runs".into())
+}
+
+/// How long a state may live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ttl {
+    /// So many seconds.
+    For(i64),
+    /// As long as there is room.
+    Never,
+}
+
+/// A time to live: a length of time above 0, or `never`.
+pub(super) fn ttl(text: &str) -> Result<Ttl, String> {
+    if text == "never" {
+        return Ok(Ttl::Never);
+    }
+    match seconds(text)? {
+        0 => Err("expected a time above 0, or never".into()),
+        seconds => Ok(Ttl::For(seconds)),
+    }
 }
 
 /// A factor of the rotary embedding: above 0.
@@ -114,7 +147,10 @@ mod tests {
     #[test]
     fn sizes_and_numbers_are_checked() {
         assert_eq!(size("10GiB"), Ok(10 << 30));
-        assert!(size("ten").is_err());
+        assert!(size("ten").is_err() && size("10").unwrap_err().contains("10GiB"));
+        assert_eq!((size("0"), size("70000")), (Ok(0), Ok(70_000)));
+        assert_eq!((ttl("2h"), ttl("never")), (Ok(Ttl::For(7200)), Ok(Ttl::Never)));
+        assert!(ttl("0s").is_err());
         assert!(temperature("-1").is_err());
         assert!(temperature("nan").is_err());
         assert!(probability("1.5").is_err());

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::job::Job;
 use crate::cli::{Global, Output};
+use crate::report::human;
 use crate::report::progress::{Bar, Progress, Silent};
 use crate::store::disk::RealDisk;
 use crate::store::lock::{Lock, Turn};
@@ -97,7 +98,14 @@ impl App {
 
     /// Opens the store, and makes it when there is none.
     pub fn store(&self) -> Result<Store> {
-        Ok(Store::open(&self.own_dir()?, Arc::new(RealDisk), Arc::new(SystemClock))?)
+        let store = Store::open(&self.own_dir()?, Arc::new(RealDisk), Arc::new(SystemClock))?;
+        if let Some((states, segments)) = store.found_on_opening() {
+            let (states, segments) = (human::count(states, "state"), human::count(segments, "segment"));
+            self.warn(format!(
+                "the index was lost; found on disk and put into a new one: {states}, {segments}"
+            ));
+        }
+        Ok(store)
     }
 
     /// Opens the store if there is one.

@@ -17,7 +17,7 @@ pub fn pin(app: &App, args: &Pin, pinned: bool) -> Result<()> {
     let _lock = app.lock_shared(&store)?;
     for key in &keys {
         change(&mut store, key, |record| record.pinned = pinned)?;
-        tell(app, &store, key, if pinned { "pinned" } else { "unpinned" })?;
+        tell(app, &store, key, if pinned { "pinned" } else { "unpinned" }, None)?;
     }
     Ok(())
 }
@@ -31,8 +31,9 @@ pub fn rename(app: &App, args: &Rename) -> Result<()> {
         states::check_name(name)?;
         states::check_name_is_free(&store, name, &key)?;
     }
+    let before = states::state(&store, &key)?.name;
     change(&mut store, &key, |record| record.name = args.name.clone())?;
-    tell(app, &store, &key, "renamed")
+    tell(app, &store, &key, "renamed", before)
 }
 
 fn change(store: &mut Store, key: &StateKey, change: impl Fn(&mut Record)) -> Result<()> {
@@ -48,10 +49,17 @@ fn change(store: &mut Store, key: &StateKey, change: impl Fn(&mut Record)) -> Re
     }
 }
 
-fn tell(app: &App, store: &Store, key: &StateKey, what: &str) -> Result<()> {
+fn tell(app: &App, store: &Store, key: &StateKey, what: &str, before: Option<String>) -> Result<()> {
     let state = states::state(store, key)?;
     match app.output() {
-        Output::Text => app.say(format!("{what} {}", label(key, state.name.as_deref()))),
+        Output::Text => {
+            let was = match (before.filter(|old| Some(old) != state.name.as_ref()), &state.name) {
+                (Some(old), Some(_)) => format!(", which was {old}"),
+                (Some(old), None) => format!(": it is no longer {old}"),
+                (None, _) => String::new(),
+            };
+            app.say(format!("{what} {}{was}", label(key, state.name.as_deref())));
+        }
         _ => app.print_json(&serde_json::json!({
             "event": what, "key": key, "name": state.name, "pinned": state.pinned,
         }))?,

@@ -14,7 +14,7 @@ use crate::engine::gguf::Header;
 use crate::engine::model::{Engine, Model};
 use crate::engine::prompt::Prompt;
 use crate::format::Record;
-use crate::key::{Difference, StateKey, TextDigest};
+use crate::key::{Difference, StateKey};
 use crate::report::human;
 use crate::store::{Result as StoreResult, Store};
 
@@ -34,6 +34,10 @@ pub struct Explanation {
     pub saved_tokens: usize,
     pub segments: usize,
     pub saved_segments: usize,
+    /// Why what is saved ends where it does.
+    pub reason: Option<String>,
+    /// Whether the state itself is known, whole or not.
+    pub known: bool,
     /// The saved prompt under the same model and parameters that goes along with this one furthest.
     pub nearest: Option<Nearest>,
     /// States of the same text under another model or other parameters.
@@ -89,7 +93,7 @@ pub fn run(app: &App, args: &Explain) -> Result<()> {
             source.check_length(job.tokens.len(), limit)?;
         }
     }
-    let explanation = Explanation::of(store.as_ref(), &model, &job, &prompt, &source.text_digest())?;
+    let explanation = Explanation::of(store.as_ref(), &model, &job, &prompt, &source)?;
     match app.output() {
         Output::Text => {
             let (label, framing) = (source.label(), source.framing());
@@ -144,13 +148,13 @@ pub fn parts(job: &Job, key: &StateKey, saved: usize) -> String {
 }
 
 impl Explanation {
-    /// Looks up what is saved of a job, and what comes closest to it. Objects are looked for, not verified.
+    /// Looks up and verifies what is saved of a job, and what comes closest to it.
     pub fn of(
         store: Option<&Store>,
         model: &Model<'_>,
         job: &Job,
         prompt: &Prompt,
-        text: &TextDigest,
+        source: &Source<'_>,
     ) -> Result<Self> {
         let key = job.chain.state_key(&prompt.carried, &prompt.suffix);
         let pieces = job.pieces();
@@ -161,17 +165,22 @@ impl Explanation {
             saved_tokens: 0,
             segments: pieces.len(),
             saved_segments: 0,
+            reason: None,
+            known: false,
             nearest: None,
             same_text: Vec::new(),
         };
         let Some(store) = store else { return Ok(explanation) };
-        explanation.saved_tokens = job.find(store)?.tokens();
+        let recall = job.find(store)?.verify(job);
+        explanation.saved_tokens = recall.tokens();
+        explanation.reason = recall.reason(job);
+        explanation.known = store.index().use_of(&key)?.is_some();
         explanation.saved_segments = pieces.iter().filter(|p| p.end() <= explanation.saved_tokens).count();
         explanation.status = Status::of(explanation.saved_tokens, job.tokens.len());
         explanation.nearest = nearest(store, model, job, prompt, &key)?;
-        for other in store.index().states_of_text(text)?.into_iter().filter(|k| *k != key) {
+        for other in store.index().states_of_text(&source.text_digest())?.into_iter().filter(|k| *k != key) {
             let Some(state) = store.index().state(&other)? else { continue };
-            explanation.same_text.extend(same_text(job, state));
+            explanation.same_text.extend(same_text(model, job, source, state));
         }
         Ok(explanation)
     }
@@ -182,10 +191,15 @@ impl Explanation {
             return None;
         }
         let mut lines = Vec::new();
-        match &self.nearest {
-            Some(nearest) => lines.push(nearest.text(self.tokens)),
-            None => lines.push(format!(
-                "{:<12}none: nothing is saved under this model and these parameters",
+        let reason = self.reason.as_deref().unwrap_or("nothing is saved");
+        match (&self.nearest, self.known) {
+            (_, true) => lines.push(format!("{:<12}it was built, and is not whole: {reason}", "state")),
+            (Some(nearest), _) => lines.push(nearest.text(self.tokens)),
+            (None, _) if self.saved_tokens > 0 => {
+                lines.push(format!("{:<12}none: what is saved is of an interrupted build", "nearest"));
+            }
+            (None, _) => lines.push(format!(
+                "{:<12}none: under this model and these parameters nothing saved begins alike",
                 "nearest"
             )),
         }
@@ -203,11 +217,16 @@ impl Explanation {
 }
 
 /// In what a state of the same text differs from the job.
-fn same_text(job: &Job, state: Record) -> Option<SameText> {
+fn same_text(model: &Model<'_>, job: &Job, source: &Source<'_>, state: Record) -> Option<SameText> {
     let mut differences = job.params.differences(&state.params);
+    let mut differs = |name: &str, here: String, there: String| {
+        differences.insert(0, Difference { name: name.into(), here, there });
+    };
+    if source.framing() != state.framing {
+        differs("prompt", source.framing().to_owned(), state.framing.clone());
+    }
     if job.model != state.model {
-        let there = file_name(state.model_path.as_ref());
-        differences.insert(0, Difference { name: "model".into(), here: job.model.short(), there });
+        differs("model", file_name(model.path()), file_name(state.model_path.as_ref()));
     }
     (!differences.is_empty()).then_some(SameText { key: state.key, name: state.name, differences })
 }
@@ -221,7 +240,7 @@ fn nearest(
     own: &StateKey,
 ) -> Result<Option<Nearest>> {
     let mut best: Option<(usize, Record)> = None;
-    for key in candidates(store, job)?.into_iter().filter(|key| key != own) {
+    for key in candidates(store, job, own)? {
         let Some(state) = store.index().state(&key)?.filter(|s| s.params == job.params) else { continue };
         let common = job.tokens.iter().zip(&state.tokens).take_while(|(a, b)| a == b).count();
         if common > best.as_ref().map_or(0, |(n, _)| *n) {
@@ -238,15 +257,16 @@ fn nearest(
 }
 
 /// Users of the longest saved prefix, or if there is none all states of the model.
-fn candidates(store: &Store, job: &Job) -> StoreResult<Vec<StateKey>> {
+fn candidates(store: &Store, job: &Job, own: &StateKey) -> StoreResult<Vec<StateKey>> {
     let index = store.index();
+    let others = |keys: Vec<StateKey>| keys.into_iter().filter(|key| key != own).collect::<Vec<_>>();
     for segment in job.chain.segments().iter().rev() {
-        let users = index.users_of(&segment.chain, MOST_COMPARED)?;
+        let users = others(index.users_of(&segment.chain, MOST_COMPARED)?);
         if !users.is_empty() {
             return Ok(users);
         }
     }
-    index.states_of_model(&job.model, MOST_COMPARED)
+    Ok(others(index.states_of_model(&job.model, MOST_COMPARED)?))
 }
 
 fn parting(model: &Model<'_>, job: &Job, prompt: &Prompt, saved: &Record, common: usize) -> Option<Parting> {
@@ -278,12 +298,19 @@ fn line_around(text: &str, at: usize, first: usize) -> String {
     let head: String = before.chars().skip(skip).collect();
     let tail: String = after.chars().take(LINE_WIDTH - head.chars().count()).collect();
     let (left, right) = (if skip > 0 { "…" } else { "" }, if tail.len() < after.len() { "…" } else { "" });
-    format!("{left}{head}{tail}{right}")
+    printable(&format!("{left}{head}{tail}{right}"))
 }
 
 fn shortened(line: &str) -> String {
     let cut: String = line.chars().take(LINE_WIDTH).collect();
-    if cut.len() < line.len() { cut + "…" } else { cut }
+    printable(&if cut.len() < line.len() { cut + "…" } else { cut })
+}
+
+/// A line with its control characters written out: a prompt's text should not steer the terminal.
+fn printable(line: &str) -> String {
+    let shown =
+        |c: char| if c.is_control() && c != '\t' { c.escape_default().to_string() } else { c.to_string() };
+    line.chars().map(shown).collect()
 }
 
 impl Nearest {
@@ -300,7 +327,7 @@ impl Nearest {
         };
         let place = match parting.line {
             Some(line) => format!("in line {line}"),
-            None => "in the template's text before it".to_owned(),
+            None => "before the prompt's own text".to_owned(),
         };
         let mut lines =
             vec![format!("{:<12}{label} has {common} tokens in common; they part {place}:", "nearest")];
@@ -330,5 +357,6 @@ mod tests {
         let line = line_around(&long, 100, 0);
         assert!(line.starts_with("…a") && line.ends_with("b…") && line.contains('X'), "{line}");
         assert_eq!(line_around("äöü", 1, 0), "", "never inside a letter");
+        assert_eq!(line_around("a\u{1b}[2J\r\nb", 0, 0), "a\\u{1b}[2J\\r");
     }
 }

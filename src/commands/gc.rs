@@ -47,7 +47,12 @@ pub fn run(app: &App, args: &Gc) -> Result<()> {
         let why = "gc works on the whole folder; it does not choose by --model";
         bail!(Failure::Usage(why.into()));
     }
-    let limits = Limits { max_bytes: args.max_size, max_age_s: args.max_age, max_states: args.keep };
+    let limits = Limits {
+        max_bytes: args.max_size,
+        max_age_s: args.max_age,
+        max_states: args.keep,
+        ..Limits::default()
+    };
     let Some(mut store) = app.existing_store()? else {
         app.say(format!("no store in {}: nothing to collect", app.cache_dir()?.display()));
         if app.output() != Output::Text {
@@ -57,10 +62,7 @@ pub fn run(app: &App, args: &Gc) -> Result<()> {
     };
     let _lock = store.lock_exclusive(|| app.say("waiting for a build or another gc to finish …"))?;
     let outcome = store.collect(&limits, args.dry_run)?;
-    if let Some(max) = limits.max_bytes.filter(|max| outcome.after > *max) {
-        let (max, stay) = (human::bytes(max), human::bytes(outcome.after));
-        app.warn(format!("{stay} stay, more than {max}: what is left is no state that may go"));
-    }
+    warn_if_over(app, &outcome, &limits);
     match app.output() {
         Output::Text => app.write(&text(&outcome, args.dry_run)),
         Output::Json => app.print_json(&report(&outcome, args.dry_run)),
@@ -71,6 +73,14 @@ pub fn run(app: &App, args: &Gc) -> Result<()> {
             }
             app.named_event("gc", &report)
         }
+    }
+}
+
+/// Warns when what may not go is more than allowed.
+pub fn warn_if_over(app: &App, outcome: &Outcome, limits: &Limits) {
+    if let Some(max) = limits.max_bytes.filter(|max| outcome.after > *max) {
+        let (max, stay) = (human::bytes(max), human::bytes(outcome.after));
+        app.warn(format!("{stay} stay, more than {max}: what is left is no state that may go"));
     }
 }
 
@@ -135,7 +145,7 @@ fn text(outcome: &Outcome, dry_run: bool) -> String {
         }
     };
     files(removes, outcome.orphans, "segment", "of interrupted builds, no state uses them");
-    files(removes, outcome.staging, "staging file", "left by a build that was stopped");
+    files(removes, outcome.staging, "staging file", "left behind by what was stopped or damaged");
     files(removes, outcome.strays, "object", "damaged, or replaced by another");
     files(adopts, outcome.adopted, "segment", "intact but not in the index; kept for a week");
     if outcome.adopted_states > 0 {

@@ -124,11 +124,6 @@ impl Found {
         self.miss.as_ref()
     }
 
-    /// Tokens that are found, verified or not.
-    pub fn tokens(&self) -> usize {
-        self.parts.last().map_or(0, |(piece, _)| piece.end())
-    }
-
     /// Compares every byte with its hash, on all cores; ends at the first object that is not as it should be.
     pub fn verify(self, job: &Job) -> Recall {
         let start = Instant::now();

@@ -57,7 +57,8 @@ pub fn run(app: &App, args: &Ls) -> Result<()> {
         Output::Json => app.print_json(&listing),
         Output::Jsonl => listing.states.iter().try_for_each(|s| app.named_event("state", s)),
         Output::Text if listing.states.is_empty() => {
-            app.say(nothing_to_list(app, states.len(), filter.as_deref())?);
+            let lost = states.is_empty() && store.as_ref().is_some_and(Store::has_objects);
+            app.say(nothing_to_list(app, states.len(), filter.as_deref(), lost)?);
             app.say_if(unused);
             Ok(())
         }
@@ -72,12 +73,17 @@ pub fn run(app: &App, args: &Ls) -> Result<()> {
     }
 }
 
-fn nothing_to_list(app: &App, states: usize, filter: Option<&str>) -> Result<String> {
+fn nothing_to_list(app: &App, states: usize, filter: Option<&str>, lost: bool) -> Result<String> {
+    let folder = app.cache_dir()?;
     Ok(match filter {
+        _ if lost => format!(
+            "the index of {} lists no states, but there are objects; pcache verify --repair puts back what it lost",
+            folder.display()
+        ),
         Some(filter) if states > 0 => {
             format!("none of {} has a model with {filter:?} in its name", human::count(states, "state"))
         }
-        _ => format!("no states in {}; pcache build makes one", app.cache_dir()?.display()),
+        _ => format!("no states in {}; pcache build makes one", folder.display()),
     })
 }
 
@@ -123,7 +129,8 @@ fn listing(states: &[ListedState], segments: &[SegmentRow], sort: Sort, filter: 
         })
         .collect();
     match sort {
-        Sort::Used => rows.sort_by_key(|s| Reverse((s.last_used, s.created))),
+        // They come in this order, uses within a second too.
+        Sort::Used => {}
         Sort::Created => rows.sort_by_key(|s| Reverse(s.created)),
         Sort::Size => rows.sort_by_key(|s| Reverse(s.bytes)),
         Sort::Tokens => rows.sort_by_key(|s| Reverse(s.tokens)),
@@ -136,11 +143,14 @@ fn listing(states: &[ListedState], segments: &[SegmentRow], sort: Sort, filter: 
 /// Letters of a model's name that are shown at least, and at most.
 const MODEL_WIDTH: RangeInclusive<usize> = 8..=40;
 
+/// Letters of a state's name that are shown, where there is room and where there is not.
+const NAME_WIDTHS: [usize; 4] = [30, 22, 16, 12];
+
 fn text(listing: &Listing, now: i64) -> String {
-    let row = |s: &Listed, model_width: usize| {
+    let row = |s: &Listed, name_width: usize, model_width: usize| {
         [
             s.key[..12].to_owned(),
-            name(s),
+            name(s, name_width, now),
             model_name(&s.model, model_width),
             human::thousands(s.tokens),
             human::bytes(s.bytes),
@@ -151,17 +161,22 @@ fn text(listing: &Listing, now: i64) -> String {
         ]
     };
     let header = ["KEY", "NAME", "MODEL", "TOKENS", "SIZE", "OWN", "AGE", "USED", "HITS"];
-    table::fitted(&header, &[3, 4, 5, 6, 7, 8], MODEL_WIDTH, |width| {
-        listing.states.iter().map(|s| row(s, width)).collect()
-    })
+    let table = |name_width| {
+        table::fitted(&header, &[3, 4, 5, 6, 7, 8], MODEL_WIDTH, |model_width| {
+            listing.states.iter().map(|s| row(s, name_width, model_width)).collect()
+        })
+    };
+    let (narrowest, wider) = (NAME_WIDTHS[3], &NAME_WIDTHS[..3]);
+    wider.iter().map(|w| table(*w)).find(|text| table::fits(text)).unwrap_or_else(|| table(narrowest))
 }
 
-/// The name, or without one the prompt file; `*` for pinned.
-fn name(state: &Listed) -> String {
+/// The name, or without one the prompt file; `*` for pinned, `!` for expired.
+fn name(state: &Listed, width: usize, now: i64) -> String {
     let pin = if state.pinned { "*" } else { "" };
+    let expired = if state.expires.is_some_and(|at| at <= now) { "!" } else { "" };
     match &state.name {
-        Some(name) => format!("{}{pin}", human::shortened(name, 24)),
-        None => format!("({}){pin}", human::shortened(&state.prompt, 11)),
+        Some(name) => format!("{}{pin}{expired}", human::shortened(name, width)),
+        None => format!("({}){pin}{expired}", human::shortened(&state.prompt, width - 2)),
     }
 }
 

@@ -28,7 +28,7 @@ struct Reported {
 pub fn run(app: &App, args: &Rm) -> Result<()> {
     let mut store = states::store_with(app, &args.keys[0])?;
     let keys = states::keys(&store, &args.keys)?;
-    for key in keys.iter().filter(|_| !args.force) {
+    for key in keys.iter().filter(|_| !args.force && !args.dry_run) {
         let state = states::state(&store, key)?;
         if state.pinned {
             let label = label(key, state.name.as_deref());
@@ -43,7 +43,10 @@ pub fn run(app: &App, args: &Rm) -> Result<()> {
             removed.iter().try_for_each(|r| {
                 let label = label(&r.key, r.name.as_deref());
                 app.print(format!("{verb} {label} ({})", human::bytes(r.frees)))
-            })
+            })?;
+            let freed = removed.iter().map(|r| r.frees).sum();
+            app.say(format!("{} {}", if args.dry_run { "would free" } else { "freed" }, human::bytes(freed)));
+            Ok(())
         }
         Output::Json => app.print_json(&report(removed, args.dry_run)),
         Output::Jsonl => {

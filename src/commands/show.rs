@@ -97,14 +97,15 @@ fn prompt(app: &App, store: &mut Store, state: &Record, all: bool) -> Result<()>
     };
     match app.output() {
         Output::Text => app.print(text),
-        _ => app.print_json(&serde_json::json!({ "key": state.key, "prompt": text })),
+        Output::Json => app.print_json(&serde_json::json!({ "key": state.key, "prompt": text })),
+        Output::Jsonl => app.named_event("prompt", &serde_json::json!({ "key": state.key, "prompt": text })),
     }
 }
 
 fn shown(store: &Store, state: &Record) -> Result<Shown> {
     let index = store.index();
     let segments: Vec<SegmentRow> = index.segments_of(&state.key)?;
-    let own: Vec<_> = index.own_segments(&state.key)?.into_iter().map(|row| row.chain).collect();
+    let own: Vec<_> = index.own_segments(&state.key, &[])?.into_iter().map(|row| row.chain).collect();
     let used = index.use_of(&state.key)?;
     let used = used.unwrap_or(Use { last_used: 0, hits: 0, record: None, record_bytes: 0 });
     let relatives = index.relatives(&state.key, MOST_RELATIVES)?;

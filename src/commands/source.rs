@@ -106,7 +106,7 @@ impl<'a> Source<'a> {
         if prompt.dated {
             let today = jiff::ZonedDateTime::now().date();
             app.say(format!(
-                "the model's template contains the date: tomorrow this prompt has another key; --date {today} fixes it"
+                "the template writes the date: tomorrow this prompt has another key; --date {today} fixes it"
             ));
         }
         if prompt.tokens.is_empty() {

@@ -92,7 +92,7 @@ impl Trouble {
 pub fn run(app: &App, args: &Verify) -> Result<()> {
     let start = Instant::now();
     let damaged = |e: &anyhow::Error| matches!(e.downcast_ref(), Some(StoreError::DamagedIndex { .. }));
-    let mut checked = match check_store(app, args) {
+    let (mut checked, lost) = match check_store(app, args) {
         Err(error) if args.repair && damaged(&error) => {
             app.warn(format!("{error:#}"));
             let aside = Store::set_index_aside(&app.cache_dir()?, || {
@@ -107,6 +107,11 @@ pub fn run(app: &App, args: &Verify) -> Result<()> {
         work_on_models(app, args, &mut checked)?;
     }
     report(app, args, &checked, start)?;
+    if lost > 0 {
+        let (n, are) = (human::count(lost, "state"), if lost == 1 { "is" } else { "are" });
+        let why = format!("{n} on disk {are} not in the index; pcache verify --repair puts them back");
+        bail!(Failure::Corrupt(why));
+    }
     let bad = checked.iter().filter(|c| matches!(c.status, Status::Corrupt | Status::Missing)).count();
     if bad > 0 {
         let hint = if args.repair { "" } else { "; pcache verify --repair evaluates them again" };
@@ -116,15 +121,16 @@ pub fn run(app: &App, args: &Verify) -> Result<()> {
     Ok(())
 }
 
-/// Checks the index and every object of the states in question; with `--repair` gives back their rows to what lost them.
-fn check_store(app: &App, args: &Verify) -> Result<Vec<Checked>> {
+/// Checks the index and every object of the states in question; with `--repair` gives back their rows to what lost them,
+/// else counts them.
+fn check_store(app: &App, args: &Verify) -> Result<(Vec<Checked>, usize)> {
     let store = match args.keys.first() {
         Some(key) => Some(states::store_with(app, key)?),
         None => app.existing_store()?,
     };
     let Some(mut store) = store else {
         app.say(format!("no store in {}: nothing to verify", app.cache_dir()?.display()));
-        return Ok(Vec::new());
+        return Ok((Vec::new(), 0));
     };
     if args.keys.is_empty() {
         store.index().check()?;
@@ -136,15 +142,15 @@ fn check_store(app: &App, args: &Verify) -> Result<Vec<Checked>> {
             let (states, segments) = (human::count(states, "state"), human::count(segments, "segment"));
             app.say(format!("found on disk and put back into the index: {states}, {segments}"));
         }
-    } else if store.index().count()? == 0 && store.has_objects() {
-        app.warn("the index has no states, but there are objects; pcache verify --repair finds them");
     }
+    let lost = if args.repair || !args.keys.is_empty() { 0 } else { store.lost_states()? };
     let keys = match args.keys.as_slice() {
         [] => store.index().list()?.0.into_iter().map(|s| s.key).collect(),
         keys => states::keys(&store, keys)?,
     };
     let _lock = app.lock_shared(&store)?;
-    Checker { store: &mut store, repair: args.repair, known: HashMap::new() }.check_all(app, &keys)
+    let mut checker = Checker { store: &mut store, repair: args.repair, known: HashMap::new() };
+    Ok((checker.check_all(app, &keys)?, lost))
 }
 
 /// Hashes objects, each once.

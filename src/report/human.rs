@@ -1,5 +1,7 @@
 //! Sizes, durations and ages as people say them.
 
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
 /// Bytes with a binary unit and three digits or so: `46.1 MiB`, `928 KiB`.
 pub fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -17,15 +19,25 @@ pub fn bytes(n: u64) -> String {
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
-/// A text in at most so many letters: cut in the middle if need be.
+/// A text in at most so many columns of a terminal: cut in the middle if need be.
 pub fn shortened(text: &str, width: usize) -> String {
-    let letters: Vec<char> = text.chars().collect();
-    if letters.len() <= width || width == 0 {
+    if text.width() <= width || width == 0 {
         return text.to_owned();
     }
     let half = (width - 1) / 2;
-    let (head, tail) = (&letters[..width - 1 - half], &letters[letters.len() - half..]);
-    head.iter().chain(['…'].iter()).chain(tail).collect()
+    let head = taken(text.chars(), width - 1 - half);
+    let tail = taken(text.chars().rev(), half);
+    head.into_iter().chain(['…']).chain(tail.into_iter().rev()).collect()
+}
+
+/// As many letters as go into `width` columns.
+fn taken(letters: impl Iterator<Item = char>, width: usize) -> Vec<char> {
+    let mut used = 0;
+    let fits = |c: &char| {
+        used += c.width().unwrap_or(0);
+        used <= width
+    };
+    letters.take_while(fits).collect()
 }
 
 /// Things after one another with commas, in lines of at most `width` letters that begin with `indent` spaces but for the
@@ -130,6 +142,7 @@ mod tests {
             [0, 1023, 1024, 927_700, 48_000_000, 1_048_575, 1 << 62].map(bytes).join(", "),
             "0 B, 1023 B, 1.0 KiB, 906 KiB, 45.8 MiB, 1.0 MiB, 4096 PiB"
         );
+        assert_eq!(shortened("漢字漢字漢字", 7), "漢…字");
         assert_eq!([shortened("abcdefghijklmnop", 9), shortened("abc", 3)].join(" "), "abcd…mnop abc");
         let things = ["one", "two", "three"].map(str::to_owned);
         assert_eq!(listed(&things, 9, 2), "one, two,\n  three");

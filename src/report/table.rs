@@ -9,6 +9,11 @@ pub fn terminal_width() -> Option<usize> {
     console::Term::stdout().size_checked().map(|(_, columns)| usize::from(columns))
 }
 
+/// Whether no line of a text is wider than the terminal, if stdout is one.
+pub fn fits(text: &str) -> bool {
+    terminal_width().is_none_or(|columns| text.lines().all(|line| line.width() <= columns))
+}
+
 /// A table of which one column takes what the others leave of the terminal, within `widths`; without a terminal as much
 /// as there may be. `rows` makes the rows with that column's width.
 pub fn fitted<const N: usize>(

@@ -3,13 +3,15 @@
 use std::collections::HashSet;
 
 use super::index::{ListedState, SegmentRow};
-use crate::key::ChainKey;
+use crate::key::{ChainKey, StateKey};
 
 /// What may stay. Each limit only ever removes; without any, every state stays.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of the whole folder.
     pub max_bytes: Option<u64>,
+    /// Bytes of those that are to stay free.
+    pub reserved_bytes: u64,
     /// Seconds since the last use.
     pub max_age_s: Option<i64>,
     /// Number of states.
@@ -57,20 +59,17 @@ const EQUALLY_OLD_S: i64 = 60;
 /// Pinned states stay. A state that only holds what others need too frees nothing; it goes for its size only when
 /// nothing else is left to go.
 ///
-/// `states` are ordered by last use, newest first; their segments are numbers in `segments`. Segments in `needed`
-/// are about to be used and free nothing. `fixed_bytes` is what the folder holds beside the states' objects.
+/// `states` are ordered by last use, newest first; their segments are numbers in `segments`. What is `needed` stays.
+/// `fixed_bytes` is what the folder holds beside the states' objects.
 pub fn plan(
     states: &[ListedState],
     segments: &[SegmentRow],
-    needed: &HashSet<ChainKey>,
+    needed: &Needed,
     fixed_bytes: u64,
     limits: &Limits,
     now: i64,
 ) -> Vec<Eviction> {
-    let mut planner = Planner::new(states, segments, fixed_bytes);
-    for (n, _) in segments.iter().enumerate().filter(|(_, s)| needed.contains(&s.chain)) {
-        planner.users[n] += 1;
-    }
+    let mut planner = Planner::new(states, segments, needed, fixed_bytes);
     for i in planner.candidates() {
         let unused_s = now.saturating_sub(states[i].last_used);
         if states[i].expires.is_some_and(|t| t <= now) {
@@ -87,9 +86,18 @@ pub fn plan(
         }
     }
     if let Some(limit) = limits.max_bytes {
-        planner.fit(limit);
+        planner.fit(limit.saturating_sub(limits.reserved_bytes), Reason::Size { limit });
     }
     planner.evictions
+}
+
+/// What a build is about to use or has just made.
+#[derive(Debug, Clone, Default)]
+pub struct Needed {
+    /// Segments, which stay even when their states go.
+    pub chains: HashSet<ChainKey>,
+    /// States, which stay as if they were pinned.
+    pub states: HashSet<StateKey>,
 }
 
 struct Planner<'a> {
@@ -97,6 +105,8 @@ struct Planner<'a> {
     segments: &'a [SegmentRow],
     /// How many of the states that stay use each segment.
     users: Vec<usize>,
+    /// States that cannot go: pinned or needed.
+    held: Vec<bool>,
     stays: Vec<bool>,
     bytes: u64,
     left: usize,
@@ -104,18 +114,20 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(states: &'a [ListedState], segments: &'a [SegmentRow], fixed_bytes: u64) -> Self {
-        let mut users = vec![0; segments.len()];
+    fn new(states: &'a [ListedState], segments: &'a [SegmentRow], needed: &Needed, fixed_bytes: u64) -> Self {
+        let mut users: Vec<usize> =
+            segments.iter().map(|s| usize::from(needed.chains.contains(&s.chain))).collect();
+        let held = states.iter().map(|s| s.pinned || needed.states.contains(&s.key)).collect();
         states.iter().flat_map(|s| &s.segments).for_each(|&n| users[n] += 1);
         let records: u64 = states.iter().map(|s| s.record_bytes).sum();
         let bytes = fixed_bytes + records + segments.iter().map(|s| s.file_bytes).sum::<u64>();
         let (stays, left) = (vec![true; states.len()], states.len());
-        Self { states, segments, users, stays, bytes, left, evictions: Vec::new() }
+        Self { states, segments, users, held, stays, bytes, left, evictions: Vec::new() }
     }
 
     /// The states that could go, the least recently used first.
     fn candidates(&self) -> Vec<usize> {
-        (0..self.states.len()).rev().filter(|&i| self.stays[i] && !self.states[i].pinned).collect()
+        (0..self.states.len()).rev().filter(|&i| self.stays[i] && !self.held[i]).collect()
     }
 
     /// The same for making room: by age in coarse steps, then by what a byte costs to compute again.
@@ -150,20 +162,57 @@ impl<'a> Planner<'a> {
         self.evictions.push(Eviction { state, reason, frees });
     }
 
-    fn fit(&mut self, limit: u64) {
-        let reason = Reason::Size { limit };
-        while self.bytes > limit {
-            let before = self.left;
-            for i in self.candidates_for_room() {
-                if self.bytes > limit && self.own(i) > 0 {
-                    self.evict(i, reason);
-                }
+    /// Evicts until the folder fits. States that only hold what others hold, too, are passed over, and go together when
+    /// the last of those who share something comes up.
+    fn fit(&mut self, limit: u64, reason: Reason) {
+        let order = self.candidates_for_room();
+        let mut rank = vec![0; self.states.len()];
+        order.iter().enumerate().for_each(|(r, &i)| rank[i] = r);
+        // For each segment, the states that were passed over and use it.
+        let mut passed: Vec<Vec<usize>> = vec![Vec::new(); self.segments.len()];
+        for &i in &order {
+            if self.bytes <= limit {
+                return;
             }
-            if self.left == before {
-                // What is left is shared among the states that are left.
-                match self.candidates_for_room().first().filter(|_| self.bytes > limit) {
-                    Some(&oldest) => self.evict(oldest, reason),
-                    None => break,
+            if self.own(i) > 0 {
+                self.evict(i, reason);
+                self.evict_what_became_own(i, &mut passed, limit, reason);
+                continue;
+            }
+            let states = self.states;
+            let together = |n: &&usize| {
+                let waiting = passed[**n].iter().filter(|&&p| self.stays[p]).count();
+                self.users[**n] == waiting + 1
+            };
+            let mut group: Vec<usize> =
+                states[i].segments.iter().filter(together).flat_map(|&n| passed[n].iter().copied()).collect();
+            if group.is_empty() {
+                states[i].segments.iter().for_each(|&n| passed[n].push(i));
+                continue;
+            }
+            group.sort_unstable_by_key(|&p| rank[p]);
+            group.dedup();
+            for p in group.into_iter().chain([i]).filter(|&p| self.stays[p]).collect::<Vec<_>>() {
+                self.evict(p, reason);
+            }
+        }
+        // What is left shares everything with states that cannot go: only the records are to be had.
+        for i in order {
+            if self.bytes > limit && self.stays[i] {
+                self.evict(i, reason);
+            }
+        }
+    }
+
+    /// After `gone` went, states that were passed over may hold something alone.
+    fn evict_what_became_own(&mut self, gone: usize, passed: &mut [Vec<usize>], limit: u64, reason: Reason) {
+        let states = self.states;
+        for &n in &states[gone].segments {
+            for p in std::mem::take(&mut passed[n]) {
+                if self.bytes > limit && self.stays[p] && self.own(p) > 0 {
+                    self.evict(p, reason);
+                } else if self.stays[p] {
+                    passed[n].push(p);
                 }
             }
         }
@@ -174,7 +223,7 @@ impl<'a> Planner<'a> {
 mod tests {
     use super::*;
     use crate::format::Layout;
-    use crate::key::{ModelHash, ObjectId, StateKey};
+    use crate::key::{ModelHash, ObjectId};
 
     const DAY: i64 = 86_400;
     const NOW: i64 = 1_000 * DAY;
@@ -219,7 +268,7 @@ mod tests {
         limits: &Limits,
         now: i64,
     ) -> Vec<Eviction> {
-        super::plan(states, segments, &HashSet::new(), fixed_bytes, limits, now)
+        super::plan(states, segments, &Needed::default(), fixed_bytes, limits, now)
     }
 
     /// Three states, newest first; the first two share segment 0.
@@ -314,7 +363,7 @@ mod tests {
     #[test]
     fn segments_about_to_be_used_free_nothing() {
         let (states, segments) = example();
-        let needed = HashSet::from([segments[3].chain]);
+        let needed = Needed { chains: HashSet::from([segments[3].chain]), ..Needed::default() };
         let limits = Limits { max_bytes: Some(174), ..Limits::default() };
         let gone: Vec<_> = super::plan(&states, &segments, &needed, 5, &limits, NOW)
             .iter()
@@ -331,5 +380,39 @@ mod tests {
         let gone: Vec<_> =
             plan(&states, &segments, 5, &limits, NOW).iter().map(|e| (e.state, e.frees)).collect();
         assert_eq!(gone, [(2, 47)]);
+    }
+
+    /// Two states that share everything were once kept for ever, and younger ones went instead.
+    #[test]
+    fn twins_go_together_when_their_turn_comes() {
+        let segments = vec![segment(0, 100), segment(1, 50), segment(2, 500)];
+        let states = vec![state(1, 1, &[2]), state(2, 5, &[1]), state(3, 8, &[0]), state(4, 9, &[0])];
+        let gone = |max: u64| {
+            let limits = Limits { max_bytes: Some(max), ..Limits::default() };
+            plan(&states, &segments, 0, &limits, NOW).iter().map(|e| (e.state, e.frees)).collect::<Vec<_>>()
+        };
+        assert_eq!(gone(649), [(3, 0), (2, 100)]);
+        assert_eq!(gone(549), [(3, 0), (2, 100), (1, 50)]);
+    }
+
+    /// A state that was passed over because a younger one shared its all goes right after that one.
+    #[test]
+    fn what_became_own_goes_before_younger_states() {
+        let segments = vec![segment(0, 100), segment(1, 10), segment(2, 500)];
+        let states = vec![state(1, 1, &[2]), state(2, 5, &[0, 1]), state(3, 9, &[0])];
+        let limits = Limits { max_bytes: Some(550), ..Limits::default() };
+        let gone: Vec<_> =
+            plan(&states, &segments, 0, &limits, NOW).iter().map(|e| (e.state, e.frees)).collect();
+        assert_eq!(gone, [(1, 10), (2, 100)]);
+    }
+
+    #[test]
+    fn what_was_just_built_stays() {
+        let (states, segments) = example();
+        let needed = Needed { states: HashSet::from([states[2].key]), ..Needed::default() };
+        let limits = Limits { max_bytes: Some(0), ..Limits::default() };
+        let gone: Vec<_> =
+            super::plan(&states, &segments, &needed, 5, &limits, NOW).iter().map(|e| e.state).collect();
+        assert_eq!(gone, [1, 0]);
     }
 }

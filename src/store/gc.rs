@@ -13,7 +13,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::disk::Entry;
-use super::evict::{self, Eviction, Limits, Reason};
+use super::evict::{self, Eviction, Limits, Needed, Reason};
 use super::index::{ListedState, SegmentRow};
 use super::usage::Usage;
 use super::{Result, Store};
@@ -180,20 +180,14 @@ impl Store {
     /// When the index or the disk fails. What was removed by then stays removed, consistently; a later run
     /// goes on.
     pub fn collect(&mut self, limits: &Limits, dry_run: bool) -> Result<Outcome> {
-        self.collect_but(&HashSet::new(), limits, dry_run)
+        self.collect_but(&Needed::default(), limits, dry_run)
     }
 
-    /// As [`Self::collect`], for a build that is about to use the segments of `needed`: they stay, even if no state
-    /// uses them yet.
+    /// As [`Self::collect`], for a build: what is `needed` stays, segments even if no state uses them yet.
     ///
     /// # Errors
     /// As [`Self::collect`].
-    pub fn collect_but(
-        &mut self,
-        needed: &HashSet<ChainKey>,
-        limits: &Limits,
-        dry_run: bool,
-    ) -> Result<Outcome> {
+    pub fn collect_but(&mut self, needed: &Needed, limits: &Limits, dry_run: bool) -> Result<Outcome> {
         let now = self.now();
         let scene = self.scene(now)?;
         let mut plan = plan(&scene, needed, limits, now);
@@ -242,7 +236,19 @@ impl Store {
                 _ => found.stray.push(entry.clone()),
             }
         }
-        found.records = records.into_values().map(|(record, id, entry)| (record, id, entry.bytes)).collect();
+        // A record whose segments are gone is of no use: it is what a removal left of an older one.
+        let there: HashSet<ChainKey> = rows
+            .iter()
+            .filter(|(.., going)| !going)
+            .map(|(row, ..)| row)
+            .chain(&found.segments)
+            .map(|row| row.chain)
+            .collect();
+        let (whole, useless): (Vec<_>, Vec<_>) = records.into_values().partition(|(record, ..)| {
+            record.layout.pieces(&record.chain()).iter().any(|piece| there.contains(&piece.chain))
+        });
+        found.stray.extend(useless.into_iter().map(|(_, _, entry)| entry));
+        found.records = whole.into_iter().map(|(record, id, entry)| (record, id, entry.bytes)).collect();
         found.records.sort_by_key(|(record, ..)| record.key);
         found
     }
@@ -297,9 +303,28 @@ impl Store {
     }
 
     fn apply(&mut self, plan: &Plan, scene: &Scene, now: i64) -> Result<()> {
+        // First what needs no index: on a full disk this makes the room that the rest takes.
+        for entry in scene.found.stray.iter().chain(&scene.usage.staging) {
+            self.remove(&entry.path)?;
+        }
+        let states: Vec<_> = plan.states.iter().chain(&scene.going_states).copied().collect();
+        self.discard(&states, &plan.going)?;
+        self.adopt(plan, scene, now)?;
+        match self.index.compact() {
+            Err(error) if !error.is_unwritable() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives rows to what has none and stays; removes the records of found states that go.
+    fn adopt(&mut self, plan: &Plan, scene: &Scene, now: i64) -> Result<()> {
         let going: HashSet<ChainKey> = plan.going.iter().map(|row| row.chain).collect();
-        for row in scene.found.segments.iter().filter(|row| !going.contains(&row.chain)) {
-            self.index.put_segment(row, now, Some(now))?;
+        for row in &scene.found.segments {
+            if going.contains(&row.chain) {
+                self.remove(&self.object_path(&row.object))?;
+            } else {
+                self.index.put_segment(row, now, Some(now))?;
+            }
         }
         let gone: HashSet<StateKey> = plan.states.iter().map(|(key, _)| *key).collect();
         for (record, object, bytes) in &scene.found.records {
@@ -309,12 +334,7 @@ impl Store {
                 self.index.adopt_state(record, object, *bytes, now)?;
             }
         }
-        let states: Vec<_> = plan.states.iter().chain(&scene.going_states).copied().collect();
-        self.discard(&states, &plan.going)?;
-        for entry in scene.found.stray.iter().chain(&scene.usage.staging) {
-            self.remove(&entry.path)?;
-        }
-        self.index.compact()
+        Ok(())
     }
 }
 
@@ -323,7 +343,7 @@ enum Unindexed {
     Record(Box<Record>),
 }
 
-fn plan(scene: &Scene, needed: &HashSet<ChainKey>, limits: &Limits, now: i64) -> Plan {
+fn plan(scene: &Scene, needed: &Needed, limits: &Limits, now: i64) -> Plan {
     let unused = plan_unused(scene, needed, limits, now);
     let fixed = scene.usage.fixed_bytes();
     let beside = fixed + unused.waiting.bytes;
@@ -337,7 +357,7 @@ fn plan(scene: &Scene, needed: &HashSet<ChainKey>, limits: &Limits, now: i64) ->
     let stays = (0..scene.states.len()).filter(|i| !gone.contains(i));
     stays.filter(|&i| scene.states[i].record.is_some()).for_each(|i| live.add(scene.states[i].record_bytes));
     for (n, row) in scene.segments.iter().enumerate() {
-        if kept.contains(&n) || needed.contains(&row.chain) {
+        if kept.contains(&n) || needed.chains.contains(&row.chain) {
             live.add(row.file_bytes);
         } else {
             going.push(row.clone());
@@ -378,17 +398,18 @@ struct Unused {
 }
 
 /// Adopted segments may wait for a state, but not at the cost of one; the others go.
-fn plan_unused(scene: &Scene, needed: &HashSet<ChainKey>, limits: &Limits, now: i64) -> Unused {
+fn plan_unused(scene: &Scene, needed: &Needed, limits: &Limits, now: i64) -> Unused {
     let records: u64 = scene.states.iter().map(|s| s.record_bytes).sum();
     let live = records + scene.segments.iter().map(|row| row.file_bytes).sum::<u64>();
     let taken = scene.usage.fixed_bytes() + live;
-    let mut budget = limits.max_bytes.map(|max| max.saturating_sub(taken));
+    let mut budget =
+        limits.max_bytes.map(|max| max.saturating_sub(limits.reserved_bytes).saturating_sub(taken));
     let found: HashSet<ChainKey> = scene.found.segments.iter().map(|row| row.chain).collect();
     let mut unused = Unused::default();
     for (row, adopted) in &scene.unused {
         let bytes = row.file_bytes;
         let young = adopted.is_some_and(|at| now.saturating_sub(at) < ADOPTED_GRACE_S);
-        let wanted = needed.contains(&row.chain);
+        let wanted = needed.chains.contains(&row.chain);
         if wanted || young && budget.is_none_or(|left| bytes <= left) {
             budget = budget.map(|left| left.saturating_sub(bytes));
             unused.waiting.add(bytes);

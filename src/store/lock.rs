@@ -87,7 +87,8 @@ fn open(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     private(&mut options);
-    options.open(path).map_err(|e| failed(path, e))
+    // Where nothing can be written, a lock file that is there can be locked all the same.
+    options.open(path).or_else(|e| File::open(path).map_err(|_| failed(path, e)))
 }
 
 fn failed(path: &Path, source: std::io::Error) -> StoreError {

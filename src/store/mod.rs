@@ -140,6 +140,25 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether nothing new can be written: the disk is full or read-only, or belongs to somebody else.
+    pub(crate) fn is_unwritable(&self) -> bool {
+        use rusqlite::ErrorCode::{CannotOpen, DiskFull, PermissionDenied, ReadOnly, SystemIoFailure};
+        match self {
+            Self::Disk { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::ReadOnlyFilesystem
+                    | io::ErrorKind::StorageFull
+                    | io::ErrorKind::QuotaExceeded
+            ),
+            Self::Index { source, .. } => matches!(
+                source.sqlite_error_code(),
+                Some(CannotOpen | DiskFull | PermissionDenied | ReadOnly | SystemIoFailure)
+            ),
+            _ => false,
+        }
+    }
+
     /// The error that SQLite's answer means.
     fn of_index(path: &Path, source: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
@@ -183,6 +202,7 @@ pub struct Store {
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     index: Index,
+    found: Option<(usize, usize)>,
 }
 
 impl Store {
@@ -216,8 +236,20 @@ impl Store {
         }
         make(&root.join(STAGING))?;
         make(&root.join(OBJECTS))?;
+        let had_index = root.join(INDEX_NAME).exists();
         let index = Index::open(&root.join(INDEX_NAME))?;
-        Ok(Self { root: root.to_owned(), disk, clock, index })
+        let mut store = Self { root: root.to_owned(), disk, clock, index, found: None };
+        if !had_index && store.has_objects() {
+            // Somebody deleted the index. What builds from here on should know what is there.
+            let _lock = store.lock_exclusive(|| ())?;
+            store.found = Some(store.adopt_lost()?);
+        }
+        Ok(store)
+    }
+
+    /// States and segments that opening the store found on disk and put into a new index, where the old one was lost.
+    pub fn found_on_opening(&self) -> Option<(usize, usize)> {
+        self.found
     }
 
     /// Opens the store at `root` if there is one; makes nothing.
@@ -230,7 +262,7 @@ impl Store {
         }
         check_places(root)?;
         let index = Index::open(&root.join(INDEX_NAME))?;
-        Ok(Some(Self { root: root.to_owned(), disk, clock, index }))
+        Ok(Some(Self { root: root.to_owned(), disk, clock, index, found: None }))
     }
 
     /// The folder.

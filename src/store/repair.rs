@@ -28,6 +28,14 @@ impl Store {
         Ok((found.records.len(), found.segments.len()))
     }
 
+    /// How many states have a record on disk and no row.
+    ///
+    /// # Errors
+    /// When the index or the disk fails.
+    pub fn lost_states(&self) -> Result<usize> {
+        Ok(self.scene(self.now())?.found.records.len())
+    }
+
     /// Reads a state's record and compares it with its hash and its key.
     ///
     /// # Errors

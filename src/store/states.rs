@@ -86,7 +86,8 @@ impl Store {
             let (Some(state), Some(used)) = (self.index.state(key)?, self.index.use_of(key)?) else {
                 continue;
             };
-            let own = self.index.own_segments(key)?;
+            let before: Vec<StateKey> = removed.iter().map(|r: &Removed| r.key).collect();
+            let own = self.index.own_segments(key, &before)?;
             let frees = own.iter().map(|row| row.file_bytes).sum::<u64>() + used.record_bytes;
             if !dry_run {
                 self.discard(&[(*key, used.record)], &own)?;
@@ -108,7 +109,14 @@ impl Store {
         if keys.is_empty() && chains.is_empty() {
             return Ok(());
         }
-        self.index.mark_going(&keys, &chains)?;
+        match self.index.mark_going(&keys, &chains) {
+            // Deleting is the way out of a full disk, and must not need room itself.
+            Err(error) if error.is_unwritable() => {
+                self.index.delete_without_room().map_err(|_| error)?;
+                self.index.mark_going(&keys, &chains)?;
+            }
+            other => other?,
+        }
         let records = states.iter().filter_map(|(_, record)| *record);
         for object in records.chain(segments.iter().map(|row| row.object)) {
             self.remove(&self.object_path(&object))?;

@@ -70,6 +70,12 @@ fn open_with(dir: &TempDir, disk: Arc<dyn Disk>) -> Result<Store> {
     Store::open(&dir.path().join("store"), disk, Arc::new(Hands(AtomicI64::new(1_000_000))))
 }
 
+/// As the commands do that make no store: what a lost index knew is not looked for.
+fn reopen(dir: &TempDir) -> Store {
+    let hands = Arc::new(Hands(AtomicI64::new(1_000_000)));
+    Store::open_existing(&dir.path().join("store"), Arc::new(RealDisk), hands).unwrap().unwrap()
+}
+
 fn params() -> Params {
     Params::new(KvType::F16, 0)
 }
@@ -355,7 +361,7 @@ fn a_lost_index_loses_no_state_its_name_or_its_pin() {
         store.index().state(&key).unwrap().unwrap()
     };
     lose_index(&dir);
-    let mut store = open(&dir);
+    let mut store = reopen(&dir);
     let planned = store.collect(&Limits::default(), true).unwrap();
     let outcome = store.collect(&Limits::default(), false).unwrap();
     assert_eq!((outcome.adopted_states, outcome.adopted.count, outcome.orphans.count), (2, 0, 0));
@@ -365,9 +371,13 @@ fn a_lost_index_loses_no_state_its_name_or_its_pin() {
     assert_tidy(&store);
 
     lose_index(&dir);
-    let mut store = open(&dir);
+    let mut store = reopen(&dir);
     assert_eq!(store.adopt_lost().unwrap(), (2, 4), "repair does the same and deletes nothing");
     assert_eq!(assert_whole(&store), ["b", "renamed"]);
+    drop(store);
+
+    lose_index(&dir);
+    assert_eq!(open(&dir).found_on_opening(), Some((2, 4)), "and so does what opens it to build");
 }
 
 /// A change that a crash cut short leaves two records of a state; the later one counts, and the other goes.
@@ -385,7 +395,7 @@ fn of_two_records_the_later_one_counts() {
         "the row counts, not the file"
     );
     lose_index(&dir);
-    let mut store = open(&dir);
+    let mut store = reopen(&dir);
     store.collect(&Limits::default(), false).unwrap();
     assert_eq!(assert_whole(&store), ["later"]);
     assert_tidy(&store);
@@ -424,7 +434,7 @@ fn adopted_objects_go_when_no_state_wants_them_or_room_is_short() {
     };
     lose_index(&dir);
     std::fs::remove_file(record).unwrap();
-    let mut store = open(&dir);
+    let mut store = reopen(&dir);
     let outcome = store.collect(&Limits::default(), false).unwrap();
     assert_eq!((outcome.adopted.count, outcome.orphans.count), (3, 0));
     assert_eq!(store.collect(&Limits::default(), false).unwrap().waiting.count, 3);
@@ -442,7 +452,7 @@ fn adopted_objects_go_when_no_state_wants_them_or_room_is_short() {
     std::fs::remove_file(store.object_path(&record)).unwrap();
     drop(store);
     lose_index(&dir);
-    open(&dir).collect(&Limits::default(), false).unwrap();
+    reopen(&dir).collect(&Limits::default(), false).unwrap();
     let later = Arc::new(Hands(AtomicI64::new(1_000_000 + gc::ADOPTED_GRACE_S)));
     let mut store = Store::open(&dir.path().join("store"), Arc::new(RealDisk), later).unwrap();
     assert_eq!(store.collect(&Limits::default(), false).unwrap().orphans.count, 3);

@@ -93,6 +93,21 @@ impl Program {
         finish(command, "")
     }
 
+    /// Runs another program in the working folder, which finds the binary in `$PCACHE`.
+    pub fn script(&self, name: &str, args: &[&str]) -> Run {
+        let as_usual = self.command(&[]);
+        let mut command = Command::new(name);
+        command.args(args).current_dir(self.dir.path()).env("PCACHE", env!("CARGO_BIN_EXE_pcache"));
+        for (name, value) in as_usual.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        finish(command, "")
+    }
+
     /// Runs with a stdout that nobody reads.
     pub fn run_with_closed_stdout(&self, args: &[&str]) -> Run {
         let (reader, writer) = std::io::pipe().unwrap();

@@ -285,7 +285,10 @@ impl Asker<'_, '_> {
     /// A failed note is no reason to fail an answer that was given.
     fn note_use(&mut self) {
         let now = self.store.now();
-        if let Err(error) = self.store.index_mut().touch(&self.state.key, now) {
+        // Where nothing can be written, this is no news.
+        if let Err(error) = self.store.index_mut().touch(&self.state.key, now)
+            && !self.store.index().is_emergency()
+        {
             self.app.warn(format!("the use is not noted: {error}"));
         }
     }

@@ -10,10 +10,10 @@ use crate::commands::job::Job;
 use crate::engine::model::Model;
 use crate::engine::session::Session;
 use crate::format::Layout;
-use crate::key::{ChainKey, Segment};
+use crate::key::{Segment, StateKey};
 use crate::report::human;
 use crate::store::Store;
-use crate::store::evict::Limits;
+use crate::store::evict::{Limits, Needed};
 
 /// Bytes of an object beside its state and its tokens, at most: the header with its metadata.
 const HEADER_BYTES: u64 = 2 << 10;
@@ -36,8 +36,9 @@ pub fn make_room(app: &App, store: &mut Store, model: &Model<'_>, job: &Job, lim
         return Ok(());
     }
     let needs = bytes_of(model, job, &missing)?;
-    let needed: HashSet<ChainKey> = job.chain.segments().iter().map(|s| s.chain).collect();
-    let rest = Limits { max_bytes: Some(limit.saturating_sub(needs)), ..Limits::default() };
+    let chains = job.chain.segments().iter().map(|s| s.chain).collect();
+    let needed = Needed { chains, ..Needed::default() };
+    let rest = Limits { max_bytes: Some(limit), reserved_bytes: needs, ..Limits::default() };
 
     let _lock = store.lock_exclusive(|| app.say("waiting for a build or gc to finish, to make room …"))?;
     let plan = store.collect_but(&needed, &rest, true)?;
@@ -56,14 +57,18 @@ pub fn make_room(app: &App, store: &mut Store, model: &Model<'_>, job: &Job, lim
     Ok(())
 }
 
-/// Collects what is beyond the budget in the end: another build may have used the room.
-pub fn enforce(app: &App, store: &mut Store, limit: Option<u64>) -> Result<()> {
+/// Collects what is beyond the budget in the end: another build may have used the room. The states that were just
+/// built or found stay.
+pub fn enforce(app: &App, store: &mut Store, limit: Option<u64>, built: HashSet<StateKey>) -> Result<()> {
     let Some(limit) = limit else { return Ok(()) };
     // Somebody else is at work; their own budget comes after them.
     let Some(_lock) = store.try_lock_exclusive()? else { return Ok(()) };
     if store.usage()?.total_bytes() > limit {
         let limits = Limits { max_bytes: Some(limit), ..Limits::default() };
-        gc::tell(app, &store.collect(&limits, false)?)?;
+        let needed = Needed { states: built, ..Needed::default() };
+        let outcome = store.collect_but(&needed, &limits, false)?;
+        gc::tell(app, &outcome)?;
+        gc::warn_if_over(app, &outcome, &limits);
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod budget;
 mod report;
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -16,7 +17,7 @@ use super::prefill::{self, Filled};
 use super::source::{Framed, Source};
 use super::states::{check_name, check_name_is_free};
 use super::target::Target;
-use crate::cli::Build;
+use crate::cli::{Build, Ttl};
 use crate::engine::model::{Engine, Model};
 use crate::engine::prompt::Prompt;
 use crate::engine::session::Session;
@@ -32,6 +33,8 @@ struct Builder<'a> {
     args: &'a Build,
     store: Store,
     target: Target,
+    /// The states of this run.
+    built: HashSet<StateKey>,
 }
 
 pub fn run(app: &App, args: &Build) -> Result<()> {
@@ -44,14 +47,14 @@ pub fn run(app: &App, args: &Build) -> Result<()> {
     models::chosen(app).map(drop)?;
     let mut store = app.store()?;
     let target = Target::of_args(app, Some(&mut store), &args.params)?;
-    let mut builder = Builder { app, args, store, target };
+    let mut builder = Builder { app, args, store, target, built: HashSet::new() };
 
     // A file that cannot be read should not be found after minutes of evaluating the others.
     let root = builder.target.params.root(&builder.target.model);
     let sources: Vec<Source<'_>> =
         args.prompts.iter().map(|path| Source::read(path, &root, &framed)).collect::<Result<_>>()?;
     builder.build_all(&sources)?;
-    budget::enforce(app, &mut builder.store, args.max_size)
+    budget::enforce(app, &mut builder.store, args.max_size, builder.built)
 }
 
 impl Builder<'_> {
@@ -98,6 +101,7 @@ impl Builder<'_> {
             return Ok(None);
         };
         self.check_name_is_free(&key)?;
+        self.built.insert(key);
         let job = Job::of_state(&state);
         if !state.is_whole() {
             self.app
@@ -119,7 +123,11 @@ impl Builder<'_> {
         self.store.change_state(&key, |record| {
             record.name = args.name.clone().or(record.name.take());
             record.pinned |= args.pin;
-            record.expires = expires.or(record.expires);
+            // What is built again is wanted again, so an expiry that is past does not count.
+            record.expires = match args.ttl {
+                Some(_) => expires,
+                None => record.expires.filter(|at| *at > now),
+            };
         })?;
         drop(lock);
         let mut timings = Timings::default();
@@ -131,7 +139,10 @@ impl Builder<'_> {
 
     /// When a state that is built now may go.
     fn expires(&self, now: i64) -> Option<i64> {
-        self.args.ttl.map(|ttl| now.saturating_add(ttl))
+        match self.args.ttl {
+            Some(Ttl::For(seconds)) => Some(now.saturating_add(seconds)),
+            Some(Ttl::Never) | None => None,
+        }
     }
 
     /// A state has one name: giving it another takes the old one away.
@@ -153,6 +164,7 @@ impl Builder<'_> {
         source.check_length(job.tokens.len(), model.usable_context(&job.params))?;
         let key = job.chain.state_key(&prompt.carried, &prompt.suffix);
         self.check_name_is_free(&key)?;
+        self.built.insert(key);
         let mut timings = Timings::default();
         if let Some(load) = load {
             timings.add("model_load", load, None);
@@ -176,8 +188,7 @@ impl Builder<'_> {
     }
 
     fn explain(&self, model: &Model<'_>, source: &Source<'_>, prompt: &Prompt, job: &Job) -> Result<()> {
-        let text = source.text_digest();
-        let explanation = Explanation::of(Some(&self.store), model, job, prompt, &text)?;
+        let explanation = Explanation::of(Some(&self.store), model, job, prompt, source)?;
         self.app.say(explain::parts(job, &explanation.key, explanation.saved_tokens));
         self.app.say_if(explanation.why());
         Ok(())

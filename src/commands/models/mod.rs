@@ -29,7 +29,7 @@ const WORTH_A_BAR: u64 = 2 << 30;
 /// else the only one that other programs have downloaded.
 pub fn chosen(app: &App) -> Result<PathBuf> {
     if let Some(named) = &app.global.model {
-        return resolve(app, named);
+        return resolve(named);
     }
     let places = Places::of_user()?;
     let own = places.own_models();
@@ -49,7 +49,7 @@ pub fn chosen(app: &App) -> Result<PathBuf> {
 }
 
 /// A path as it is, or the name of a model that `pcache models` lists.
-fn resolve(app: &App, named: &Path) -> Result<PathBuf> {
+fn resolve(named: &Path) -> Result<PathBuf> {
     if named.exists() {
         return Ok(named.to_owned());
     }
@@ -70,9 +70,6 @@ fn resolve(app: &App, named: &Path) -> Result<PathBuf> {
             )))
         }
     };
-    if app.explains() {
-        app.say(format!("{text} is {}", chosen.display()));
-    }
     Ok(chosen)
 }
 
@@ -142,13 +139,21 @@ fn fingerprint_file(
     if let Some(hash) = store.index().model_of_file(&identity)? {
         // The same content under another path: that is where it is now.
         if store.index().model_path(&hash)?.as_deref() != path.to_str() {
-            store.index_mut().remember_model(&identity, &path, &hash)?;
+            remember(store, &identity, &path, &hash)?;
         }
         return Ok(hash);
     }
     let hash = hash(app, &path, &identity)?;
-    store.index_mut().remember_model(&identity, &path, &hash)?;
+    remember(store, &identity, &path, &hash)?;
     Ok(hash)
+}
+
+/// Remembers a hash, where that can be written.
+fn remember(store: &mut Store, identity: &FileIdentity, path: &Path, hash: &ModelHash) -> Result<()> {
+    match store.index_mut().remember_model(identity, path, hash) {
+        Err(_) if store.index().is_emergency() => Ok(()),
+        other => Ok(other?),
+    }
 }
 
 fn hash(app: &App, path: &Path, identity: &FileIdentity) -> Result<ModelHash> {

@@ -13,7 +13,7 @@ pub use search::{Lookup, Relative};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::disk::private;
 use super::{Result, StoreError, schema};
@@ -25,22 +25,31 @@ const BUSY: Duration = Duration::from_secs(20);
 pub struct Index {
     path: PathBuf,
     db: Connection,
+    /// Opened without the usual files beside it, because the disk is full or cannot be written.
+    emergency: bool,
 }
 
 impl Index {
-    /// Opens the database at `path`, makes it if needed, and brings its schema up to date.
+    /// Opens the database at `path`, makes it if needed, and brings its schema up to date. On a full disk, or one that
+    /// cannot be written, an index that is there is opened all the same, for reading.
     ///
     /// # Errors
     /// When SQLite refuses, or a later version of pcache wrote it.
     pub fn open(path: &Path) -> Result<Self> {
+        match Self::open_for_writing(path) {
+            Err(error) if error.is_unwritable() && path.is_file() => {
+                Self::open_in_emergency(path).map_err(|_| error)
+            }
+            other => other,
+        }
+    }
+
+    fn open_for_writing(path: &Path) -> Result<Self> {
         let failed = |source| StoreError::of_index(path, source);
         create_private(path)?;
         let mut db = Connection::open(path).map_err(failed)?;
         db.busy_timeout(BUSY).map_err(failed)?;
-        let found: i64 = db.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(failed)?;
-        if found > schema::VERSION as i64 {
-            return Err(StoreError::NewerSchema { path: path.to_owned(), found, known: schema::VERSION });
-        }
+        let found = version(&db, path)?;
         if found == 0 {
             // Must come before the first table; asked of an existing database it is a write.
             db.execute_batch("PRAGMA auto_vacuum = INCREMENTAL").map_err(failed)?;
@@ -62,7 +71,60 @@ impl Index {
                 })?;
             }
         }
-        Ok(Self { path: path.to_owned(), db })
+        Ok(Self { path: path.to_owned(), db, emergency: false })
+    }
+
+    /// Opens an index that is there where nothing new can be written: alone, so that no shared memory is needed; or,
+    /// where even that is refused and no log is left over, as a file that nobody changes.
+    fn open_in_emergency(path: &Path) -> Result<Self> {
+        let log = path.with_extension("sqlite-wal");
+        let alone = || {
+            let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+            db.execute_batch("PRAGMA locking_mode = EXCLUSIVE; PRAGMA foreign_keys = ON;")?;
+            db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+            Ok(db)
+        };
+        let unchanging = || {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+            let name = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+            Connection::open_with_flags(format!("file:{name}?immutable=1"), flags)
+        };
+        let db = alone().or_else(|error: rusqlite::Error| {
+            let left_over = std::fs::metadata(&log).is_ok_and(|m| m.len() > 0);
+            if left_over { Err(error) } else { unchanging() }
+        });
+        let db = db.map_err(|source| StoreError::of_index(path, source))?;
+        if version(&db, path)? != schema::VERSION as i64 {
+            // An older schema cannot be brought up to date here.
+            return Err(StoreError::of_index(path, rusqlite::Error::InvalidQuery));
+        }
+        Ok(Self { path: path.to_owned(), db, emergency: true })
+    }
+
+    /// Whether it was opened on a disk that is full or cannot be written.
+    pub fn is_emergency(&self) -> bool {
+        self.emergency
+    }
+
+    /// Makes deleting possible on a full disk: without a log beside the database, which has no room to grow. The caller
+    /// holds the exclusive lock. A crash meanwhile can damage the index, which then has to be rebuilt from the objects.
+    ///
+    /// # Errors
+    /// When SQLite refuses this, too.
+    pub(super) fn delete_without_room(&mut self) -> Result<()> {
+        let failed = |source| StoreError::of_index(&self.path, source);
+        let placeholder = Connection::open_in_memory().map_err(failed)?;
+        drop(std::mem::replace(&mut self.db, placeholder));
+        let db =
+            Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
+        db.execute_batch(
+            "PRAGMA locking_mode = EXCLUSIVE;
+             PRAGMA journal_mode = MEMORY;
+             PRAGMA foreign_keys = ON;",
+        )
+        .map_err(failed)?;
+        (self.db, self.emergency) = (db, true);
+        Ok(())
     }
 
     /// Gives unused pages back to the file system and folds the write-ahead log into the database.
@@ -103,6 +165,16 @@ impl Index {
         });
         done.map_err(|source| StoreError::of_index(path, source))
     }
+}
+
+/// The schema's version; refuses one of a later pcache.
+fn version(db: &Connection, path: &Path) -> Result<i64> {
+    let found = db.query_row("PRAGMA user_version", [], |r| r.get(0));
+    let found: i64 = found.map_err(|source| StoreError::of_index(path, source))?;
+    if found > schema::VERSION as i64 {
+        return Err(StoreError::NewerSchema { path: path.to_owned(), found, known: schema::VERSION });
+    }
+    Ok(found)
 }
 
 /// SQLite makes its files by the umask; one that exists keeps its mode, and the log takes it over.

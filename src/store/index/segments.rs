@@ -38,20 +38,22 @@ impl Index {
         )
     }
 
-    /// The segments of a state that no other state uses.
+    /// The segments of a state that no other state uses, those of `but` not counted.
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn own_segments(&self, state: &StateKey) -> Result<Vec<SegmentRow>> {
+    pub fn own_segments(&self, state: &StateKey, but: &[StateKey]) -> Result<Vec<SegmentRow>> {
+        let but = serde_json::to_string(but).unwrap_or_default();
         let sql = format!(
             "SELECT {COLUMNS} FROM segments JOIN state_segments own USING (chain)
              WHERE own.state = ?1 AND NOT EXISTS (SELECT 1 FROM state_segments other JOIN states ON key = other.state
-                 WHERE other.chain = own.chain AND other.state <> ?1 AND states.going = 0)"
+                 WHERE other.chain = own.chain AND other.state <> ?1 AND states.going = 0
+                 AND other.state NOT IN (SELECT unhex(value) FROM json_each(?2)))"
         );
         self.said(
             self.db
                 .prepare_cached(&sql)
-                .and_then(|mut q| q.query_map([state.as_bytes()], rows::segment)?.collect()),
+                .and_then(|mut q| q.query_map(params![state.as_bytes(), but], rows::segment)?.collect()),
         )
     }
 
