@@ -497,7 +497,8 @@ fn completions_know_keys_and_names() {
 #[test]
 fn man_pages_are_printed_and_written() {
     let program = program();
-    assert!(program.ok(&["man"]).stdout.contains(".TH pcache"));
+    let main = program.ok(&["man"]).stdout;
+    assert!(main.contains(".TH pcache") && main.contains(".SH EXAMPLES\n.nf\nA first session:"), "{main}");
     program.ok(&["man", "pages"]);
     for page in ["pcache.1", "pcache-ask.1", "pcache-verify.1"] {
         assert!(program.path("pages").join(page).is_file(), "{page}");

@@ -91,7 +91,7 @@ impl Cli {
             let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("pcache: {e}\n"));
             std::process::exit(2);
         });
-        let matches = config.applied_to(Self::command()).get_matches();
+        let matches = with_plain_usage(config.applied_to(Self::command())).get_matches();
         let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
         let set = |path: &PathBuf| !path.as_os_str().is_empty();
         cli.global.cache_dir = cli.global.cache_dir.filter(set);
@@ -101,6 +101,15 @@ impl Cli {
             || matches.subcommand().is_some_and(|(_, m)| m.value_source("model") == explicit);
         cli
     }
+}
+
+/// Usage lines as the definition has them: clap's own would list what the environment sets as if it had to be given.
+fn with_plain_usage(command: clap::Command) -> clap::Command {
+    command.mut_subcommands(|c| {
+        let usage = c.clone().render_usage().to_string();
+        let usage = usage.trim_start_matches("Usage: ").to_owned();
+        c.override_usage(format!("pcache {usage}"))
+    })
 }
 
 /// How results are printed.

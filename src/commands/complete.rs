@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::CommandFactory;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
@@ -48,16 +48,35 @@ pub fn completions(app: &App, args: &Completions) -> Result<()> {
 /// Prints the main man page, or writes all of them into a folder.
 pub fn man(app: &App, args: &Man) -> Result<()> {
     let command = Cli::command();
-    let Some(dir) = &args.dir else {
-        let mut page = Vec::new();
-        clap_mangen::Man::new(command).render(&mut page)?;
-        return app.write(&String::from_utf8_lossy(&page));
-    };
+    let Some(dir) = &args.dir else { return app.write(&page(command)?) };
     fs_err::create_dir_all(dir)?;
-    clap_mangen::generate_to(command, dir)
-        .with_context(|| format!("cannot write man pages into {}", dir.display()))?;
+    let commands = command.get_subcommands().map(|c| {
+        let name = format!("pcache-{}", c.get_name());
+        c.clone().name(name).version(env!("CARGO_PKG_VERSION"))
+    });
+    for command in commands.chain([command.clone()]) {
+        let file = dir.join(format!("{}.1", command.get_name()));
+        fs_err::write(file, page(command)?)?;
+    }
     app.say(format!("wrote the man pages into {}", dir.display()));
     Ok(())
+}
+
+/// A man page; its examples keep their columns.
+fn page(command: clap::Command) -> Result<String> {
+    let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command.after_help(None)).render(&mut page)?;
+    let mut page = String::from_utf8_lossy(&page).into_owned();
+    page.push_str(".SH EXAMPLES\n.nf\n");
+    for line in examples.lines().filter(|l| *l != "Examples:") {
+        let line = line.replace('\\', "\\e").replace('-', "\\-");
+        // A line that began with one of these would be a request to the formatter.
+        let guard = if line.starts_with(['.', '\'']) { "\\&" } else { "" };
+        page.push_str(&format!("{guard}{line}\n"));
+    }
+    page.push_str(".fi\n");
+    Ok(page)
 }
 
 /// Names and keys of states. Whatever goes wrong, there are only fewer of them.
