@@ -49,7 +49,8 @@ fn killed_at_any_moment_nothing_is_lost_and_nothing_is_half_made() {
     }
     program.write("kept.txt", &prose(100, 99));
     program.ok(&["build", "kept.txt", "--name", "kept", "--pin"]);
-    let expected = json(&program.ok(&["ask", "kept", "Hm?", "--max-tokens", "8", "--json"]))["answer"].clone();
+    let expected =
+        json(&program.ok(&["ask", "kept", "Hm?", "--max-tokens", "8", "--json"]))["answer"].clone();
     let mut dice = Dice(0x2545_f491_4f6c_dd1d);
     for round in 0..rounds(12) {
         let file = format!("{}.txt", dice.roll(6));
@@ -92,7 +93,9 @@ fn many_processes_at_once_get_along() {
                     let file = format!("{}.txt", dice.roll(4));
                     let args: &[&str] = match dice.roll(8) {
                         0..=2 => &["build", &file, "--threads", "1"],
-                        3 | 4 => &["ask", "kept", "Hm?", "--max-tokens", "2", "--threads", "1", "--require-hit"],
+                        3 | 4 => {
+                            &["ask", "kept", "Hm?", "--max-tokens", "2", "--threads", "1", "--require-hit"]
+                        }
                         5 => &["ls"],
                         6 => &["gc", "--keep", "2"],
                         _ => &["verify"],
