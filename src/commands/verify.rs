@@ -208,7 +208,7 @@ impl Checker<'_> {
 
     /// The first thing that is wrong with a state's segments, else with its record.
     fn trouble(&mut self, state: &Record) -> Result<Option<Trouble>> {
-        let pieces = state.layout.pieces(&state.chain());
+        let pieces = state.pieces();
         let unknown: Vec<Segment> =
             pieces.iter().filter(|p| !self.known.contains_key(&p.chain)).copied().collect();
         let mut mapped: Vec<(Segment, Result<Unverified, Miss>)> = Vec::new();

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Layout;
 use super::decode::{FormatError, i32_tensor, metadata};
 use super::encode::Encoded;
-use crate::key::{Chain, ModelHash, Params, PromptDigest, StateKey, TextDigest};
+use crate::key::{Chain, ModelHash, Params, PromptDigest, Segment, StateKey, TextDigest};
 
 /// The version in the metadata of every record.
 const RECORD_FORMAT: &str = "pcache state v1";
@@ -63,6 +63,16 @@ impl Record {
     /// The segments of the tokens under the model and the parameters.
     pub fn chain(&self) -> Chain {
         Chain::of(self.params.root(&self.model), &self.tokens)
+    }
+
+    /// What of the tokens is saved as objects.
+    pub fn pieces(&self) -> Vec<Segment> {
+        self.layout.pieces(&self.chain())
+    }
+
+    /// Whether the two differ in nothing but the revision.
+    pub fn says_the_same_as(&self, other: &Self) -> bool {
+        *self == Self { revision: self.revision, ..other.clone() }
     }
 
     /// Whether the record is what its key says: tokens, carried text and suffix give the key.

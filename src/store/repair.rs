@@ -45,12 +45,20 @@ impl Store {
     /// # Errors
     /// When the index fails. What is wrong with the record is the answer.
     pub fn check_record(&self, key: &StateKey) -> Result<Option<Miss>> {
-        let Some(object) = self.index.use_of(key)?.and_then(|u| u.record) else {
-            return Ok(Some(Miss::NotSaved));
-        };
-        Ok(self.read_record(&object).map(|record| record.key != *key).map_or_else(Some, |other| {
-            other.then(|| Miss::Mismatch { object, reason: "it is another state's".into() })
-        }))
+        let object = || Ok::<_, StoreError>(self.index.use_of(key)?.and_then(|u| u.record));
+        let Some(mut named) = object()? else { return Ok(Some(Miss::NotSaved)) };
+        loop {
+            let wrong = match self.read_record(&named) {
+                Ok(record) if record.key == *key => return Ok(None),
+                Ok(_) => Miss::Mismatch { object: named, reason: "it is another state's".into() },
+                Err(miss) => miss,
+            };
+            // Somebody may have changed the state in between, and taken the record away with that.
+            match object()? {
+                Some(other) if other != named => named = other,
+                _ => return Ok(Some(wrong)),
+            }
+        }
     }
 
     fn read_record(&self, object: &ObjectId) -> Result<Record, Miss> {

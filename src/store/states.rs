@@ -30,7 +30,15 @@ impl Store {
         loop {
             let merged = match self.index.state(&record.key)? {
                 None => Record { revision: 1, created: now, ..record.clone() },
-                Some(before) => merged(before, record),
+                Some(before) => {
+                    let merged = merged(before.clone(), record);
+                    let whole = self.index.segments_of(&record.key)?.len() == merged.pieces().len();
+                    if whole && self.check_record(&record.key)?.is_none() && merged.says_the_same_as(&before)
+                    {
+                        return self.index.touch(&record.key, now);
+                    }
+                    merged
+                }
             };
             if self.replace(&merged, Some(now))? {
                 return Ok(());
@@ -64,11 +72,13 @@ impl Store {
         let encoded = record.encode();
         let new = self.publish(&encoded)?;
         let committed = self.index.commit_state(record, &new, encoded.len(), used);
+        // Somebody who lost the race may have written the very bytes of the winner, which are one object.
+        let named = self.index.use_of(&record.key)?.and_then(|u| u.record);
         let superfluous = match &committed {
-            Ok(true) => old.filter(|old| *old != new),
+            Ok(true) => old,
             _ => Some(new),
         };
-        if let Some(object) = superfluous {
+        if let Some(object) = superfluous.filter(|object| Some(*object) != named) {
             // What cannot be removed now is removed by the next gc.
             let _ = self.remove(&self.object_path(&object));
         }

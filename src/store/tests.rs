@@ -423,6 +423,29 @@ fn a_change_by_two_at_once_loses_neither() {
     assert_tidy(&store);
 }
 
+/// Two changes to the same thing at once write the same record, which is one object; the one who came too late once
+/// removed it, and the state was without a record.
+#[test]
+fn the_same_change_by_two_at_once_leaves_its_record() {
+    let dir = TempDir::new().unwrap();
+    let key = save(&mut open(&dir), "a", &tokens(10, 3)).unwrap();
+    let other = std::sync::Mutex::new(open(&dir));
+    let mut store = open(&dir);
+    let pinned = |r: &mut Record| r.pinned = true;
+    let raced = std::sync::atomic::AtomicBool::new(false);
+    let change = |r: &mut Record| {
+        pinned(r);
+        // Between this process's look and its commit, another one makes the same change.
+        if !raced.swap(true, Ordering::SeqCst) {
+            other.lock().unwrap().change_state(&key, pinned).unwrap();
+        }
+    };
+    assert!(store.change_state(&key, change).unwrap());
+    assert_eq!(store.check_record(&key).unwrap(), None);
+    store.collect(&Limits::default(), false).unwrap();
+    assert_tidy(&store);
+}
+
 #[test]
 fn adopted_objects_go_when_no_state_wants_them_or_room_is_short() {
     let dir = TempDir::new().unwrap();

@@ -49,7 +49,7 @@ impl Scene {
             self.segments.iter().enumerate().map(|(n, row)| (row.chain, n)).collect();
         for (record, object, bytes) in &self.found.records {
             let mut state = listed(record, *object, *bytes, now);
-            for piece in record.layout.pieces(&record.chain()) {
+            for piece in record.pieces() {
                 let Some(row) = all.get(&piece.chain) else { continue };
                 let number = *numbers.entry(piece.chain).or_insert_with(|| {
                     self.segments.push((*row).clone());
@@ -127,9 +127,9 @@ impl Store {
             .chain(&found.segments)
             .map(|row| row.chain)
             .collect();
-        let (whole, useless): (Vec<_>, Vec<_>) = records.into_values().partition(|(record, ..)| {
-            record.layout.pieces(&record.chain()).iter().any(|piece| there.contains(&piece.chain))
-        });
+        let (whole, useless): (Vec<_>, Vec<_>) = records
+            .into_values()
+            .partition(|(record, ..)| record.pieces().iter().any(|piece| there.contains(&piece.chain)));
         found.stray.extend(useless.into_iter().map(|(_, _, entry)| entry));
         found.records = whole.into_iter().map(|(record, id, entry)| (record, id, entry.bytes)).collect();
         found.records.sort_by_key(|(record, ..)| record.key);

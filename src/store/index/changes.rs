@@ -168,7 +168,7 @@ fn put_state(
     )?;
     tx.execute("DELETE FROM state_segments WHERE state = ?1", [key])?;
     let mut insert = tx.prepare_cached("INSERT INTO state_segments VALUES (?1, ?2, ?3)")?;
-    for (i, piece) in record.layout.pieces(&record.chain()).iter().enumerate() {
+    for (i, piece) in record.pieces().iter().enumerate() {
         insert.execute(params![key, i as i64, piece.chain.as_bytes()])?;
     }
     if let Some(digest) = &record.digest {
