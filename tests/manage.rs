@@ -533,6 +533,7 @@ fn bad_input_is_named_and_leaves_the_store_as_it_was() {
         (&["build", "long.txt", "--lora", "nowhere.gguf"], 1, "nowhere.gguf"),
         (&["build", "long.txt", "--template", "nowhere.jinja"], 1, "nowhere.jinja"),
         (&["build", "long.txt", "--rope-freq-base", "-1"], 2, "above 0"),
+        (&["build", "long.txt", "--rope-freq-scale", "1e-30"], 2, "0.001"),
         (&["explain", "nowhere.txt"], 1, "nowhere.txt"),
         (&["--cache-dir", "foreign", "ls"], 1, "thesis.tex"),
         (&["--cache-dir", "foreign", "build", "long.txt"], 1, "thesis.tex"),

@@ -221,6 +221,10 @@ impl Config {
         }
         for setting in SETTINGS {
             let (Some(values), Some(arg)) = (self.get(setting), argument(setting, command)) else { continue };
+            if values.len() > 1 && !matches!(arg.get_action(), clap::ArgAction::Append) {
+                let (path, name, value) = (path.clone(), full_name(setting), values.join(", "));
+                return Err(ConfigError::Value { path, name, value, reason: "expected one value".into() });
+            }
             for value in values {
                 if let Some(reason) = refusal(&arg, &value) {
                     let (path, name) = (path.clone(), full_name(setting));
@@ -364,6 +368,7 @@ mod tests {
         let error = config("[build]\nkv-type = 'q2'").unwrap_err();
         assert!(error.contains("q8_0"), "{error}");
         assert!(config("threads = 0").unwrap_err().contains("threads = 0"));
+        assert!(config("threads = [1, 2]").unwrap_err().contains("expected one value"));
         assert!(config("threads = ").unwrap_err().contains("not TOML"));
     }
 }

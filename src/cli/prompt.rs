@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use jiff::civil::Date;
 
-use super::values::{LoraFile, Ttl, argument, date, factor, finite, lora, question_format, size, ttl};
+use super::values::{LoraFile, Ttl, argument, base, date, factor, finite, lora, question_format, size, ttl};
 use crate::key::{KvType, RopeScaling};
 
 /// Arguments of `build`.
@@ -111,7 +111,7 @@ pub struct ParamArgs {
     #[arg(long, value_enum, value_name = "KIND")]
     pub rope_scaling: Option<RopeScaling>,
     /// Base frequency of the rotary embedding
-    #[arg(long, value_name = "X", value_parser = factor, allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", value_parser = base, allow_negative_numbers = true)]
     pub rope_freq_base: Option<f32>,
     /// Factor of its frequencies; 0.5 doubles the context
     #[arg(long, value_name = "X", value_parser = factor, allow_negative_numbers = true)]

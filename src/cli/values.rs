@@ -71,9 +71,14 @@ pub(super) fn ttl(text: &str) -> Result<Ttl, String> {
     }
 }
 
-/// A factor of the rotary embedding: above 0.
+/// A base frequency of the rotary embedding: above 0.
+pub(super) fn base(text: &str) -> Result<f32, String> {
+    number(text, "a number above 0 and up to 1e12", |x| x > 0.0 && x <= 1e12)
+}
+
+/// A factor of the rotary embedding's frequencies: a context a thousand times as long is beyond any model.
 pub(super) fn factor(text: &str) -> Result<f32, String> {
-    number(text, "a number above 0", |x| x > 0.0 && x.is_finite())
+    number(text, "a number from 0.001 to 1000", |x| (0.001..=1000.0).contains(&x))
 }
 
 /// Any finite number.

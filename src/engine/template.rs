@@ -22,6 +22,9 @@ const QUESTION_MARK: &str = "pcache-question-8a42e7";
 /// Stands between texts that share a message.
 const BLANK_LINE: &str = "\n\n";
 
+/// Steps of rendering at most. Real templates take some hundreds; one that goes on for ever should end.
+const MOST_STEPS: u64 = 5_000_000;
+
 /// Why a template cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
@@ -118,6 +121,7 @@ impl<'a> Renderer<'a> {
         // As the transformers library renders them: its templates are written for these settings.
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(fails)?);
+        environment.set_fuel(Some(MOST_STEPS));
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", |text: String| -> Result<Value, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, text))

@@ -182,6 +182,8 @@ fn a_template_that_cannot_be_used_says_why() {
     assert!(error("{% if %}").contains("fails"));
     assert!(error("nothing").contains("prompt"));
     assert!(error("{{ messages[0].content }}{{ messages[0].content }}").contains("exactly once"));
+    let endless = "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}";
+    assert!(error(endless).contains("fails"));
     // The date's format is the template's, and may be nonsense.
     assert!(error("{{ strftime_now('%!') }}").contains("fails"));
 }
