@@ -27,6 +27,8 @@ pub mod utf8;
 
 use std::path::PathBuf;
 
+use crate::format::sequence::SequenceError;
+
 /// What went wrong in the engine.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -76,6 +78,17 @@ pub enum EngineError {
         expected: usize,
         /// Bytes written.
         written: usize,
+    },
+    /// A model keeps a state of a kind that cannot be checked before it is restored, so it is not saved either.
+    #[error("the model's state is of a kind that pcache does not know and would not restore: {0}")]
+    UnknownState(SequenceError),
+    /// A state whose bytes are as they were written is not one that this model could have.
+    #[error("the state at position {first} is not one of this model: {reason}")]
+    NoState {
+        /// First position.
+        first: usize,
+        /// The first number that is wrong.
+        reason: SequenceError,
     },
     /// A verified state was refused.
     #[error("llama.cpp refuses a state of {bytes} bytes at position {first}: {reason}")]

@@ -135,6 +135,11 @@ impl Model<'_> {
         original.or(Some(self.trained_context()))
     }
 
+    /// The number of its layers.
+    pub fn layers(&self) -> usize {
+        self.llama.n_layer() as usize
+    }
+
     /// How its state is saved: attention caches in segments, recurrent and hybrid ones as one snapshot.
     pub fn layout(&self) -> Layout {
         if self.llama.is_recurrent() || self.llama.is_hybrid() { Layout::Snapshot } else { Layout::Segment }

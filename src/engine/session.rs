@@ -10,6 +10,7 @@ use llama_cpp_2::token::LlamaToken;
 use super::model::{Model, whole_segments};
 use super::{EngineError, Result, logged_reason};
 use crate::format::Layout;
+use crate::format::sequence::{self, Expected};
 use crate::key::{KvType, Params, Rope, RopeFactors, RopeScaling, SEGMENT_TOKENS, Segment};
 use crate::sys;
 
@@ -60,6 +61,7 @@ fn with_rope(mut options: LlamaContextParams, rope: &Rope) -> LlamaContextParams
 /// A context on a model, and how far its sequence goes.
 pub struct Session<'m> {
     model: &'m Model<'m>,
+    params: Params,
     context: LlamaContext<'m>,
     batch: LlamaBatch<'static>,
     position: usize,
@@ -122,6 +124,7 @@ impl<'m> Session<'m> {
         }
         Ok(Self {
             model,
+            params: params.clone(),
             context,
             batch: LlamaBatch::new(SEGMENT_TOKENS, 1),
             position: 0,
@@ -197,7 +200,7 @@ impl<'m> Session<'m> {
     /// cut everything up to the current position.
     ///
     /// # Errors
-    /// When llama.cpp writes another size than it announced.
+    /// When llama.cpp writes another size than it announced, or what [`Self::restore`] would refuse.
     pub fn snapshot(&mut self, segment: &Segment, buffer: &mut Vec<u8>) -> Result<()> {
         let save = |context: &LlamaContext<'_>, seq, buffer: &mut Vec<u8>| {
             sys::state::save_sequence(context, seq, buffer)
@@ -213,17 +216,33 @@ impl<'m> Session<'m> {
                 self.clear_port();
                 saved
             }
+        }?;
+        sequence::check(buffer, &self.expected(segment)).map_err(EngineError::UnknownState)
+    }
+
+    /// The sequence through which states go in and out.
+    fn door(&self) -> i32 {
+        match self.model.layout() {
+            Layout::Segment => PORT,
+            Layout::Snapshot => MAIN,
         }
+    }
+
+    fn expected(&self, segment: &Segment) -> Expected {
+        let model = self.model;
+        Expected::of(model.layout(), self.door(), segment, &self.params, model.layers())
     }
 
     /// Restores `state`, which [`Self::snapshot`] gave for `segment`, after what was restored so far.
     ///
     /// # Errors
-    /// When llama.cpp refuses it. The session must then be reset.
+    /// When it is not a state of that segment on this model, down to the last number in it, or when llama.cpp refuses
+    /// it. The session must then be reset.
     pub fn restore(&mut self, segment: &Segment, state: &[u8]) -> Result<()> {
+        sequence::check(state, &self.expected(segment))
+            .map_err(|reason| EngineError::NoState { first: segment.first, reason })?;
         self.used = true;
-        let layout = self.model.layout();
-        let target = if layout == Layout::Segment { PORT } else { MAIN };
+        let target = self.door();
         let loaded = sys::state::load_sequence(&mut self.context, target, state);
         let last = segment.end() as i32 - 1;
         if !loaded || self.context.kv_cache_seq_pos_max(target) != last {
@@ -233,7 +252,7 @@ impl<'m> Session<'m> {
                 reason: logged_reason(),
             });
         }
-        if layout == Layout::Segment {
+        if target == PORT {
             let _ = self.context.copy_kv_cache_seq(PORT, MAIN, None, None);
             self.clear_port();
         }

@@ -11,12 +11,15 @@
 //! A [`Record`] is a smaller file of the same kind: what a state is, beside its segments, so that the index can be
 //! rebuilt from the files alone.
 //!
+//! What lies in `state` is llama.cpp's own and is taken apart in [`sequence`] before llama.cpp may read it.
+//!
 //! Metadata keys are written in sorted order, so the same segment always gives the same bytes and with
 //! them the same name. Decoding is pure and total: any bytes give an object or a typed refusal.
 
 mod decode;
 mod encode;
 mod record;
+pub mod sequence;
 
 pub use decode::{FormatError, Object, decode};
 pub use encode::Encoded;

@@ -1,0 +1,96 @@
+//! llama.cpp's sequence state, taken apart before llama.cpp sees it: every length, count, type and position.
+//!
+//! llama.cpp compares some of these numbers with its model and refuses the state; on others it relies, and aborts the
+//! process or reads what it should not. A hash says only who wrote the bytes, not that they make sense. So whatever is
+//! restored passes [`check`] first: it walks over the numbers, skips the data between them, and must end where the
+//! bytes do. Little-endian, as llama.cpp (`state_write` in `llama-kv-cache.cpp` and `llama-memory-recurrent.cpp`)
+//! writes it:
+//!
+//! ```text
+//! u32 magic, i32 sequence
+//! then the caches that the model has, one after the other, each one of
+//!
+//! attention   u32 streams = 1, u32 cells
+//!             cells ×  i32 position, u32 sequences = 1, [i32 x, i32 y, i32 token], i32 sequence
+//!             u32 whether V lies transposed, u32 layers, u32 rotation of K, u32 rotation of V
+//!             layers × K: i32 type, u64 bytes a row, cells × row
+//!             layers × V: the same; or transposed i32 type, u32 bytes an element, u32 rows, rows × cells × element;
+//!                      or none, where the attention is latent
+//! recurrent   u32 cells = 1, i32 position, u32 sequences = 0, u32 transposed = 0, u32 layers
+//!             some × R: i32 type = F32, u64 bytes a row, row
+//!             as many × S: the same
+//! ```
+//!
+//! Whether the cells have the part in brackets and whether V is there depends on the architecture. The walk tries what
+//! is possible; only one way ends where the bytes end. A cache of a sliding window holds only the last cells.
+
+mod cursor;
+mod walk;
+
+use super::Layout;
+use crate::key::{KvType, Params, Segment};
+
+/// What a state must be, known without looking at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// Whether it is a segment or a snapshot; only a snapshot has recurrent caches.
+    pub layout: Layout,
+    /// The sequence that it was saved from.
+    pub sequence: i32,
+    /// Its first position.
+    pub first: usize,
+    /// Its number of positions.
+    pub count: usize,
+    /// The type of K and V.
+    pub kv_type: KvType,
+    /// Whether V lies transposed: without flash attention.
+    pub transposed: bool,
+    /// The model's layers, of which each cache holds some.
+    pub layers: usize,
+}
+
+impl Expected {
+    /// The state of `segment` on a model of `layers` layers.
+    pub fn of(layout: Layout, sequence: i32, segment: &Segment, params: &Params, layers: usize) -> Self {
+        Self {
+            layout,
+            sequence,
+            first: segment.first,
+            count: segment.count,
+            kv_type: params.kv_type,
+            transposed: !params.flash_attention,
+            layers,
+        }
+    }
+
+    /// The position after the last.
+    fn end(&self) -> usize {
+        self.first.saturating_add(self.count)
+    }
+}
+
+/// Where a state is not what it must be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("at byte {at} of the state: {what} is {found}, expected {expected}")]
+pub struct SequenceError {
+    /// Offset in bytes.
+    pub at: usize,
+    /// The number.
+    pub what: &'static str,
+    /// What it is.
+    pub found: i128,
+    /// What it must be.
+    pub expected: String,
+}
+
+/// Checks that `state` is a sequence state of the kind expected, whole and with nothing after it. Pure and total, and
+/// fast: it reads a few numbers a cell and a layer.
+///
+/// # Errors
+/// The number that is wrong; of several ways to read the bytes, in the one that came furthest.
+pub fn check(state: &[u8], expected: &Expected) -> Result<(), SequenceError> {
+    walk::sequence(state, expected)
+}
+
+#[cfg(test)]
+mod tests;
