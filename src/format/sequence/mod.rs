@@ -17,12 +17,13 @@
 //!             layers × V: the same; or transposed i32 type, u32 bytes an element, u32 rows, rows × cells × element;
 //!                      or none, where the attention is latent
 //! recurrent   u32 cells = 1, i32 position, u32 sequences = 0, u32 transposed = 0, u32 layers
-//!             some × R: i32 type = F32, u64 bytes a row, row
+//!             some × R: i32 type = F32, u64 bytes a row, row, [u64 bytes, the history of a convolution]
 //!             as many × S: the same
 //! ```
 //!
-//! Whether the cells have the part in brackets and whether V is there depends on the architecture. The walk tries what
+//! Whether the parts in brackets and V are there depends on the architecture. The walk tries what
 //! is possible; only one way ends where the bytes end. A cache of a sliding window holds only the last cells.
+//! How many caches and layers there are and how wide they are, llama.cpp compares with its model, and refuses in peace.
 
 mod cursor;
 mod walk;

@@ -6,7 +6,7 @@ use super::*;
 #[derive(Debug, Clone)]
 enum Cache {
     Attention { cells: usize, extended: bool, layers: usize, row: usize, v_rows: Option<usize> },
-    Recurrent { layers: usize, rows: Vec<usize> },
+    Recurrent { layers: usize, rows: Vec<usize>, history: usize },
 }
 
 /// A state, and what its bytes are.
@@ -50,7 +50,9 @@ impl State {
                 Cache::Attention { cells, extended, layers, row, v_rows } => {
                     state.attention(expected, *cells, *extended, (*layers, *row, *v_rows));
                 }
-                Cache::Recurrent { layers, rows } => state.recurrent(expected, *layers, rows),
+                Cache::Recurrent { layers, rows, history } => {
+                    state.recurrent(expected, *layers, rows, *history);
+                }
             }
         }
         state
@@ -103,7 +105,7 @@ impl State {
         }
     }
 
-    fn recurrent(&mut self, expected: &Expected, layers: usize, rows: &[usize]) {
+    fn recurrent(&mut self, expected: &Expected, layers: usize, rows: &[usize], history: usize) {
         self.u32(1);
         self.u32((expected.first + expected.count - 1) as u32);
         self.u32(0);
@@ -114,6 +116,10 @@ impl State {
             self.u32(0);
             self.number((*row as u64 * 4).to_le_bytes());
             self.data(row * 4);
+            if row == &rows[0] && history > 0 {
+                self.number((history as u64 * 4).to_le_bytes());
+                self.data(history * 4);
+            }
         }
     }
 }
@@ -134,7 +140,8 @@ fn every_kind() -> Vec<(&'static str, Expected, Vec<Cache>)> {
     let latent = Cache::Attention { cells: 7, extended: false, layers: 3, row: 4, v_rows: None };
     let extended = Cache::Attention { cells: 7, extended: true, layers: 3, row: 2, v_rows: Some(2) };
     let indexer = Cache::Attention { cells: 7, extended: true, layers: 2, row: 5, v_rows: None };
-    let recurrent = Cache::Recurrent { layers: 3, rows: vec![5, 5, 9, 9] };
+    let recurrent = Cache::Recurrent { layers: 3, rows: vec![5, 5, 9, 9], history: 0 };
+    let convolved = Cache::Recurrent { layers: 3, rows: vec![5, 9], history: 3 };
     vec![
         ("attention", segment(false), vec![cache(7, 3)]),
         ("attention, V transposed", segment(true), vec![cache(7, 3)]),
@@ -147,6 +154,7 @@ fn every_kind() -> Vec<(&'static str, Expected, Vec<Cache>)> {
         ("in two dimensions", segment(false), vec![extended.clone()]),
         ("recurrent", snapshot(), vec![recurrent.clone()]),
         ("hybrid", snapshot(), vec![cache(7, 1), recurrent.clone()]),
+        ("recurrent with a convolution", snapshot(), vec![convolved]),
         ("hybrid in two dimensions with an indexer", snapshot(), vec![extended, recurrent, indexer]),
     ]
 }

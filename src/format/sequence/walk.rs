@@ -121,11 +121,11 @@ fn cell(cursor: &mut Cursor<'_>, sequence: i32, position: usize, extended: bool)
 }
 
 fn layers(cursor: &mut Cursor<'_>, expected: &Expected) -> Result<u32> {
+    // Some architectures cache a layer beside those that they count.
+    let most = expected.layers.saturating_mul(2);
     match cursor.u32("the number of layers")? {
-        found if found as usize <= expected.layers => Ok(found),
-        found => {
-            Err(cursor.wrong::<4>("the number of layers", found, format!("at most {}", expected.layers)))
-        }
+        found if found as usize <= most => Ok(found),
+        found => Err(cursor.wrong::<4>("the number of layers", found, format!("at most {most}"))),
     }
 }
 
@@ -177,7 +177,8 @@ fn recurrent<'a>(mut cursor: Cursor<'a>, expected: &Expected) -> Result<Cursor<'
     Ok(cursor)
 }
 
-/// The rows of R and then those of S, for the same layers; all of R are of one size, and so are all of S.
+/// The rows of R, some of which have the history of a convolution behind them, and then those of S, for the same
+/// layers; all of R are of one size, and so are all of S. A size is never 0 or 1, which begin a row and a cache.
 fn recurrent_rows(cursor: &mut Cursor<'_>, layers: usize) -> Result<()> {
     let mut sizes = Vec::new();
     // The next cache begins with another number.
@@ -189,6 +190,10 @@ fn recurrent_rows(cursor: &mut Cursor<'_>, layers: usize) -> Result<()> {
         }
         cursor.skip("the size of a layer", &[row])?;
         sizes.push(row);
+        if cursor.peek().is_some_and(|next| next > 1) {
+            let row = cursor.u64("the size of a convolution's row")?;
+            cursor.skip("the size of a convolution's row", &[row])?;
+        }
     }
     let (r, s) = sizes.split_at(sizes.len() / 2);
     if r.len() != s.len() || [r, s].iter().any(|half| half.iter().any(|size| *size != half[0])) {
