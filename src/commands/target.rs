@@ -148,7 +148,7 @@ fn option(name: &str) -> String {
 fn find_adapter(app: &App, store: &mut Store, state: &Record, lora: &Lora) -> Result<PathBuf> {
     let last_seen = store.index().model_path(&lora.hash)?.map(PathBuf::from);
     if let Some(path) = last_seen.as_deref().filter(|p| p.is_file())
-        && models::fingerprint_adapter(app, Some(store), path).is_ok_and(|found| found == lora.hash)
+        && models::is_the_one(models::fingerprint_adapter(app, Some(store), path), &lora.hash)?
     {
         return Ok(path.to_owned());
     }

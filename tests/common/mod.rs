@@ -56,3 +56,8 @@ pub fn prose(words: usize, seed: u64) -> String {
     }
     text
 }
+
+/// Whether the long tests run to their full length: `scripts/test --full`.
+pub fn full() -> bool {
+    std::env::var_os("PCACHE_TEST_FULL").is_some_and(|value| value != "0")
+}

@@ -17,7 +17,7 @@ use crate::format::Record;
 use crate::key::ModelHash;
 use crate::key::fingerprint::{FileIdentity, hash_file};
 use crate::report::progress::Unit;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use catalog::{Found, Places};
 
 /// How long a model loads before a bar appears.
@@ -196,7 +196,7 @@ pub fn of_state(app: &App, store: &mut Store, state: &Record) -> Result<PathBuf>
     }
     let last_seen = PathBuf::from(&state.model_path);
     for path in [Some(last_seen.clone()), chosen(app).ok()].into_iter().flatten() {
-        if path.is_file() && fingerprint_again(app, store, &path).is_ok_and(|found| found == state.model) {
+        if path.is_file() && is_the_one(fingerprint_again(app, store, &path), &state.model)? {
             return Ok(path);
         }
     }
@@ -207,6 +207,15 @@ pub fn of_state(app: &App, store: &mut Store, state: &Record) -> Result<PathBuf>
         last_seen.display(),
         state.model.short()
     )
+}
+
+/// Whether a file's hash is the wanted one. A file that cannot be hashed is not the one; a damaged index is another
+/// matter, and no reason to say that the file has changed.
+pub fn is_the_one(found: Result<ModelHash>, wanted: &ModelHash) -> Result<bool> {
+    match found {
+        Err(error) if error.is::<StoreError>() => Err(error),
+        found => Ok(found.is_ok_and(|hash| hash == *wanted)),
+    }
 }
 
 /// Loads a model and its adapter, with a progress bar when that takes long.

@@ -1,0 +1,238 @@
+//! Whatever happens to the files of a store, `ask` gives the right answer or says why not: it never gives a wrong one
+//! and never crashes. On the real binary and a tiny model.
+
+mod common;
+#[path = "common/program.rs"]
+mod program;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{full, prose, tiny};
+use pcache::format::{self, Encoded};
+use program::{Program, Run, json};
+
+/// A store with one small state and a larger one, and what they answer.
+struct Fixture {
+    program: Program,
+    small: PathBuf,
+    answers: [String; 2],
+}
+
+const STATES: [&str; 2] = ["small", "large"];
+
+impl Fixture {
+    fn new() -> Self {
+        let program = Program::new(&tiny("llama"));
+        program.write("small.txt", "Hm.");
+        program.write("large.txt", &prose(100, 1));
+        program.ok(&["build", "small.txt", "--raw", "--name", "small"]);
+        let small = program.segments().remove(0);
+        program.ok(&["build", "large.txt", "--name", "large", "--pin"]);
+        let mut fixture = Self { program, small, answers: Default::default() };
+        fixture.answers = STATES.map(|state| answer(&fixture.ask(state, &[])));
+        fixture
+    }
+
+    fn ask(&self, state: &str, extra: &[&str]) -> Run {
+        let args = ["ask", state, "Is it warm?", "--max-tokens", "6", "--threads", "1", "--json"];
+        self.program.run(&[&args, extra].concat())
+    }
+
+    /// The first segment of the larger state.
+    fn large(&self) -> PathBuf {
+        let mut segments = self.program.segments();
+        segments.retain(|path| *path != self.small);
+        segments.remove(0)
+    }
+
+    /// The state that a damage was done to is no hit, is healed with the right answer, and the other one is as it was.
+    fn assert_healed(&self, what: &str) {
+        let refused = self.ask("small", &["--require-hit"]);
+        assert_eq!((refused.code, &*refused.stdout), (3, ""), "{what}: {}", refused.stderr);
+        let healed = self.ask("small", &[]);
+        assert_eq!(healed.code, 0, "{what}: {}", healed.stderr);
+        assert_eq!(answer(&healed), self.answers[0], "{what}");
+        let cache = &json(&healed)["cache"];
+        assert!(cache["status"] == "miss" && cache["restored_tokens"] == 0, "{what}: {cache}");
+        assert!(cache["reason"].as_str().is_some_and(|r| !r.is_empty()), "{what}: {cache}");
+        assert!(healed.stderr.contains("evaluated and saved again"), "{what}: {}", healed.stderr);
+        let hit = self.ask("small", &["--require-hit"]);
+        assert_eq!((hit.code, answer(&hit)), (0, self.answers[0].clone()), "{what}: {}", hit.stderr);
+    }
+}
+
+fn answer(run: &Run) -> String {
+    json(run)["answer"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn every_flipped_byte_of_an_object_is_found_and_healed() {
+    let fixture = Fixture::new();
+    let good = fs::read(&fixture.small).unwrap();
+    let step = if full() { 1 } else { good.len() / 40 };
+    for at in (0..good.len()).step_by(step) {
+        let mut bad = good.clone();
+        bad[at] ^= 1 << (at % 8);
+        fs::write(&fixture.small, &bad).unwrap();
+        fixture.assert_healed(&format!("byte {at}"));
+        assert_eq!(fs::read(&fixture.small).unwrap(), good, "byte {at}: healed to other bytes");
+    }
+    let step = if full() { 1 } else { good.len() / 10 };
+    for length in (0..good.len()).step_by(step) {
+        fs::write(&fixture.small, &good[..length]).unwrap();
+        fixture.assert_healed(&format!("the first {length} bytes"));
+    }
+}
+
+#[test]
+fn files_swapped_replaced_or_gone_are_found_and_healed() {
+    let fixture = Fixture::new();
+    let good = fs::read(&fixture.small).unwrap();
+    let record = fixture.program.objects().into_iter().map(|(path, _)| path);
+    let record = record.into_iter().find(|p| !fixture.program.segments().contains(p)).unwrap();
+    let elsewhere = fixture.program.path("elsewhere");
+    fs::write(&elsewhere, &good).unwrap();
+    let other = fixture.large();
+    type Damage<'a> = &'a dyn Fn(&Path);
+    let damages: [(&str, Damage); 7] = [
+        ("gone", &|path| fs::remove_file(path).unwrap()),
+        ("a folder", &|path| {
+            fs::remove_file(path).unwrap();
+            fs::create_dir(path).unwrap();
+        }),
+        ("another state's", &|path| assert!(fs::copy(&other, path).is_ok())),
+        ("a record", &|path| assert!(fs::copy(&record, path).is_ok())),
+        ("a byte more", &|path| fs::write(path, [&good[..], &[0]].concat()).unwrap()),
+        ("a link to what it was", &|path| {
+            fs::remove_file(path).unwrap();
+            std::os::unix::fs::symlink(&elsewhere, path).unwrap();
+        }),
+        ("a pipe that nobody writes to", &|path| {
+            fs::remove_file(path).unwrap();
+            assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+        }),
+    ];
+    for (what, damage) in damages {
+        damage(&fixture.small);
+        fixture.assert_healed(what);
+    }
+    // Two files swapped: both are found.
+    let (a, b) = (fixture.small.clone(), fixture.large());
+    let (bytes_a, bytes_b) = (fs::read(&a).unwrap(), fs::read(&b).unwrap());
+    fs::write(&a, &bytes_b).unwrap();
+    fs::write(&b, &bytes_a).unwrap();
+    fixture.assert_healed("swapped");
+    let large = fixture.ask("large", &[]);
+    assert_eq!(
+        (answer(&large), &json(&large)["cache"]["status"]),
+        (fixture.answers[1].clone(), &"miss".into())
+    );
+    assert!(fixture.program.ok(&["verify"]).stderr.contains("all intact"));
+}
+
+/// A file whose name is the hash of its bytes, and whose state was made by an enemy; the index names it.
+#[test]
+fn an_object_with_the_right_hash_and_hostile_numbers_is_refused_and_replaced() {
+    let fixture = Fixture::new();
+    let good = fs::read(&fixture.small).unwrap();
+    let object = format::decode(&good).unwrap();
+    let state = &good[object.state.clone()];
+    let huge = u32::MAX.to_le_bytes();
+    type Change<'a> = (&'a str, &'a dyn Fn(&mut Vec<u8>));
+    let changes: [Change; 8] = [
+        ("no magic", &|s| s[0] ^= 1),
+        ("streams", &|s| s[8..12].copy_from_slice(&huge)),
+        ("cells", &|s| s[12..16].copy_from_slice(&huge)),
+        ("a negative position", &|s| s[16..20].copy_from_slice(&huge)),
+        ("a position twice", &|s| s[28..32].copy_from_slice(&[0; 4])),
+        ("cut short", &|s| s.truncate(40)),
+        ("longer", &|s| s.extend([0; 64])),
+        ("nothing", &|s| s.clear()),
+    ];
+    for (what, change) in changes {
+        let mut hostile = state.to_vec();
+        change(&mut hostile);
+        let encoded = Encoded::raw(&object.meta, &object.tokens, &hostile);
+        let hex = encoded.id().to_hex();
+        let folder = fixture.program.store().join("objects/v1").join(&hex[..2]);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(format!("{hex}.safetensors")), encoded.parts().concat()).unwrap();
+        let chain = object.meta.chain.to_hex();
+        fixture.program.sql(&format!("UPDATE segments SET object = x'{hex}' WHERE chain = x'{chain}'"));
+        fixture.assert_healed(what);
+    }
+    // What the enemy left is not named by anything, and goes.
+    let removed = json(&fixture.program.ok(&["gc", "--json"]));
+    assert_eq!(removed["kept_bytes"], fixture.program.total_bytes());
+    assert!(fixture.program.ok(&["verify"]).stderr.contains("all intact"));
+}
+
+/// Nothing that is done to the index makes an answer wrong or a process crash, and repair brings everything back.
+#[test]
+fn whatever_happens_to_the_index_repair_brings_everything_back() {
+    let fixture = Fixture::new();
+    let index = fixture.program.store().join("index.sqlite");
+    let wal = fixture.program.store().join("index.sqlite-wal");
+    fixture.program.ok(&["gc"]);
+    let good = fs::read(&index).unwrap();
+    let restore = || {
+        let _ = fs::remove_file(&wal);
+        let _ = fs::remove_file(fixture.program.store().join("index.sqlite-shm"));
+        fs::write(&index, &good).unwrap();
+    };
+    let noise = |n: usize| -> Vec<u8> { (0..n).map(|i| (i * 7919 % 251) as u8).collect() };
+    let mut damages: Vec<(String, Box<dyn Fn()>)> = vec![
+        ("gone".into(), Box::new(|| fs::remove_file(&index).unwrap())),
+        ("a text".into(), Box::new(|| fs::write(&index, "no database").unwrap())),
+        ("all noise".into(), Box::new(|| fs::write(&index, noise(good.len())).unwrap())),
+        ("a log of noise".into(), Box::new(|| fs::write(&wal, noise(9000)).unwrap())),
+    ];
+    let page = 4096;
+    let step = if full() { 1 } else { 3 };
+    for n in (0..good.len() / page).step_by(step) {
+        let (index, good, noise) = (&index, &good, &noise);
+        damages.push((
+            format!("page {n} is noise"),
+            Box::new(move || {
+                let mut bad = good.clone();
+                bad[n * page..(n + 1) * page].copy_from_slice(&noise(page));
+                fs::write(index, bad).unwrap();
+            }),
+        ));
+        let cut = n * page + 100;
+        damages.push((format!("cut at {cut}"), Box::new(move || fs::write(index, &good[..cut]).unwrap())));
+    }
+    for (what, damage) in &damages {
+        restore();
+        damage();
+        for (state, expected) in STATES.iter().zip(&fixture.answers) {
+            let run = fixture.ask(state, &[]);
+            match run.code {
+                0 => assert_eq!(&answer(&run), expected, "{what}"),
+                3 | 4 => assert!(run.stderr.contains("verify --repair"), "{what}: {}", run.stderr),
+                code => panic!("{what}: ask ends with {code}: {}", run.stderr),
+            }
+        }
+        let repaired = fixture.program.run(&["verify", "--repair"]);
+        assert_eq!(repaired.code, 0, "{what}: {} {}", repaired.stdout, repaired.stderr);
+        for (state, expected) in STATES.iter().zip(&fixture.answers) {
+            let run = fixture.ask(state, &["--require-hit"]);
+            assert_eq!((run.code, &answer(&run)), (0, expected), "{what}: {}", run.stderr);
+        }
+        assert_eq!(json(&fixture.program.ok(&["show", "large", "--json"]))["pinned"], true, "{what}");
+        assert!(fixture.program.ok(&["verify"]).stderr.contains("all intact"), "{what}");
+    }
+    // A folder is not pcache's to move away; the message says what to do, and that works.
+    restore();
+    fs::remove_file(&index).unwrap();
+    fs::create_dir(&index).unwrap();
+    let refused = fixture.ask("small", &[]);
+    assert_eq!((refused.code, refused.stderr.contains("remove it")), (1, true), "{}", refused.stderr);
+    fs::remove_dir(&index).unwrap();
+    fixture.program.ok(&["verify", "--repair"]);
+    assert_eq!(answer(&fixture.ask("large", &["--require-hit"])), fixture.answers[1]);
+
+    fixture.program.ok(&["gc"]);
+    assert_eq!(json(&fixture.program.ok(&["gc", "--json"]))["kept_bytes"], fixture.program.total_bytes());
+}
