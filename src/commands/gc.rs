@@ -38,6 +38,7 @@ struct Folder {
     freed_orphan_bytes: u64,
     freed_staging_bytes: u64,
     freed_stray_bytes: u64,
+    unreadable_bytes: u64,
     adopted_bytes: u64,
     adopted_states: usize,
 }
@@ -117,6 +118,7 @@ fn report(outcome: &Outcome, dry_run: bool) -> Report {
             freed_orphan_bytes: outcome.orphans.bytes,
             freed_staging_bytes: outcome.staging.bytes,
             freed_stray_bytes: outcome.strays.bytes,
+            unreadable_bytes: outcome.unreadable.bytes,
             adopted_bytes: outcome.adopted.bytes,
             adopted_states: outcome.adopted_states,
         },
@@ -147,6 +149,7 @@ fn text(outcome: &Outcome, dry_run: bool) -> String {
     files(removes, outcome.orphans, "segment", "of interrupted builds, no state uses them");
     files(removes, outcome.staging, "staging file", "left behind by what was stopped or damaged");
     files(removes, outcome.strays, "object", "damaged, or replaced by another");
+    files("left", outcome.unreadable, "object", "not in the index, and the system does not let it be read");
     files(adopts, outcome.adopted, "segment", "intact but not in the index; kept for a week");
     if outcome.adopted_states > 0 {
         let n = human::count(outcome.adopted_states, "state");

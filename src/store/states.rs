@@ -3,6 +3,9 @@
 //! A state's record is an object like any other: write-once. A change publishes a new one, commits the row that names
 //! it, and removes the old one. A crash in between leaves a record without a row, which the next gc takes away.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use super::index::SegmentRow;
 use super::{Result, Store, StoreError};
 use crate::format::Record;
@@ -128,15 +131,30 @@ impl Store {
             other => other?,
         }
         let records = states.iter().filter_map(|(_, record)| *record);
-        for object in records.chain(segments.iter().map(|row| row.object)) {
-            self.remove(&self.object_path(&object))?;
-        }
+        let objects: Vec<ObjectId> = records.chain(segments.iter().map(|row| row.object)).collect();
+        self.remove_objects(&objects)?;
         self.index.delete_going(&keys, &chains)
     }
 
+    /// Removes objects for good: the folders are synced, so that no loss of power brings back what the index no longer
+    /// knows, and gc would take for a state that was lost.
+    pub(super) fn remove_objects(&self, objects: &[ObjectId]) -> Result<()> {
+        let mut folders = BTreeSet::new();
+        for object in objects {
+            let path = self.object_path(object);
+            self.remove(&path)?;
+            folders.extend(path.parent().map(Path::to_owned));
+        }
+        for folder in folders.iter().filter(|folder| folder.is_dir()) {
+            let failed = |source| StoreError::Disk { action: "sync", path: folder.clone(), source };
+            self.disk.sync_dir(folder).map_err(failed)?;
+        }
+        Ok(())
+    }
+
     /// Removes a file of the store; one that is gone, or behind a link and so not the store's, is fine.
-    pub(super) fn remove(&self, path: &std::path::Path) -> Result<()> {
-        if path.parent().is_some_and(std::path::Path::is_symlink) {
+    pub(super) fn remove(&self, path: &Path) -> Result<()> {
+        if path.parent().is_some_and(Path::is_symlink) {
             return Ok(());
         }
         match self.disk.remove(path) {

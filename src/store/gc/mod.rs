@@ -69,6 +69,8 @@ pub struct Outcome {
     pub staging: Files,
     /// Objects without a row that are damaged or superseded.
     pub strays: Files,
+    /// Objects without a row that could not be read, and stay; part of the other bytes.
+    pub unreadable: Files,
     /// Segments without a row that got one.
     pub adopted: Files,
     /// States without a row that got one.
@@ -139,21 +141,22 @@ impl Store {
     /// Gives rows to what has none and stays; removes the records of found states that go.
     fn adopt(&mut self, plan: &Plan, scene: &Scene, now: i64) -> Result<()> {
         let going: HashSet<ChainKey> = plan.going.iter().map(|row| row.chain).collect();
+        let gone: HashSet<StateKey> = plan.states.iter().map(|(key, _)| *key).collect();
+        let mut removed = Vec::new();
         for row in &scene.found.segments {
             if going.contains(&row.chain) {
-                self.remove(&self.object_path(&row.object))?;
+                removed.push(row.object);
             } else {
                 self.index.put_segment(row, now, Some(now))?;
             }
         }
-        let gone: HashSet<StateKey> = plan.states.iter().map(|(key, _)| *key).collect();
         for (record, object, bytes) in &scene.found.records {
             if gone.contains(&record.key) {
-                self.remove(&self.object_path(object))?;
+                removed.push(*object);
             } else {
                 self.index.adopt_state(record, object, *bytes, now)?;
             }
         }
-        Ok(())
+        self.remove_objects(&removed)
     }
 }

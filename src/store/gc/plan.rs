@@ -45,6 +45,7 @@ pub(super) fn plan(scene: &Scene, needed: &Needed, limits: &Limits, now: i64) ->
         orphans: unused.orphans,
         staging: Files::of(&scene.usage.staging),
         strays: Files::of(&scene.found.stray),
+        unreadable: Files::of(&scene.found.unreadable),
         adopted: unused.adopted,
         before: scene.usage.total_bytes(),
         after: fixed + live.bytes + unused.waiting.bytes,

@@ -1,6 +1,8 @@
 //! What a collection or a repair finds: rows, files, and files without rows.
 
 use std::collections::{HashMap, HashSet};
+use std::io::ErrorKind;
+use std::path::Path;
 
 use super::super::disk::Entry;
 use super::super::index::{ListedState, SegmentRow};
@@ -29,6 +31,8 @@ pub(in crate::store) struct Found {
     pub(in crate::store) records: Vec<(Record, ObjectId, u64)>,
     /// Damaged, superseded, or of no use.
     pub(super) stray: Vec<Entry>,
+    /// The disk or the system did not let them be read. They may be intact, so they stay.
+    pub(super) unreadable: Vec<Entry>,
 }
 
 impl Scene {
@@ -99,8 +103,10 @@ impl Store {
         let mut records: HashMap<StateKey, (Record, ObjectId, Entry)> = HashMap::new();
         for (id, entry) in usage.objects.iter().filter(|(id, _)| !known.contains(id)) {
             match self.read_unindexed(id, entry) {
-                Some(Unindexed::Segment(row)) if !chains.contains(&row.chain) => found.segments.push(row),
-                Some(Unindexed::Record(record)) if !keys.contains(&record.key) => {
+                Unindexed::Gone => {}
+                Unindexed::Unreadable => found.unreadable.push(entry.clone()),
+                Unindexed::Segment(row) if !chains.contains(&row.chain) => found.segments.push(row),
+                Unindexed::Record(record) if !keys.contains(&record.key) => {
                     // Of two records of one state the later one counts.
                     let new = (*record, *id, entry.clone());
                     let older = match records.remove(&new.0.key) {
@@ -137,16 +143,25 @@ impl Store {
     }
 
     /// What an object says of itself, if its bytes are what its name says.
-    fn read_unindexed(&self, id: &ObjectId, entry: &Entry) -> Option<Unindexed> {
-        let map = self.disk.map(&entry.path).ok()?;
+    fn read_unindexed(&self, id: &ObjectId, entry: &Entry) -> Unindexed {
+        let map = match self.disk.map(&entry.path) {
+            Ok(map) => map,
+            Err(error) => {
+                return match error.kind() {
+                    ErrorKind::NotFound => Unindexed::Gone,
+                    ErrorKind::InvalidData => Unindexed::Useless,
+                    _ => Unindexed::Unreadable,
+                };
+            }
+        };
         if ObjectId::from(blake3::hash(&map)) != *id {
-            return None;
+            return Unindexed::Useless;
         }
         if let Ok(record) = Record::decode(&map) {
-            return Some(Unindexed::Record(Box::new(record)));
+            return Unindexed::Record(Box::new(record));
         }
-        let object = format::decode(&map).ok()?;
-        Some(Unindexed::Segment(SegmentRow {
+        let Ok(object) = format::decode(&map) else { return Unindexed::Useless };
+        Unindexed::Segment(SegmentRow {
             chain: object.meta.chain,
             parent: object.meta.parent,
             object: *id,
@@ -155,7 +170,7 @@ impl Store {
             count: object.tokens.len(),
             raw_bytes: object.state.len() as u64,
             file_bytes: entry.bytes,
-        }))
+        })
     }
 
     pub(in crate::store) fn scene(&self, now: i64) -> Result<Scene> {
@@ -166,11 +181,14 @@ impl Store {
             let listed = self.index.list();
             (usage.join(), listed)
         });
-        let usage = usage.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let mut usage = usage.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         let (states, segments) = listed?;
         let rows = self.index.all_segments()?;
         let going_states = self.index.going_states()?;
         let found = self.unindexed(&usage, &rows, &states, &going_states);
+        let left: HashSet<&Path> = found.unreadable.iter().map(|e| e.path.as_path()).collect();
+        usage.objects.retain(|(_, entry)| !left.contains(entry.path.as_path()));
+        usage.other.extend(found.unreadable.iter().cloned());
         let mut scene = Scene { usage, states, segments, unused: Vec::new(), found, going_states };
         scene.add_found_states(&rows, now);
         let used: HashSet<ChainKey> = scene.segments.iter().map(|s| s.chain).collect();
@@ -189,4 +207,10 @@ impl Store {
 enum Unindexed {
     Segment(SegmentRow),
     Record(Box<Record>),
+    /// Damaged, no file, or nothing of this program's.
+    Useless,
+    /// The disk or the system does not let it be read.
+    Unreadable,
+    /// Somebody removed it between the listing and the look.
+    Gone,
 }

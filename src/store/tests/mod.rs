@@ -1,12 +1,13 @@
-use super::disk::{Entry, RealDisk};
+mod stops;
+
+use super::disk::RealDisk;
 use super::evict::Limits;
 use super::index::{Lookup, SegmentRow};
 use super::objects::Miss;
 use super::*;
 use crate::format::{Encoded, Layout, Meta, Record};
-use crate::key::{Chain, KvType, ModelHash, Params, StateKey};
-use crate::sys::map::Map;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use crate::key::{Chain, KvType, ModelHash, Params, Segment, StateKey};
+use std::sync::atomic::{AtomicI64, Ordering};
 use tempfile::TempDir;
 
 const MODEL: [u8; 32] = [4; 32];
@@ -16,49 +17,6 @@ struct Hands(AtomicI64);
 impl Clock for Hands {
     fn now(&self) -> i64 {
         self.0.load(Ordering::SeqCst)
-    }
-}
-
-/// Stops working after some operations, as a machine without power does.
-struct Frozen {
-    left: AtomicUsize,
-}
-
-impl Frozen {
-    fn after(operations: usize) -> Arc<Self> {
-        Arc::new(Self { left: AtomicUsize::new(operations) })
-    }
-
-    fn step(&self) -> io::Result<()> {
-        let more = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
-        more.map(drop).map_err(|_| io::Error::other("the power is off"))
-    }
-}
-
-impl Disk for Frozen {
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.step().and_then(|()| RealDisk.create_dir(path))
-    }
-    fn write(&self, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-        // The last write before the end comes half as far.
-        let half = &parts[0][..parts[0].len() / 2];
-        self.step().inspect_err(|_| drop(RealDisk.write(path, &[half])))?;
-        RealDisk.write(path, parts)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.step().and_then(|()| RealDisk.rename(from, to))
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.step().and_then(|()| RealDisk.sync_dir(path))
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.step().and_then(|()| RealDisk.remove(path))
-    }
-    fn map(&self, path: &Path) -> io::Result<Map> {
-        self.step().and_then(|()| RealDisk.map(path))
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
-        self.step().and_then(|()| RealDisk.list(path))
     }
 }
 
@@ -95,16 +53,7 @@ fn save(store: &mut Store, name: &str, tokens: &[i32]) -> Result<StateKey> {
         if store.index().segment(&s.chain)?.is_some() {
             continue;
         }
-        let state: Vec<u8> = tokens[s.first..s.end()].iter().flat_map(|t| t.to_le_bytes()).collect();
-        let meta = Meta {
-            chain: s.chain,
-            parent: s.parent,
-            model,
-            params: params().canonical(),
-            layout: Layout::Segment,
-            first: s.first,
-        };
-        let encoded = Encoded::raw(&meta, &tokens[s.first..s.end()], &state);
+        let encoded = encoded(tokens, s);
         let row = SegmentRow {
             chain: s.chain,
             parent: s.parent,
@@ -112,7 +61,7 @@ fn save(store: &mut Store, name: &str, tokens: &[i32]) -> Result<StateKey> {
             layout: Layout::Segment,
             first: s.first,
             count: s.count,
-            raw_bytes: state.len() as u64,
+            raw_bytes: 4 * s.count as u64,
             file_bytes: encoded.len(),
         };
         let now = store.now();
@@ -121,6 +70,21 @@ fn save(store: &mut Store, name: &str, tokens: &[i32]) -> Result<StateKey> {
     let record = record(name, tokens);
     store.commit_state(&record)?;
     Ok(record.key)
+}
+
+/// A segment with a state that says which tokens it is of.
+fn encoded(tokens: &[i32], s: &Segment) -> Encoded<'static> {
+    let tokens = &tokens[s.first..s.end()];
+    let state: Vec<u8> = tokens.iter().flat_map(|t| t.to_le_bytes()).collect();
+    let meta = Meta {
+        chain: s.chain,
+        parent: s.parent,
+        model: ModelHash::from(MODEL),
+        params: params().canonical(),
+        layout: Layout::Segment,
+        first: s.first,
+    };
+    Encoded::raw(&meta, tokens, state.leak())
 }
 
 fn record(name: &str, tokens: &[i32]) -> Record {
@@ -268,62 +232,6 @@ fn an_object_of_another_model_is_refused_though_its_hash_is_right() {
     let quantised = Params::new(KvType::Q8_0, 0).canonical();
     assert!(matches!(verify(MODEL, &quantised), Err(Miss::Mismatch { .. })));
     assert!(verify(MODEL, &params().canonical()).is_ok());
-}
-
-/// A crash at any operation loses no committed state, shows no half one, and leaves nothing that gc cannot
-/// collect.
-#[test]
-fn a_build_that_stops_anywhere_leaves_the_store_whole() {
-    let mut finished = false;
-    for operations in 0..200 {
-        let dir = TempDir::new().unwrap();
-        save(&mut open(&dir), "before", &tokens(300, 3)).unwrap();
-        let result = open_with(&dir, Frozen::after(operations))
-            .and_then(|mut store| save(&mut store, "new", &tokens(700, 7)));
-
-        let mut store = open(&dir);
-        let names = assert_whole(&store);
-        let expected: &[&str] = if result.is_ok() { &["before", "new"] } else { &["before"] };
-        assert_eq!(names, expected, "stopped after {operations} operations");
-        // What was interrupted is completed by doing it again.
-        save(&mut store, "new", &tokens(700, 7)).unwrap();
-        assert_eq!(assert_whole(&store), ["before", "new"]);
-        store.collect(&Limits::default(), false).unwrap();
-        assert_tidy(&store);
-        finished = result.is_ok();
-        if finished {
-            break;
-        }
-    }
-    assert!(finished, "the loop never reached the end of a build");
-}
-
-#[test]
-fn a_collection_that_stops_anywhere_is_finished_by_the_next() {
-    let keep_one = Limits { max_states: Some(1), ..Limits::default() };
-    let mut finished = false;
-    for operations in 0..200 {
-        let dir = TempDir::new().unwrap();
-        {
-            let mut store = open(&dir);
-            save(&mut store, "old", &tokens(700, 3)).unwrap();
-            let key = save(&mut store, "young", &tokens(700, 5)).unwrap();
-            let later = store.now() + 10;
-            store.index_mut().touch(&key, later).unwrap();
-        }
-        let result =
-            open_with(&dir, Frozen::after(operations)).and_then(|mut store| store.collect(&keep_one, false));
-        let mut store = open(&dir);
-        assert!(assert_whole(&store).contains(&"young".to_owned()), "stopped after {operations}");
-        store.collect(&keep_one, false).unwrap();
-        assert_eq!(assert_whole(&store), ["young"]);
-        assert_tidy(&store);
-        finished = result.is_ok();
-        if finished {
-            break;
-        }
-    }
-    assert!(finished, "the loop never reached the end of a collection");
 }
 
 #[test]
@@ -499,34 +407,6 @@ fn removing_a_state_frees_what_is_its_own_and_a_dry_run_says_how_much() {
     let bytes = |usage: &usage::Usage| usage.objects.iter().map(|(_, e)| e.bytes).sum::<u64>();
     assert_eq!(bytes(&before) - bytes(&after), done[0].frees);
     assert_eq!(store.remove_states(&[a], false).unwrap(), [], "it is gone already");
-}
-
-/// A crash at any operation of a removal: the state is there and whole, or gone; and the next gc finishes.
-#[test]
-fn a_removal_that_stops_anywhere_is_finished_by_the_next_gc() {
-    let mut finished = false;
-    for operations in 0..50 {
-        let dir = TempDir::new().unwrap();
-        let key = {
-            let mut store = open(&dir);
-            save(&mut store, "b", &tokens(700, 5)).unwrap();
-            save(&mut store, "a", &tokens(700, 3)).unwrap()
-        };
-        let result = open_with(&dir, Frozen::after(operations))
-            .and_then(|mut store| store.remove_states(&[key], false));
-        let mut store = open(&dir);
-        assert_whole(&store);
-        store.collect(&Limits::default(), false).unwrap();
-        let names = assert_whole(&store);
-        assert!(names == ["b"] || names == ["a", "b"], "{names:?} after {operations}");
-        assert_tidy(&store);
-        finished = result.is_ok();
-        if finished {
-            assert_eq!(names, ["b"]);
-            break;
-        }
-    }
-    assert!(finished, "the loop never reached the end of a removal");
 }
 
 /// A store of the first schema is brought up to date and keeps its states.
