@@ -168,6 +168,17 @@ impl Program {
         found.iter().map(|(_, n)| n).sum()
     }
 
+    /// Keeps a copy of the store as it is.
+    pub fn copy_store(&self, name: &str) {
+        copy_folder(&self.store(), &self.path(name));
+    }
+
+    /// Puts a copy in the place of the store.
+    pub fn copy_store_back(&self, name: &str) {
+        std::fs::remove_dir_all(self.store()).unwrap();
+        copy_folder(&self.path(name), &self.store());
+    }
+
     /// Makes a state look unused for so many days.
     pub fn set_last_used(&self, name: &str, days_ago: i64) {
         let db = rusqlite::Connection::open(self.store().join("index.sqlite")).unwrap();
@@ -190,6 +201,17 @@ fn finish(mut command: Command, input: &str) -> Run {
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8(output.stdout).expect("stdout is UTF-8"),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(|e| e.unwrap()) {
+        let target = to.join(entry.file_name());
+        match entry.metadata().unwrap().is_dir() {
+            true => copy_folder(&entry.path(), &target),
+            false => assert!(std::fs::copy(entry.path(), target).is_ok()),
+        }
     }
 }
 
