@@ -173,6 +173,11 @@ impl Program {
         copy_folder(&self.store(), &self.path(name));
     }
 
+    /// Takes a copy of a store from elsewhere as its own.
+    pub fn adopt_store(&self, from: &Path) {
+        copy_folder(from, &self.store());
+    }
+
     /// Puts a copy in the place of the store.
     pub fn copy_store_back(&self, name: &str) {
         std::fs::remove_dir_all(self.store()).unwrap();
