@@ -2,78 +2,27 @@ use super::*;
 
 /// Templates written after the published chat formats of well-known models (not their own files). Each puts the
 /// question where the model expects it; the tests say where the state ends.
-const CHATML: &str = "{% for m in messages %}{{'<|im_start|>' + m['role'] + '\n' + m['content'] \
-    + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+macro_rules! template {
+    ($name:literal) => {
+        include_str!(concat!("../../../tests/fixtures/templates/", $name, ".jinja"))
+    };
+}
 
-/// SmolLM2: a system message of its own where none is given.
-const SMOLLM2: &str = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}\
-    {{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}\
-    {% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}\
-    {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
-
-/// Qwen2.5: a branch for tools, a default system message.
-const QWEN25: &str = "{%- if tools %}{{- 'tools' }}{%- else %}
-    {%- if messages[0]['role'] == 'system' %}
-        {{- '<|im_start|>system\n' + messages[0]['content'] + '<|im_end|>\n' }}
-    {%- else %}
-        {{- '<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n' }}
-    {%- endif %}
-{%- endif %}
-{%- for message in messages %}
-    {%- if (message.role == \"user\") or (message.role == \"system\" and not loop.first) or (message.role == \"assistant\" and not message.tool_calls) %}
-        {{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\n' }}
-{%- endif %}";
-
-/// Gemma: the system message becomes the beginning of the user's; turns must alternate; contents are trimmed.
-const GEMMA: &str = "{{ bos_token }}{%- if messages[0]['role'] == 'system' -%}\
-    {%- set prefix = messages[0]['content'] + '\n\n' -%}{%- set turns = messages[1:] -%}{%- else -%}\
-    {%- set prefix = '' -%}{%- set turns = messages -%}{%- endif -%}{%- for message in turns -%}\
-    {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}\
-    {{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{%- endif -%}\
-    {%- set role = 'model' if message['role'] == 'assistant' else message['role'] -%}\
-    {{ '<start_of_turn>' + role + '\n' + (prefix if loop.first else '') }}{{ message['content'] | trim }}\
-    {{ '<end_of_turn>\n' }}{%- endfor -%}{%- if add_generation_prompt -%}{{ '<start_of_turn>model\n' }}{%- endif -%}";
-
-/// Mistral's first format: `[INST]` and no system role.
-const MISTRAL: &str = "{{ bos_token }}{% for message in messages %}\
-    {% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}\
-    {{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}\
-    {% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}\
-    {% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token}}\
-    {% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}";
-
-/// Llama 3: headers, trimmed contents, the date in the system message.
-const LLAMA3: &str = "{{- bos_token }}{%- if not date_string is defined %}{%- if strftime_now is defined %}\
-    {%- set date_string = strftime_now(\"%d %b %Y\") %}{%- else %}{%- set date_string = \"26 Jul 2024\" %}{%- endif %}\
-    {%- endif %}{%- if messages[0]['role'] == 'system' %}{%- set system_message = messages[0]['content']|trim %}\
-    {%- set messages = messages[1:] %}{%- else %}{%- set system_message = '' %}{%- endif %}\
-    {{- '<|start_header_id|>system<|end_header_id|>\n\n' }}{{- 'Today Date: ' + date_string + '\n\n' }}\
-    {{- system_message }}{{- '<|eot_id|>' }}{%- for message in messages %}\
-    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' }}\
-    {%- endfor %}{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif %}";
-
-/// Phi-3: a control token for each role and one for the end.
-const PHI3: &str = "{% for message in messages %}{% if message['role'] == 'system' and message['content'] %}\
-    {{'<|system|>\n' + message['content'] + '<|end|>\n'}}{% elif message['role'] == 'user' %}\
-    {{'<|user|>\n' + message['content'] + '<|end|>\n'}}{% elif message['role'] == 'assistant' %}\
-    {{'<|assistant|>\n' + message['content'] + '<|end|>\n'}}{% endif %}{% endfor %}\
-    {% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}";
-
-/// Qwen3: an empty thinking block where thinking is switched off, and Python's string methods.
-const QWEN3: &str = "{%- set ns = namespace(last=messages|length - 1) %}{%- for message in messages[::-1] %}\
-    {%- set index = (messages|length - 1) - loop.index0 %}{%- if message.role == 'user' and message.content is string \
-    and not(message.content.startswith('<tool_response>') and message.content.endswith('</tool_response>')) %}\
-    {%- set ns.last = index %}{%- endif %}{%- endfor %}{%- for message in messages %}\
-    {%- if message.content is string %}{%- set content = message.content %}{%- else %}{%- set content = '' %}{%- endif %}\
-    {%- if message.role == 'assistant' and '</think>' in content %}\
-    {%- set content = content.split('</think>')[-1].lstrip('\n') %}{%- endif %}\
-    {{- '<|im_start|>' + message.role + '\n' + content + '<|im_end|>' + '\n' }}{%- endfor %}\
-    {%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}\
-    {%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\n\n</think>\n\n' }}{%- endif %}{%- endif %}";
+const CHATML: &str = template!("chatml");
+/// A system message of its own where none is given.
+const SMOLLM2: &str = template!("smollm2");
+/// A branch for tools, a default system message.
+const QWEN25: &str = template!("qwen25");
+/// The system message becomes the beginning of the user's; turns must alternate; contents are trimmed.
+const GEMMA: &str = template!("gemma");
+/// `[INST]` and no system role.
+const MISTRAL: &str = template!("mistral");
+/// Headers, trimmed contents, the date in the system message.
+const LLAMA3: &str = template!("llama3");
+/// A control token for each role and one for the end.
+const PHI3: &str = template!("phi3");
+/// An empty thinking block where thinking is switched off, and Python's string methods.
+const QWEN3: &str = template!("qwen3");
 
 fn chat(source: &str) -> Chat<'_> {
     Chat { source, bos: "<s>", eos: "</s>", roles: Roles::System, arguments: &[], date: None }
