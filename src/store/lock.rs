@@ -92,5 +92,10 @@ fn open(path: &Path) -> Result<File> {
 }
 
 fn failed(path: &Path, source: std::io::Error) -> StoreError {
-    StoreError::Disk { action: "lock", path: path.to_owned(), source }
+    let no_locks = [rustix::io::Errno::NOLCK, rustix::io::Errno::OPNOTSUPP, rustix::io::Errno::NOSYS];
+    let path = path.to_owned();
+    match source.raw_os_error().is_some_and(|code| no_locks.iter().any(|e| e.raw_os_error() == code)) {
+        true => StoreError::NoLocks { path, source },
+        false => StoreError::Disk { action: "lock", path, source },
+    }
 }

@@ -71,6 +71,29 @@ pub enum StoreError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The file system has no locks, without which two processes could ruin a store.
+    #[error(
+        "{} cannot be locked, its file system has no locks; put the store on another disk with --cache-dir",
+        path.display()
+    )]
+    NoLocks {
+        /// The lock file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Somebody has the index to themselves for too long.
+    #[error(
+        "the index {} is locked by another process, or its file system has no locks; \
+         try again, or put the store on another disk with --cache-dir",
+        path.display()
+    )]
+    Busy {
+        /// The database file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
     /// SQLite failed.
     #[error("the index {} failed", path.display())]
     Index {
@@ -161,7 +184,7 @@ impl StoreError {
 
     /// The error that SQLite's answer means.
     fn of_index(path: &Path, source: rusqlite::Error) -> Self {
-        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseCorrupt, DatabaseLocked, NotADatabase};
         let path = path.to_owned();
         let code = source.sqlite_error_code();
         let unreadable = matches!(
@@ -170,6 +193,8 @@ impl StoreError {
         );
         if unreadable || matches!(code, Some(DatabaseCorrupt | NotADatabase)) {
             Self::DamagedIndex { path, source }
+        } else if matches!(code, Some(DatabaseBusy | DatabaseLocked)) {
+            Self::Busy { path, source }
         } else {
             Self::Index { path, source }
         }

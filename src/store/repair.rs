@@ -109,7 +109,7 @@ impl Store {
         let staging = root.join(STAGING);
         disk.create_dir(&staging).map_err(failed("create", &staging))?;
         let target = |end: &str| staging.join(format!("{}-damaged-{INDEX_NAME}{end}", std::process::id()));
-        for end in ["", "-wal", "-shm"] {
+        for end in ["", "-wal", "-shm", "-journal"] {
             let from = root.join(format!("{INDEX_NAME}{end}"));
             match disk.rename(&from, &target(end)) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed("move", &from)(e)),

@@ -47,19 +47,18 @@ impl Index {
     fn open_for_writing(path: &Path) -> Result<Self> {
         let failed = |source| StoreError::of_index(path, source);
         create_private(path)?;
-        let mut db = Connection::open(path).map_err(failed)?;
-        db.busy_timeout(BUSY).map_err(failed)?;
+        let mut db = connect(path)?;
         let found = version(&db, path)?;
         if found == 0 {
-            // Must come before the first table; asked of an existing database it is a write.
-            db.execute_batch("PRAGMA auto_vacuum = INCREMENTAL").map_err(failed)?;
+            // The first must come before the first table; asked of an existing database both are writes.
+            db.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;")
+                .map_err(failed)?;
+            if !is_readable(&db) {
+                drop(db);
+                db = connect(path)?;
+            }
         }
-        db.execute_batch(
-            "PRAGMA journal_mode = WAL;
-             PRAGMA synchronous = FULL;
-             PRAGMA foreign_keys = ON;",
-        )
-        .map_err(failed)?;
+        db.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;").map_err(failed)?;
         if found < schema::VERSION as i64 {
             let migrated = schema::migrations().to_latest(&mut db);
             // Another process may have migrated between the look and the attempt; then all is well.
@@ -165,6 +164,36 @@ impl Index {
         });
         done.map_err(|source| StoreError::of_index(path, source))
     }
+}
+
+/// Opens the database. One with a write-ahead log, on a file system that has no shared memory for it (a network's), is
+/// turned into one with a rollback journal: readers and a writer then wait for each other, but nothing else changes.
+fn connect(path: &Path) -> Result<Connection> {
+    let failed = |source| StoreError::of_index(path, source);
+    let open = || {
+        let db = Connection::open(path)?;
+        db.busy_timeout(BUSY)?;
+        Ok(db)
+    };
+    let db = open().map_err(failed)?;
+    let error = match version(&db, path) {
+        Err(error) if error.is_unwritable() => error,
+        _ => return Ok(db),
+    };
+    drop(db);
+    let alone = "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = DELETE;";
+    match open().and_then(|db| db.execute_batch(alone)) {
+        Ok(()) => {
+            // What was to be shared, and is of no use without a log.
+            let _ = std::fs::remove_file(path.with_extension("sqlite-shm"));
+            open().map_err(failed)
+        }
+        Err(_) => Err(error),
+    }
+}
+
+fn is_readable(db: &Connection) -> bool {
+    db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).is_ok()
 }
 
 /// The schema's version; refuses one of a later pcache.

@@ -1,0 +1,219 @@
+//! Disks that are full, read-only, foreign, or of a kind on which SQLite's log does not work: a clear error, nothing
+//! half-visible, and the next run works. On the real binary and a tiny model.
+//!
+//! Mounts and failing system calls need a Linux that allows them; where it does not, a test says so, and the store's
+//! own tests with a failing disk (`src/store/tests/stops.rs`) stand for it.
+
+#![cfg(target_os = "linux")]
+
+mod common;
+#[path = "common/program.rs"]
+mod program;
+
+use std::os::unix::fs::PermissionsExt;
+
+use common::{prose, tiny};
+use program::{Program, Run, json};
+
+/// A program with two states that share their first two segments.
+fn program() -> Program {
+    let program = Program::new(&tiny("llama"));
+    program.write("long.txt", &prose(120, 1));
+    program.write("other.txt", &format!("{} and one more thing that is not in the first", prose(120, 1)));
+    program.ok(&["build", "long.txt", "--name", "long"]);
+    program.ok(&["build", "other.txt", "--name", "other"]);
+    program
+}
+
+/// Everything that a command should not have changed.
+fn contents(program: &Program) -> (Vec<(std::path::PathBuf, u64)>, String) {
+    (program.objects(), program.ok(&["ls", "--json"]).stdout)
+}
+
+/// Runs a shell script as root of a namespace of its own, where it can mount; nothing where the machine forbids that.
+fn in_a_namespace(program: &Program, script: &str) -> Option<Run> {
+    let allowed = std::process::Command::new("unshare").args(["-rm", "true"]).status();
+    if !allowed.is_ok_and(|status| status.success()) {
+        eprintln!("this machine allows no mounts: the tests with a failing disk stand for this one");
+        return None;
+    }
+    Some(program.script("unshare", &["-rm", "sh", "-euc", script]))
+}
+
+#[test]
+fn a_full_disk_is_told_and_gc_finds_the_way_out() {
+    let program = program();
+    let script = r#"
+        mkdir -p disk; mount -t tmpfs -o size=5m tmpfs disk; export PCACHE_DIR=$PWD/disk/store
+        "$PCACHE" -q build long.txt --name long > /dev/null
+        # Until nothing more fits.
+        cat /dev/zero > disk/fill 2>/dev/null || true
+        "$PCACHE" -q build other.txt > /dev/null 2> build.err && exit 9 || echo "build $?"
+        "$PCACHE" ls > ls.out 2> ls.err; echo "ls $?"
+        "$PCACHE" ask long "Hm?" --max-tokens 2 --require-hit --threads 1 > ask.out 2> ask.err; echo "ask $?"
+        "$PCACHE" gc --keep 0 > gc.out 2> gc.err; echo "gc $?"
+        "$PCACHE" ls --json
+        rm disk/fill
+        "$PCACHE" -q build long.txt > /dev/null; echo "build $?"
+        "$PCACHE" verify 2>&1
+    "#;
+    let Some(run) = in_a_namespace(&program, script) else { return };
+    let file = |name: &str| std::fs::read_to_string(program.path(name)).unwrap_or_default();
+    let told = ["build.err", "ls.err", "ask.err", "gc.err"].map(file).join("");
+    assert_eq!(run.code, 0, "{} {told}", run.stderr);
+    let expected = "build 1\nls 0\nask 0\ngc 0\n{\"states\":[],\"total_bytes\":0,\"objects\":0}\nbuild 0\n";
+    assert!(run.stdout.starts_with(expected), "{} {told}", run.stdout);
+    assert!(run.stdout.contains("all intact"), "{}", run.stdout);
+    assert!(file("build.err").contains("No space left"), "{told}");
+    assert!(file("ls.out").contains("long") && file("ask.err").contains("hit: 637"), "{told}");
+}
+
+#[test]
+fn a_read_only_store_can_be_listed_asked_and_verified() {
+    let program = program();
+    let script = r#"
+        mount --bind store store; mount -o remount,ro,bind store
+        "$PCACHE" ls --json > ls.out; echo "ls $?"
+        "$PCACHE" show long > /dev/null; echo "show $?"
+        "$PCACHE" ask long "Hm?" --max-tokens 2 --require-hit --threads 1 > /dev/null 2> ask.err; echo "ask $?"
+        "$PCACHE" explain long.txt > /dev/null; echo "explain $?"
+        "$PCACHE" verify 2> verify.err; echo "verify $?"
+        for command in "build other2.txt" "gc --keep 0" "rm long" "pin long" "rename long x"; do
+            "$PCACHE" $command > /dev/null 2> err && exit 9 || echo "$command $?"; cat err >> errors
+        done
+    "#;
+    program.write("other2.txt", &prose(40, 7));
+    let before = contents(&program);
+    let Some(run) = in_a_namespace(&program, script) else { return };
+    let file = |name: &str| std::fs::read_to_string(program.path(name)).unwrap_or_default();
+    let told = ["ask.err", "verify.err", "errors"].map(file).join("");
+    assert_eq!(run.code, 0, "{} {told}", run.stderr);
+    let expected = "ls 0\nshow 0\nask 0\nexplain 0\nverify 0\n\
+        build other2.txt 1\ngc --keep 0 1\nrm long 1\npin long 1\nrename long x 1\n";
+    assert_eq!(run.stdout, expected, "{told}");
+    assert!(file("verify.err").contains("all intact") && !file("ask.err").contains("warning"), "{told}");
+    assert!(
+        file("errors").to_lowercase().contains("read-only") || file("errors").contains("readonly"),
+        "{told}"
+    );
+    assert_eq!(contents(&program), before);
+}
+
+/// Runs with one kind of system call failing for one file; nothing where the machine forbids tracing.
+fn with_failing_calls(program: &Program, file: &str, failure: &str, args: &[&str]) -> Option<Run> {
+    let probe = std::process::Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
+    if !probe.is_ok_and(|status| status.success()) {
+        eprintln!("strace cannot trace here");
+        return None;
+    }
+    let path = program.store().join(file);
+    let calls = failure.split(':').next().unwrap();
+    let (trace, inject) = (format!("trace={calls}"), format!("inject={failure}"));
+    let (path, binary) = (path.to_str().unwrap(), env!("CARGO_BIN_EXE_pcache"));
+    let tracer = ["-f", "-qq", "-o", "/dev/null", "-P", path, "-e", &trace, "-e", &inject, binary];
+    Some(program.script("strace", &[&tracer, args].concat()))
+}
+
+/// As on a network file system: no memory is shared between processes, so the index does without a write-ahead log.
+#[test]
+fn a_store_works_where_no_memory_can_be_shared() {
+    for failure in ["mmap:error=ENODEV", "openat:error=EACCES"] {
+        let program = Program::new(&tiny("llama"));
+        program.write("long.txt", &prose(120, 1));
+        let commands: [&[&str]; 7] = [
+            &["build", "long.txt", "--name", "long"],
+            &["ask", "long", "Hm?", "--max-tokens", "2", "--require-hit"],
+            &["rename", "long", "short"],
+            &["verify"],
+            &["gc"],
+            &["ls"],
+            &["rm", "short"],
+        ];
+        for args in commands {
+            let Some(run) = with_failing_calls(&program, "index.sqlite-shm", failure, args) else { return };
+            assert_eq!(run.code, 0, "{failure}, {args:?}: {}", run.stderr);
+        }
+        // A store that was made elsewhere and brought here works as well.
+        program.ok(&["build", "long.txt", "--name", "long"]);
+        std::fs::remove_file(program.store().join("index.sqlite")).unwrap();
+        program.ok(&["verify", "--repair"]);
+        let args = ["ask", "long", "Hm?", "--max-tokens", "2", "--require-hit"];
+        let run = with_failing_calls(&program, "index.sqlite-shm", failure, &args).unwrap();
+        assert_eq!(run.code, 0, "{failure}: {}", run.stderr);
+        assert_eq!(json(&program.ok(&["gc", "--json"]))["kept_bytes"], program.total_bytes());
+    }
+}
+
+#[test]
+fn a_file_system_without_locks_is_named() {
+    let program = program();
+    for (file, failure) in [("lock", "flock:error=ENOLCK"), ("lock", "flock:error=EOPNOTSUPP")] {
+        let Some(run) = with_failing_calls(&program, file, failure, &["gc"]) else { return };
+        assert_eq!(run.code, 1);
+        assert!(run.stderr.contains("no locks") && run.stderr.contains("--cache-dir"), "{}", run.stderr);
+    }
+    program.ok(&["gc"]);
+}
+
+/// A folder that may not be written, or not even be read, by a user whom the permissions bind.
+#[test]
+fn a_folder_without_permission_is_named() {
+    let program = program();
+    let before = contents(&program);
+    let as_nobody = |script: &str| {
+        let script = format!(
+            "chmod 755 . store store/objects store/objects/v1 store/objects/v1/*; chmod a+rX -R home 2> /dev/null || true
+             {script}"
+        );
+        in_a_namespace(&program, &script)
+    };
+    let script = r#"
+        umask 077
+        chmod 500 store/objects/v1 store/tmp; chmod 400 store/index.sqlite
+        run() { setpriv --bounding-set=-all --inh-caps=-all "$PCACHE" "$@"; }
+        run build other2.txt > /dev/null 2> build.err && exit 9 || echo "build $?"
+        run gc --keep 0 > /dev/null 2> gc.err && exit 9 || echo "gc $?"
+        run ls > /dev/null 2> ls.err; echo "ls $?"
+        chmod 700 store/objects/v1 store/tmp; chmod 600 store/index.sqlite
+    "#;
+    program.write("other2.txt", &prose(40, 7));
+    let Some(run) = as_nobody(script) else { return };
+    let file = |name: &str| std::fs::read_to_string(program.path(name)).unwrap_or_default();
+    let told = ["build.err", "gc.err", "ls.err"].map(file).join("");
+    assert_eq!((run.code, run.stdout.as_str()), (0, "build 1\ngc 1\nls 0\n"), "{} {told}", run.stderr);
+    assert!(told.contains("ermission denied"), "{told}");
+    assert_eq!(contents(&program), before);
+    program.ok(&["build", "other2.txt"]);
+}
+
+#[test]
+fn whatever_the_umask_nobody_else_reads_anything() {
+    for umask in ["000", "022", "077"] {
+        let program = Program::new(&tiny("llama"));
+        program.write("long.txt", &prose(60, 1));
+        let script = format!(
+            "umask {umask}; \"$PCACHE\" build long.txt --name long; \"$PCACHE\" ask long Hm? --max-tokens 1;
+             \"$PCACHE\" rename long short; \"$PCACHE\" verify --repair; \"$PCACHE\" gc"
+        );
+        let run = program.script("sh", &["-euc", &script]);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        let mut folders = vec![program.store()];
+        while let Some(folder) = folders.pop() {
+            let mode = std::fs::metadata(&folder).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o700, "{umask}: {}", folder.display());
+            for entry in std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap()) {
+                let meta = entry.metadata().unwrap();
+                if meta.is_dir() {
+                    folders.push(entry.path());
+                } else {
+                    assert_eq!(
+                        meta.permissions().mode() & 0o777,
+                        0o600,
+                        "{umask}: {}",
+                        entry.path().display()
+                    );
+                }
+            }
+        }
+    }
+}
