@@ -247,3 +247,65 @@ fn a_repair_that_is_stopped_at_any_call_is_finished_by_the_next() {
         );
     });
 }
+
+/// While somebody builds, which holds the shared lock and the prompt's turn, everybody else reads.
+#[test]
+fn a_reader_never_waits_for_a_builder() {
+    let program = Program::new(&tiny("llama"));
+    program.write("kept.txt", &prose(80, 99));
+    program.ok(&["build", "kept.txt", "--name", "kept"]);
+    let building = std::fs::File::open(program.store().join("lock")).unwrap();
+    building.lock_shared().unwrap();
+    for args in [
+        &["ls"][..],
+        &["show", "kept"],
+        &["explain", "kept.txt"],
+        &["verify"],
+        &["ask", "kept", "Hm?", "--max-tokens", "2", "--require-hit"],
+        &["build", "kept.txt"],
+        &["rename", "kept", "other"],
+        &["rename", "other", "kept"],
+    ] {
+        let run = program.ok(args);
+        assert!(!run.stderr.contains("waiting"), "{args:?}: {}", run.stderr);
+    }
+    // Whereas gc waits, and says so.
+    let gc = std::thread::scope(|scope| {
+        let gc = scope.spawn(|| program.ok(&["gc", "--keep", "0"]));
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!gc.is_finished());
+        building.unlock().unwrap();
+        gc.join().unwrap()
+    });
+    assert!(gc.stderr.contains("waiting"), "{}", gc.stderr);
+}
+
+/// An ask has its state mapped, and goes on from there when the files are gone.
+#[test]
+fn an_ask_goes_on_while_gc_removes_its_state() {
+    let program = Program::new(&tiny("llama"));
+    program.write("kept.txt", &prose(80, 99));
+    program.ok(&["build", "kept.txt", "--name", "kept"]);
+    program.write("questions.txt", &"Is it warm?\n".repeat(12));
+    let ask = ["ask", "kept", "--questions", "questions.txt", "--max-tokens", "60", "--output", "jsonl"];
+    let answers = |out: &str| -> Vec<String> {
+        let events = out.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
+        events.filter_map(|e| Some(e.get("answer")?.as_str()?.to_owned())).collect()
+    };
+    let expected = answers(&program.ok(&ask).stdout);
+    assert_eq!(expected.len(), 12);
+    let mut asking = program.start_to_read(&ask);
+    let mut lines = std::io::BufReader::new(asking.stdout.take().unwrap());
+    let mut out = String::new();
+    // The first answer has begun.
+    while !out.contains("\"text\"") {
+        assert!(std::io::BufRead::read_line(&mut lines, &mut out).unwrap() > 0, "{out}");
+    }
+    let gone = json(&program.ok(&["gc", "--keep", "0", "--json"]));
+    assert_eq!(gone["evicted"].as_array().map(Vec::len), Some(1));
+    assert_eq!(program.objects(), []);
+    assert!(asking.try_wait().unwrap().is_none(), "it was over before gc came, and says nothing");
+    std::io::Read::read_to_string(&mut lines, &mut out).unwrap();
+    assert!(asking.wait().unwrap().success(), "{out}");
+    assert_eq!(answers(&out), expected);
+}

@@ -138,6 +138,11 @@ impl Program {
         self.command(args).stdin(Stdio::null()).spawn().unwrap()
     }
 
+    /// Starts, with a stdout to read from.
+    pub fn start_to_read(&self, args: &[&str]) -> Child {
+        self.command(args).stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
     /// Runs to a success.
     pub fn ok(&self, args: &[&str]) -> Run {
         let run = self.run(args);
