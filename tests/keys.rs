@@ -90,18 +90,30 @@ fn mix(other: &Inputs, from: &Inputs, which: usize) -> Inputs {
         5 => mixed.params.flash_attention = from.params.flash_attention,
         6 => mixed.params.gpu_layers = from.params.gpu_layers,
         7 => mixed.params.epoch = from.params.epoch,
-        8 => mixed.params.rope = from.params.rope.clone(),
-        9 => mixed.params.rope_factors = from.params.rope_factors,
-        _ => mixed.params.lora = from.params.lora.clone(),
+        8 => mixed.params.rope_factors = from.params.rope_factors,
+        9 => mixed.params.lora = from.params.lora.clone(),
+        _ => {
+            let (rope, from) = (&mut mixed.params.rope, &from.params.rope);
+            match which {
+                10 => rope.scaling = from.scaling,
+                11 => rope.freq_base = from.freq_base,
+                12 => rope.freq_scale = from.freq_scale,
+                13 => rope.yarn_ext_factor = from.yarn_ext_factor,
+                14 => rope.yarn_attn_factor = from.yarn_attn_factor,
+                15 => rope.yarn_beta_fast = from.yarn_beta_fast,
+                16 => rope.yarn_beta_slow = from.yarn_beta_slow,
+                _ => rope.yarn_orig_ctx = from.yarn_orig_ctx,
+            }
+        }
     }
     mixed
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(4000))]
 
     #[test]
-    fn keys_are_the_same_exactly_when_all_inputs_are(a in inputs(), b in inputs(), which in 0usize..11) {
+    fn keys_are_the_same_exactly_when_all_inputs_are(a in inputs(), b in inputs(), which in 0usize..18) {
         prop_assert_eq!(a.key(), a.clone().key());
         prop_assert_eq!(a == b, a.key() == b.key());
         // All but one the same, which two draws never are.

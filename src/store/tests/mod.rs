@@ -1,12 +1,13 @@
 mod stops;
 
-use super::disk::RealDisk;
+use super::disk::{Entry, RealDisk};
 use super::evict::Limits;
 use super::index::{Lookup, SegmentRow};
 use super::objects::Miss;
 use super::*;
 use crate::format::{Encoded, Layout, Meta, Record};
 use crate::key::{Chain, KvType, ModelHash, Params, Segment, StateKey};
+use crate::sys::map::Map;
 use std::sync::atomic::{AtomicI64, Ordering};
 use tempfile::TempDir;
 
@@ -249,6 +250,56 @@ fn a_dry_run_says_what_the_run_then_does_and_changes_nothing() {
     assert_eq!((&planned.evicted, planned.staging), (&done.evicted, done.staging));
     assert_eq!(planned.freed_bytes(), done.freed_bytes());
     assert_eq!(done.staging.count, 1);
+    assert_tidy(&store);
+}
+
+/// The real disk, which does not let one file be read.
+struct Unreadable(std::path::PathBuf);
+
+impl Disk for Unreadable {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_dir(path)
+    }
+    fn write(&self, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+        RealDisk.write(path, parts)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(path)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+    fn map(&self, path: &Path) -> io::Result<Map> {
+        if path == self.0 { Err(io::Error::other("input/output error")) } else { RealDisk.map(path) }
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        RealDisk.list(path)
+    }
+}
+
+/// gc once took what it could not read for damaged, and deleted the segment of a state whose index was lost.
+#[test]
+fn what_cannot_be_read_is_not_deleted() {
+    let dir = TempDir::new().unwrap();
+    let unreadable = {
+        let mut store = open(&dir);
+        let key = save(&mut store, "a", &tokens(700, 3)).unwrap();
+        let row = store.index().segments_of(&key).unwrap().remove(1);
+        store.object_path(&row.object)
+    };
+    lose_index(&dir);
+    {
+        let mut store = open_with(&dir, Arc::new(Unreadable(unreadable))).unwrap();
+        let outcome = store.collect(&Limits::default(), false).unwrap();
+        assert_eq!((outcome.unreadable.count, outcome.strays.count), (1, 0));
+        assert_eq!(outcome.after, walk(store.root()));
+    }
+    let mut store = open(&dir);
+    store.collect(&Limits::default(), false).unwrap();
+    assert_eq!(assert_whole(&store), ["a"]);
     assert_tidy(&store);
 }
 

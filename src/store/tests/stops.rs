@@ -6,9 +6,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 
-use super::super::disk::Entry;
 use super::*;
-use crate::sys::map::Map;
 
 /// How it ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
