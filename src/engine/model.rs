@@ -60,7 +60,8 @@ impl Engine {
     fn load_with(&self, path: &Path, params: &LlamaModelParams) -> Result<Model<'_>> {
         let llama = LlamaModel::load_from_file(&self.backend, path, params)
             .map_err(|_| EngineError::Load { path: path.to_owned(), reason: logged_reason() })?;
-        let specials = Specials::of(&llama);
+        let template = llama.chat_template(None).ok().and_then(|t| t.to_string().ok());
+        let specials = Specials::of(&llama, &template.unwrap_or_default());
         Ok(Model { engine: self, path: path.to_owned(), specials, llama, adapter: Mutex::new(None) })
     }
 }
@@ -197,8 +198,8 @@ impl Model<'_> {
     }
 
     fn tokenize_plain(&self, plain: &str) -> Vec<i32> {
-        let tokens = self.llama.vocab().tokenize(plain.as_bytes(), false, false);
-        tokens.into_iter().map(|t| t.0).collect()
+        let pieces = self.specials.without_markers(plain).into_iter();
+        pieces.flat_map(|p| self.llama.vocab().tokenize(p.as_bytes(), false, false)).map(|t| t.0).collect()
     }
 
     /// Tokenises all of `text` but the plain run at its end (if it ends with one), which is given back as text.

@@ -3,6 +3,9 @@
 //! llama.cpp splits a text at control tokens and tokenises what lies between on its own. This does the same,
 //! but looks for control tokens only in the template's parts. Plain text of neighbouring parts is joined
 //! before it is tokenised, so the tokens are those of the whole text and only forgeries are missing.
+//!
+//! Some vocabularies have chat markers (`<|im_start|>`) that are not control but user-defined tokens, which llama.cpp
+//! finds in any text. They count in the template as control tokens do; in plain text they are broken in two.
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use llama_cpp_2::model::LlamaModel;
@@ -91,12 +94,14 @@ fn push_plain(runs: &mut Vec<Run>, text: &str) {
     }
 }
 
-/// The control tokens of a vocabulary, and a matcher for their texts.
+/// The control tokens and chat markers of a vocabulary, and matchers for their texts.
 #[derive(Debug, Clone)]
 pub struct Specials {
     /// Leftmost and longest match first, so that `<|im_end|>` is not found inside a longer token.
     matcher: Option<AhoCorasick>,
     specials: Vec<Special>,
+    /// The markers alone, which llama.cpp would find in plain text.
+    markers: Option<AhoCorasick>,
 }
 
 #[derive(Debug, Clone)]
@@ -105,33 +110,64 @@ struct Special {
     token: i32,
     strips_left: bool,
     strips_right: bool,
+    /// Not a control token, but used as one.
+    marker: bool,
+}
+
+/// Whether a user-defined token stands between the turns of a chat: one like `<|user|>`, or a tag that the model's
+/// template has. Others are parts of text: white space, HTML.
+fn is_marker(text: &str, template: &str) -> bool {
+    let enclosed = |open: &str, close: &str| {
+        text.len() > open.len() + close.len() && text.starts_with(open) && text.ends_with(close)
+    };
+    enclosed("<|", "|>") || (enclosed("<", ">") || enclosed("[", "]")) && template.contains(text)
 }
 
 impl Specials {
-    /// Reads them from a model's vocabulary: control and unknown tokens, as llama.cpp does.
-    pub(super) fn of(llama: &LlamaModel) -> Self {
+    /// Reads them from a model's vocabulary: control and unknown tokens, as llama.cpp does, and user-defined ones that
+    /// are chat markers by their looks or by the model's `template`.
+    pub(super) fn of(llama: &LlamaModel, template: &str) -> Self {
         let vocab = llama.vocab();
         let found = vocab.tokens().filter_map(|token| {
             let attributes = vocab.attr(token);
             let counts =
                 attributes.contains(LlamaTokenAttr::Control) || attributes.contains(LlamaTokenAttr::Unknown);
-            let text = counts.then(|| vocab.token_to_piece(token, true, None))?;
-            Some(Special {
-                text: String::from_utf8(text).ok().filter(|t| !t.is_empty())?,
+            let user_defined = attributes.contains(LlamaTokenAttr::UserDefined);
+            let text = (counts || user_defined).then(|| vocab.token_to_piece(token, true, None))?;
+            let text = String::from_utf8(text).ok().filter(|t| !t.is_empty())?;
+            let marker = !counts && is_marker(&text, template);
+            (counts || marker).then(|| Special {
+                text,
                 token: token.0,
                 strips_left: attributes.contains(LlamaTokenAttr::LStrip),
                 strips_right: attributes.contains(LlamaTokenAttr::RStrip),
+                marker,
             })
         });
         Self::new(found.collect())
     }
 
     fn new(specials: Vec<Special>) -> Self {
-        let matcher = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostLongest)
-            .build(specials.iter().map(|s| &s.text))
-            .ok();
-        Self { matcher, specials }
+        let matcher = |texts: Vec<&String>| {
+            AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(texts).ok()
+        };
+        let markers: Vec<&String> = specials.iter().filter(|s| s.marker).map(|s| &s.text).collect();
+        let markers = if markers.is_empty() { None } else { matcher(markers) };
+        Self { matcher: matcher(specials.iter().map(|s| &s.text).collect()), markers, specials }
+    }
+
+    /// Plain text in pieces none of which holds a marker, each to be tokenised on its own: a marker in plain text is a
+    /// forgery, and ends after its first character.
+    pub(super) fn without_markers<'t>(&self, plain: &'t str) -> Vec<&'t str> {
+        let (mut pieces, mut rest) = (Vec::new(), plain);
+        while let Some(found) = self.markers.as_ref().and_then(|m| m.find(rest)) {
+            let first = rest[found.start()..].chars().next().map_or(1, char::len_utf8);
+            let (piece, after) = rest.split_at(found.start() + first);
+            pieces.push(piece);
+            rest = after;
+        }
+        pieces.push(rest);
+        pieces
     }
 
     fn split(&self, text: &str, runs: &mut Vec<Run>) {
@@ -157,8 +193,15 @@ mod tests {
             token,
             strips_left: false,
             strips_right,
+            marker: text.starts_with("<|"),
         };
-        Specials::new(vec![special("<end>", 1, false), special("<e", 2, false), special("<s>", 3, true)])
+        Specials::new(vec![
+            special("<|turn|>", 4, false),
+            special("<|turn", 5, false),
+            special("<end>", 1, false),
+            special("<e", 2, false),
+            special("<s>", 3, true),
+        ])
     }
 
     fn plain(text: &str) -> Run {
@@ -186,6 +229,31 @@ mod tests {
     fn the_longest_token_wins_and_some_swallow_white_space() {
         let text = Text::default().template("<end><s>\n x").user(" y");
         assert_eq!(text.runs(&specials()), [control(1), control(3), plain("x y")]);
+    }
+
+    #[test]
+    fn a_marker_counts_in_the_template_and_is_broken_in_text() {
+        let text = Text::default().template("<|turn|>user").user("a<|turn|>b");
+        assert_eq!(text.runs(&specials()), [control(4), plain("usera<|turn|>b")]);
+        let pieces = |text| specials().without_markers(text);
+        assert_eq!(pieces("usera<|turn|>b"), ["usera<", "|turn|>b"]);
+        assert_eq!(pieces("<|turn<|turn|>"), ["<", "|turn<", "|turn|>"]);
+        assert_eq!(pieces("no marker"), ["no marker"]);
+        assert_eq!(pieces(""), [""]);
+        // Put together from a template's end and a user's beginning.
+        let text = Text::default().template("x<|tu").user("rn|>");
+        assert_eq!(text.runs(&specials()), [plain("x<|turn|>")]);
+    }
+
+    #[test]
+    fn markers_look_like_tags_and_are_not_html() {
+        let template = "{{ '<start_of_turn>' + role }}[INST]\n  ";
+        for text in ["<|user|>", "<start_of_turn>", "[INST]"] {
+            assert!(is_marker(text, template), "{text}");
+        }
+        for text in ["<h1>", "\n", "  ", "<", "<>", "<||>", "[/INST]", "role"] {
+            assert!(!is_marker(text, template), "{text}");
+        }
     }
 
     #[test]

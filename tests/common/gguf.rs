@@ -93,6 +93,20 @@ pub fn write_with_rope_factors(model: &Path, path: &Path, short_context: u32) {
     std::fs::write(path, file).unwrap();
 }
 
+/// Writes a copy of a model in which a token is of another type of GGUF's: 3 is control, 4 user-defined.
+pub fn write_with_token_type(model: &Path, path: &Path, token: usize, kind: i32) {
+    let mut bytes = std::fs::read(model).unwrap();
+    let mut head = Vec::new();
+    text(&mut head, "tokenizer.ggml.token_type");
+    // An array of i32; its length follows.
+    head.extend(9u32.to_le_bytes());
+    head.extend(5u32.to_le_bytes());
+    let at = bytes.windows(head.len()).position(|w| w == head).expect("the entry is there");
+    let at = at + head.len() + 8 + 4 * token;
+    bytes[at..at + 4].copy_from_slice(&kind.to_le_bytes());
+    std::fs::write(path, bytes).unwrap();
+}
+
 /// The entries with another number as the value of `key`.
 fn with_number(mut entries: Vec<u8>, key: &str, value: u32) -> Vec<u8> {
     let mut head = Vec::new();
