@@ -4,15 +4,21 @@
 
 use pcache::engine::gguf::Header;
 use pcache::format::sequence::{Expected, check};
-use pcache::format::{Encoded, Layout, Record, decode};
+use pcache::format::{Codec, Encoded, Layout, MAX_RATIO, Record, Room, decode};
 use pcache::key::KvType;
 
-/// An object that is accepted lies within its bytes, and is written back as what it was read as.
+/// An object that is accepted lies within its bytes, and is written back as what it was read as. Its state is decoded to
+/// the size that it says, or refused; no memory is taken beyond what its own size allows.
 pub fn object(bytes: &[u8]) {
     let Ok(object) = decode(bytes) else { return };
     assert_eq!(object.state.end, bytes.len());
     assert!(object.state.start >= 8 + object.tokens.len() * 4);
-    let written = Encoded::raw(&object.meta, &object.tokens, &bytes[object.state.clone()]);
+    let stored = &bytes[object.state.clone()];
+    assert!(object.stored.raw_bytes(stored.len()) as u64 <= MAX_RATIO * stored.len() as u64);
+    let mut room = Room::default();
+    let Ok(state) = object.stored.raw(stored, &mut room) else { return };
+    assert_eq!(state.len(), object.stored.raw_bytes(stored.len()));
+    let written = Encoded::with(Codec::Zstd { level: 1 }, &object.meta, &object.tokens, state);
     let again = decode(&written.parts().concat()).expect("what was accepted can be written");
     assert_eq!((again.meta, again.tokens), (object.meta, object.tokens));
 }

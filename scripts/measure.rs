@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use pcache::engine::model::Engine;
 use pcache::engine::session::Session;
+use pcache::format::Room;
 use pcache::key::Chain;
 use pcache::store::disk::RealDisk;
 use pcache::store::index::Lookup;
@@ -101,7 +102,9 @@ fn restore(model: &Path, store: &Path, key: &str) -> Result<()> {
         let tokens = &state.tokens[segment.first..segment.end()];
         pieces.push((segment, store.map(row)?.verify(tokens, &state.model, &state.params.canonical())?));
     }
-    let bytes: usize = pieces.iter().map(|(_, object)| object.state().len()).sum();
+    let mut room = Room::default();
+    let bytes: usize =
+        pieces.iter().map(|(_, o)| o.state(&mut room).map(<[u8]>::len)).sum::<std::result::Result<_, _>>()?;
     let mut session = Session::new(&model, &state.params, state.tokens.len() + 256, 2)?;
     let mut target = vec![1u8; bytes];
     let (mut restores, mut copies) = (Vec::new(), Vec::new());
@@ -109,14 +112,15 @@ fn restore(model: &Path, store: &Path, key: &str) -> Result<()> {
         session.reset();
         let start = Instant::now();
         for (segment, object) in &pieces {
-            session.restore(segment, object.state())?;
+            session.restore(segment, object.state(&mut room)?)?;
         }
         restores.push(start.elapsed().as_secs_f64());
         let start = Instant::now();
         let mut rest = &mut target[..];
         for (_, object) in &pieces {
-            let (part, behind) = rest.split_at_mut(object.state().len());
-            part.copy_from_slice(object.state());
+            let state = object.state(&mut room)?;
+            let (part, behind) = rest.split_at_mut(state.len());
+            part.copy_from_slice(state);
             rest = behind;
         }
         copies.push(start.elapsed().as_secs_f64());

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{full, prose, tiny};
-use pcache::format::{self, Encoded};
+use pcache::format::{self, Codec, Encoded, Object};
 use program::{Program, Run, json};
 
 /// A store with one small state and a larger one, and what they answer.
@@ -37,6 +37,16 @@ impl Fixture {
     fn ask(&self, state: &str, extra: &[&str]) -> Run {
         let args = ["ask", state, "Is it warm?", "--max-tokens", "6", "--threads", "1", "--json"];
         self.program.run(&[&args, extra].concat())
+    }
+
+    /// Gives the index bytes of an enemy for an object, under the name that is their hash.
+    fn put_in_place(&self, object: &Object, bytes: Vec<u8>) {
+        let hex = blake3::hash(&bytes).to_hex();
+        let folder = self.program.store().join("objects/v1").join(&hex[..2]);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(format!("{hex}.safetensors")), bytes).unwrap();
+        let chain = object.meta.chain.to_hex();
+        self.program.sql(&format!("UPDATE segments SET object = x'{hex}' WHERE chain = x'{chain}'"));
     }
 
     /// The first segment of the larger state.
@@ -166,17 +176,68 @@ fn an_object_with_the_right_hash_and_hostile_numbers_is_refused_and_replaced() {
         let mut hostile = state.to_vec();
         change(&mut hostile);
         let encoded = Encoded::raw(&object.meta, &object.tokens, &hostile);
-        let hex = encoded.id().to_hex();
-        let folder = fixture.program.store().join("objects/v1").join(&hex[..2]);
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join(format!("{hex}.safetensors")), encoded.parts().concat()).unwrap();
-        let chain = object.meta.chain.to_hex();
-        fixture.program.sql(&format!("UPDATE segments SET object = x'{hex}' WHERE chain = x'{chain}'"));
+        fixture.put_in_place(&object, encoded.parts().concat());
         fixture.assert_healed(what);
     }
     // What the enemy left is not named by anything, and goes.
     let removed = json(&fixture.program.ok(&["gc", "--json"]));
     assert_eq!(removed["kept_bytes"], fixture.program.total_bytes());
+    assert!(fixture.program.ok(&["verify"]).stderr.contains("all intact"));
+}
+
+/// An encoded state whose hash is right: cut, with other sizes, with another state in it, or a bomb.
+#[test]
+fn an_encoded_state_of_an_enemy_is_refused_and_replaced() {
+    let fixture = Fixture::new();
+    let good = fs::read(&fixture.small).unwrap();
+    let object = format::decode(&good).unwrap();
+    let state = &good[object.state.clone()];
+    let encoded = |state: &[u8]| {
+        let encoded = Encoded::with(Codec::Zstd { level: 1 }, &object.meta, &object.tokens, state);
+        encoded.parts().concat()
+    };
+    let right = encoded(state);
+    assert!(right.len() < good.len() && String::from_utf8_lossy(&right).contains("zstd"));
+    // The right state in the other codec is a hit.
+    fixture.put_in_place(&object, right.clone());
+    let hit = fixture.ask("small", &["--require-hit"]);
+    assert_eq!((hit.code, answer(&hit)), (0, fixture.answers[0].clone()), "{}", hit.stderr);
+
+    let replaced = |from: &str, to: &str| {
+        let at = right.windows(from.len()).position(|w| w == from.as_bytes()).unwrap();
+        [&right[..at], to.as_bytes(), &right[at + from.len()..]].concat()
+    };
+    let size = format!("\"raw_bytes\":\"{}\"", state.len());
+    let same_length =
+        |n: usize| format!("\"raw_bytes\":\"{n:0width$}\"", width = state.len().to_string().len());
+    let mut negative = state.to_vec();
+    negative[16..20].copy_from_slice(&u32::MAX.to_le_bytes());
+    // A hundred megabytes of nothing in a few kilobytes.
+    let bomb = encoded(&vec![0; 100 << 20]);
+    assert!(bomb.len() < 100 << 10);
+    let mut torn = right.clone();
+    let middle = torn.len() - 1000;
+    torn[middle..].fill(0);
+    let hostile: [(&str, Vec<u8>); 7] = [
+        ("a bomb", bomb),
+        ("one byte more", replaced(&size, &same_length(state.len() + 1))),
+        ("one byte less", replaced(&size, &same_length(state.len() - 1))),
+        ("nothing", replaced(&size, &same_length(0))),
+        ("other planes", replaced("\"stride\":\"2\"", "\"stride\":\"3\"")),
+        ("torn", torn),
+        ("a negative position", encoded(&negative)),
+    ];
+    for (what, bytes) in hostile {
+        fixture.put_in_place(&object, bytes);
+        let verified = fixture.program.run(&["verify", "small"]);
+        assert_eq!(
+            verified.code,
+            if what == "a negative position" { 0 } else { 4 },
+            "{what}: {}",
+            verified.stdout
+        );
+        fixture.assert_healed(what);
+    }
     assert!(fixture.program.ok(&["verify"]).stderr.contains("all intact"));
 }
 

@@ -69,6 +69,15 @@ fn check(model: &Path, kv_type: &str, words: usize) {
     program.ok(&["verify", "--repair"]);
     asked.assert_hit(&[], &what("after the index was lost"));
 
+    // In the other codec, all of it and then a part.
+    std::fs::remove_dir_all(program.store()).unwrap();
+    program.ok(&[build, &["--codec", "zstd"]].concat());
+    asked.assert_hit(&[], &what("compressed"));
+    let last = program.segments().into_iter().max_by_key(|path| first_position(path)).unwrap();
+    std::fs::remove_file(last).unwrap();
+    asked.assert_same(&[], 0..=tokens - 1, &what("healed behind compressed segments"));
+    asked.assert_hit(&[], &what("some of it compressed"));
+
     // A store that was built with other threads, and beside a longer prompt with the same beginning.
     std::fs::remove_dir_all(program.store()).unwrap();
     program.write("longer.txt", &format!("{} And much more than that.", prose(words, 1)));

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use jiff::civil::Date;
 
 use super::values::{LoraFile, Ttl, argument, base, date, factor, finite, lora, question_format, size, ttl};
+use crate::format::Codec;
 use crate::key::{KvType, RopeScaling};
 
 /// Arguments of `build`.
@@ -35,6 +36,9 @@ pub struct Build {
     /// Keep the whole folder under this size, as 20GiB: the least recently used states go
     #[arg(long, env = "PCACHE_MAX_SIZE", value_name = "SIZE", value_parser = size)]
     pub max_size: Option<u64>,
+    /// How what is evaluated is stored: raw, or zstd, which takes a seventh less and restores slower; zstd:LEVEL
+    #[arg(long, value_name = "CODEC", default_value = "raw", value_parser = str::parse::<Codec>)]
+    pub codec: Codec,
     /// Print the timing table on stderr
     #[arg(long)]
     pub stats: bool,

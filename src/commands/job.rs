@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::engine::session::Session;
-use crate::format::{Layout, Record};
+use crate::format::{Codec, Layout, Record, Room};
 use crate::key::{Chain, ModelHash, Params, Segment};
 use crate::store::objects::{Miss, Unverified, Verified};
 use crate::store::{Result, Store};
@@ -18,6 +18,8 @@ pub struct Job {
     pub layout: Layout,
     pub tokens: Vec<i32>,
     pub chain: Chain,
+    /// How what is evaluated is stored; what is saved already stays as it is.
+    pub codec: Codec,
 }
 
 /// The verdict of the cache on one prompt.
@@ -56,7 +58,7 @@ impl Status {
 impl Job {
     pub fn new(model: ModelHash, params: Params, layout: Layout, tokens: Vec<i32>) -> Self {
         let chain = Chain::of(params.root(&model), &tokens);
-        Self { model, params, layout, tokens, chain }
+        Self { model, params, layout, tokens, chain, codec: Codec::default() }
     }
 
     /// The job that a saved state is.
@@ -160,6 +162,17 @@ impl Recall {
         })
     }
 
+    /// Ends where a state, decoded, is not the one that was stored: looks closer than an ask does.
+    pub fn proved(mut self) -> Self {
+        let wrong = self.parts.par_iter().map(|(_, object)| object.prove(&mut Room::default()).err());
+        let wrong: Vec<Option<Miss>> = wrong.collect();
+        if let Some(first) = wrong.iter().position(Option::is_some) {
+            self.parts.truncate(first);
+            self.miss = wrong.into_iter().nth(first).flatten();
+        }
+        self
+    }
+
     /// Tokens that are covered.
     pub fn tokens(&self) -> usize {
         self.parts.last().map_or(0, |(piece, _)| piece.end())
@@ -168,10 +181,25 @@ impl Recall {
     /// Puts the saved part into an empty session. A refusal empties the session again and is a reason to
     /// evaluate everything, not an error.
     pub fn restore(&self, session: &mut Session<'_>) -> std::result::Result<(), String> {
-        for (piece, object) in &self.parts {
-            if let Err(error) = session.restore(piece, object.state()) {
-                session.reset();
-                return Err(error.to_string());
+        let restored = self.restore_parts(session);
+        if restored.is_err() {
+            session.reset();
+        }
+        restored
+    }
+
+    /// As many parts at once as there are threads are decoded, where they are, into the same room each time: memory for
+    /// one part a thread, not for the state.
+    fn restore_parts(&self, session: &mut Session<'_>) -> std::result::Result<(), String> {
+        let mut rooms: Vec<Room> = Vec::new();
+        rooms.resize_with(rayon::current_num_threads().min(self.parts.len()), Room::default);
+        for parts in self.parts.chunks(rooms.len().max(1)) {
+            let decoded: Vec<_> =
+                parts.par_iter().zip(rooms.par_iter_mut()).map(|((_, o), room)| o.state(room)).collect();
+            for ((piece, _), state) in parts.iter().zip(decoded) {
+                let first = piece.first;
+                let state = state.map_err(|e| format!("the state at position {first}: {e}"))?;
+                session.restore(piece, state).map_err(|e| e.to_string())?;
             }
         }
         Ok(())

@@ -130,7 +130,7 @@ fn save(store: &mut Store, job: &Job, piece: &Segment, state: &[u8]) -> Result<u
         layout: job.layout,
         first: piece.first,
     };
-    let encoded = Encoded::raw(&meta, &job.tokens[piece.first..piece.end()], state);
+    let encoded = Encoded::with(job.codec, &meta, &job.tokens[piece.first..piece.end()], state);
     let object = store.publish(&encoded)?;
     let row = SegmentRow {
         chain: piece.chain,

@@ -16,7 +16,7 @@ use crate::cli::{Output, ParamArgs, Verify};
 use crate::engine::model::{Engine, Model};
 use crate::engine::prompt::question_tokens;
 use crate::engine::session::Session;
-use crate::format::Record;
+use crate::format::{Record, Room};
 use crate::key::{ChainKey, Segment, StateKey};
 use crate::report::human;
 use crate::report::progress::Unit;
@@ -222,7 +222,8 @@ impl Checker<'_> {
             .map(|(piece, object)| {
                 let tokens = &state.tokens[piece.first..piece.end()];
                 let verified = object.and_then(|object| object.verify(tokens, &state.model, &params));
-                (piece.chain, verified.err())
+                let proved = verified.and_then(|object| object.prove(&mut Room::default()));
+                (piece.chain, proved.err())
             })
             .collect();
         self.known.extend(found);
@@ -292,7 +293,7 @@ fn work_on(
     let mut session = Session::new(model, &job.params, cells, app.threads())?;
     let _lock = app.lock_shared(store)?;
     if checked.trouble.is_some() {
-        let recall = job.find(store)?.verify(&job);
+        let recall = job.find(store)?.verify(&job).proved();
         // What cannot be restored is evaluated; a refusal leaves the session empty.
         let _ = recall.restore(&mut session);
         prefill::fill(app, store, &mut session, &job, &state.key.short())?;
@@ -317,7 +318,7 @@ fn largest_difference(
     end: &[i32],
 ) -> Result<f32> {
     session.reset();
-    let recall = job.find(store)?.verify(job);
+    let recall = job.find(store)?.verify(job).proved();
     recall.restore(session).map_err(|why| anyhow::anyhow!("the state cannot be restored: {why}"))?;
     if recall.tokens() < job.tokens.len() {
         let why = recall.reason(job).unwrap_or_default();

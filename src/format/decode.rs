@@ -6,7 +6,10 @@ use std::str::FromStr;
 
 use safetensors::tensor::{Dtype, SafeTensors};
 
-use super::{FORMAT, Layout, Meta};
+use super::{FORMAT, Layout, Meta, codec};
+
+/// Elements have no more bytes than this.
+const MAX_STRIDE: usize = 8;
 
 /// Why bytes are not an object of this program.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -30,6 +33,9 @@ pub enum FormatError {
     /// The tensors are not the two that an object has.
     #[error("tensor {0:?} is missing or has another type or shape")]
     Tensor(&'static str),
+    /// An encoded state cannot be decoded.
+    #[error("the encoded state is damaged: {0}")]
+    Codec(String),
     /// The record of a state makes no sense.
     #[error("not the record of a state: {0}")]
     Record(String),
@@ -42,8 +48,65 @@ pub struct Object {
     pub meta: Meta,
     /// The token ids, one per position.
     pub tokens: Vec<i32>,
-    /// Where the raw state lies in the decoded bytes.
+    /// Where the state lies in the decoded bytes, stored as `stored` says.
     pub state: Range<usize>,
+    /// How it is stored.
+    pub stored: Stored,
+    /// BLAKE3 of the raw state.
+    pub raw_blake3: blake3::Hash,
+}
+
+/// How a state is stored, and what is needed to read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// As it is.
+    Raw,
+    /// In planes, compressed.
+    Zstd {
+        /// Bytes of an element, and so planes.
+        stride: usize,
+        /// Bytes of the raw state.
+        raw_bytes: usize,
+    },
+}
+
+/// Room for decoding, reused from state to state.
+#[derive(Debug, Default)]
+pub struct Room {
+    planes: Vec<Vec<u8>>,
+    raw: Vec<u8>,
+}
+
+impl Stored {
+    /// The codec's name.
+    pub fn codec(self) -> &'static str {
+        match self {
+            Self::Raw => codec::RAW,
+            Self::Zstd { .. } => codec::ZSTD,
+        }
+    }
+
+    /// The raw state of the bytes of an object's state: the same bytes, or decoded into `room`.
+    ///
+    /// # Errors
+    /// [`FormatError::Codec`] when they cannot be decoded to what they should be.
+    pub fn raw<'a>(self, state: &'a [u8], room: &'a mut Room) -> Result<&'a [u8], FormatError> {
+        match self {
+            Self::Raw => Ok(state),
+            Self::Zstd { stride, raw_bytes } => {
+                codec::decode(state, stride, raw_bytes, &mut room.planes, &mut room.raw)?;
+                Ok(&room.raw)
+            }
+        }
+    }
+
+    /// Bytes of the raw state of an object's state of `bytes`.
+    pub fn raw_bytes(self, bytes: usize) -> usize {
+        match self {
+            Self::Raw => bytes,
+            Self::Zstd { raw_bytes, .. } => raw_bytes,
+        }
+    }
 }
 
 /// Decodes an object file.
@@ -55,7 +118,6 @@ pub fn decode(bytes: &[u8]) -> Result<Object, FormatError> {
     let strings = metadata(bytes)?;
     let fields = Fields(&strings);
     fields.expect("format", FORMAT)?;
-    fields.expect("codec", "raw")?;
 
     let meta = Meta {
         chain: fields.parse("chain", "64 hex digits")?,
@@ -67,7 +129,7 @@ pub fn decode(bytes: &[u8]) -> Result<Object, FormatError> {
         first: fields.parse("first", "a position")?,
     };
     let count: usize = fields.parse("count", "a number of tokens")?;
-    let raw_bytes: usize = fields.parse("raw_bytes", "a size in bytes")?;
+    let stored = fields.stored()?;
     if count == 0 || (meta.layout == Layout::Snapshot && meta.first != 0) {
         return Err(fields.unexpected("first", "0 for a snapshot, and at least one token"));
     }
@@ -75,14 +137,16 @@ pub fn decode(bytes: &[u8]) -> Result<Object, FormatError> {
     let tokens = i32_tensor(bytes)?;
     let tensors = SafeTensors::deserialize(bytes).map_err(container)?;
     let state = tensors.tensor("state").map_err(|_| FormatError::Tensor("state"))?;
-    if state.dtype() != Dtype::U8 || state.shape() != [raw_bytes] || tensors.len() != 2 {
+    if state.dtype() != Dtype::U8 || state.shape().len() != 1 || tensors.len() != 2 {
         return Err(FormatError::Tensor("state"));
     }
+    fields.check_raw_size(stored, state.data().len())?;
     if tokens.len() != count {
         return Err(FormatError::Tensor("tokens"));
     }
     let start = state.data().as_ptr().addr() - bytes.as_ptr().addr();
-    Ok(Object { meta, tokens, state: start..start + state.data().len() })
+    let raw_blake3 = fields.parse("raw_blake3", "64 hex digits")?;
+    Ok(Object { meta, tokens, state: start..start + state.data().len(), stored, raw_blake3 })
 }
 
 fn container(error: safetensors::SafeTensorError) -> FormatError {
@@ -119,6 +183,34 @@ impl Fields<'_> {
 
     fn expect(&self, key: &'static str, value: &'static str) -> Result<(), FormatError> {
         if self.get(key)? == value { Ok(()) } else { Err(self.unexpected(key, value)) }
+    }
+
+    /// How the state is stored.
+    fn stored(&self) -> Result<Stored, FormatError> {
+        match self.get("codec")? {
+            codec::RAW => Ok(Stored::Raw),
+            codec::ZSTD => {
+                let stride = self.parse("stride", "1 to 8")?;
+                if !(1..=MAX_STRIDE).contains(&stride) {
+                    return Err(self.unexpected("stride", "1 to 8"));
+                }
+                Ok(Stored::Zstd { stride, raw_bytes: self.parse("raw_bytes", "a size in bytes")? })
+            }
+            _ => Err(self.unexpected("codec", "\"raw\" or \"zstd\"")),
+        }
+    }
+
+    /// Compares the raw size that the file says with that of its state, of `bytes`.
+    fn check_raw_size(&self, stored: Stored, bytes: usize) -> Result<(), FormatError> {
+        let said: usize = self.parse("raw_bytes", "a size in bytes")?;
+        let most = (bytes as u64).saturating_mul(codec::MAX_RATIO);
+        match stored {
+            Stored::Raw if said != bytes => Err(self.unexpected("raw_bytes", "the size of the state")),
+            Stored::Zstd { .. } if said as u64 > most => {
+                Err(self.unexpected("raw_bytes", "at most 64 times the size of the encoded state"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn parse<T: FromStr>(&self, key: &'static str, expected: &'static str) -> Result<T, FormatError> {

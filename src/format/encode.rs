@@ -1,9 +1,11 @@
 //! Writing: the parts of an object file, without copying the state.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::json;
 
+use super::codec::{self, Codec};
 use super::{FORMAT, Meta};
 use crate::key::ObjectId;
 use crate::key::epoch::LLAMA_CPP_BUILD;
@@ -15,12 +17,32 @@ const DATA_ALIGN: usize = 64;
 #[derive(Debug)]
 pub struct Encoded<'a> {
     head: Vec<u8>,
-    state: &'a [u8],
+    state: Cow<'a, [u8]>,
 }
 
 impl<'a> Encoded<'a> {
-    /// Describes `state`, the raw sequence state of `tokens`.
+    /// Describes `state`, the raw sequence state of `tokens`, and stores it as it is.
     pub fn raw(meta: &Meta, tokens: &[i32], state: &'a [u8]) -> Self {
+        Self::with_state(meta, tokens, state, Cow::Borrowed(state), None)
+    }
+
+    /// As [`Self::raw`], in another codec; a state that this does not make smaller is stored as it is.
+    pub fn with(codec: Codec, meta: &Meta, tokens: &[i32], state: &'a [u8]) -> Self {
+        let Codec::Zstd { level } = codec else { return Self::raw(meta, tokens, state) };
+        let stride = stride(&meta.params);
+        match codec::encode(state, stride, level) {
+            None => Self::raw(meta, tokens, state),
+            Some(stored) => Self::with_state(meta, tokens, state, Cow::Owned(stored), Some(stride)),
+        }
+    }
+
+    fn with_state(
+        meta: &Meta,
+        tokens: &[i32],
+        raw: &[u8],
+        stored: Cow<'a, [u8]>,
+        stride: Option<usize>,
+    ) -> Self {
         let mut strings = BTreeMap::new();
         strings.insert("format", FORMAT.to_owned());
         strings.insert("chain", meta.chain.to_hex());
@@ -30,26 +52,27 @@ impl<'a> Encoded<'a> {
         strings.insert("layout", meta.layout.name().to_owned());
         strings.insert("first", meta.first.to_string());
         strings.insert("count", tokens.len().to_string());
-        strings.insert("codec", "raw".to_owned());
-        strings.insert("raw_bytes", state.len().to_string());
-        strings.insert("raw_blake3", blake3::hash(state).to_hex().to_string());
+        strings.insert("codec", if stride.is_some() { codec::ZSTD } else { codec::RAW }.to_owned());
+        strings.extend(stride.map(|n| ("stride", n.to_string())));
+        strings.insert("raw_bytes", raw.len().to_string());
+        strings.insert("raw_blake3", blake3::hash(raw).to_hex().to_string());
         strings.insert("llama_cpp", LLAMA_CPP_BUILD.to_owned());
 
-        Self::with_tokens(&strings, tokens, Some(state))
+        Self::with_tokens(&strings, tokens, Some(stored))
     }
 
     /// A file of metadata, tokens and, if there is one, a state.
     pub(super) fn with_tokens(
         strings: &BTreeMap<&str, String>,
         tokens: &[i32],
-        state: Option<&'a [u8]>,
+        state: Option<Cow<'a, [u8]>>,
     ) -> Self {
         let tokens_end = tokens.len() * 4;
         let mut header = json!({
             "__metadata__": strings,
             "tokens": {"dtype": "I32", "shape": [tokens.len()], "data_offsets": [0, tokens_end]},
         });
-        if let Some(state) = state {
+        if let Some(state) = &state {
             header["state"] = json!({
                 "dtype": "U8",
                 "shape": [state.len()],
@@ -69,7 +92,7 @@ impl<'a> Encoded<'a> {
 
     /// The file's bytes, in order.
     pub fn parts(&self) -> [&[u8]; 2] {
-        [&self.head, self.state]
+        [&self.head, &self.state]
     }
 
     /// Size of the file in bytes.
@@ -86,7 +109,13 @@ impl<'a> Encoded<'a> {
     pub fn id(&self) -> ObjectId {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.head);
-        hasher.update(self.state);
+        hasher.update(&self.state);
         ObjectId::from(hasher.finalize())
     }
+}
+
+/// Bytes of an element of the cache: two of a 16-bit float. The blocks of quantised caches do not gain by planes
+/// (1.040 and 1.048 with and without, for q8_0 and q4_0).
+fn stride(params: &str) -> usize {
+    if params.lines().any(|line| line == "kv_type=f16") { 2 } else { 1 }
 }

@@ -5,7 +5,7 @@
 //! header (JSON)          "__metadata__" (strings), "tokens" (I32 [count]), "state" (U8 [bytes]); padded with
 //!                        spaces so that the data begins on a 64-byte boundary
 //! tokens                 count × i32 LE
-//! state                  llama.cpp's sequence state, encoded as the codec says
+//! state                  llama.cpp's sequence state, raw or encoded ([`Codec`])
 //! ```
 //!
 //! A [`Record`] is a smaller file of the same kind: what a state is, beside its segments, so that the index can be
@@ -16,12 +16,14 @@
 //! Metadata keys are written in sorted order, so the same segment always gives the same bytes and with
 //! them the same name. Decoding is pure and total: any bytes give an object or a typed refusal.
 
+mod codec;
 mod decode;
 mod encode;
 mod record;
 pub mod sequence;
 
-pub use decode::{FormatError, Object, decode};
+pub use codec::{Codec, MAX_RATIO};
+pub use decode::{FormatError, Object, Room, Stored, decode};
 pub use encode::Encoded;
 pub use record::Record;
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::index::SegmentRow;
 use super::{OBJECTS, Result, STAGING, Store, StoreError};
-use crate::format::{self, Encoded, FormatError};
+use crate::format::{self, Encoded, FormatError, Room, Stored};
 use crate::key::{ModelHash, ObjectId};
 use crate::sys::map::Map;
 
@@ -48,12 +48,37 @@ pub enum Miss {
 pub struct Verified {
     map: Map,
     state: std::ops::Range<usize>,
+    stored: Stored,
+    object: ObjectId,
+    raw_blake3: blake3::Hash,
 }
 
 impl Verified {
-    /// llama.cpp's sequence state, in the map.
-    pub fn state(&self) -> &[u8] {
-        &self.map[self.state.clone()]
+    /// llama.cpp's sequence state: in the map, or decoded into `room`.
+    ///
+    /// # Errors
+    /// When it cannot be decoded.
+    pub fn state<'a>(&'a self, room: &'a mut Room) -> Result<&'a [u8], FormatError> {
+        self.stored.raw(&self.map[self.state.clone()], room)
+    }
+
+    /// Decodes the state and compares it with the hash that it had before it was stored: what `verify` does beyond what
+    /// every ask does.
+    ///
+    /// # Errors
+    /// The [`Miss`] that it is, if it differs.
+    pub fn prove(&self, room: &mut Room) -> Result<(), Miss> {
+        let mismatch = |reason: String| Miss::Mismatch { object: self.object, reason };
+        let state = self.state(room).map_err(|e| mismatch(e.to_string()))?;
+        if blake3::hash(state) != self.raw_blake3 {
+            return Err(mismatch("its state is not the one that was stored".into()));
+        }
+        Ok(())
+    }
+
+    /// How the state is stored.
+    pub fn stored(&self) -> Stored {
+        self.stored
     }
 }
 
@@ -90,7 +115,8 @@ impl Unverified {
         if let Some((what, _)) = differences.iter().find(|(_, same)| !same) {
             return Err(mismatch(format!("its {what} differs")));
         }
-        Ok(Verified { map: self.map, state: decoded.state })
+        let format::Object { state, stored, raw_blake3, .. } = decoded;
+        Ok(Verified { map: self.map, state, stored, object, raw_blake3 })
     }
 }
 

@@ -161,6 +161,7 @@ impl Builder<'_> {
     fn build(&mut self, model: &Model<'_>, source: &Source<'_>, load: Option<Duration>) -> Result<Report> {
         let prompt = source.tokenize(self.app, model)?;
         let job = self.target.job(model.layout(), prompt.tokens.clone())?;
+        let job = Job { codec: self.args.codec, ..job };
         source.check_length(job.tokens.len(), model.usable_context(&job.params))?;
         let key = job.chain.state_key(&prompt.carried, &prompt.suffix);
         self.check_name_is_free(&key)?;

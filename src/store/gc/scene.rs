@@ -168,7 +168,7 @@ impl Store {
             layout: object.meta.layout,
             first: object.meta.first,
             count: object.tokens.len(),
-            raw_bytes: object.state.len() as u64,
+            raw_bytes: object.stored.raw_bytes(object.state.len()) as u64,
             file_bytes: entry.bytes,
         })
     }

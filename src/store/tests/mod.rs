@@ -5,7 +5,7 @@ use super::evict::Limits;
 use super::index::{Lookup, SegmentRow};
 use super::objects::Miss;
 use super::*;
-use crate::format::{Encoded, Layout, Meta, Record};
+use crate::format::{Encoded, Layout, Meta, Record, Room};
 use crate::key::{Chain, KvType, ModelHash, Params, Segment, StateKey};
 use crate::sys::map::Map;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -124,7 +124,7 @@ fn assert_whole(store: &Store) -> Vec<String> {
             let tokens = &state.tokens[row.first..row.first + row.count];
             let object = store.map(row).unwrap();
             let verified = object.verify(tokens, &state.model, &params().canonical()).unwrap();
-            restored.extend_from_slice(verified.state());
+            restored.extend_from_slice(verified.state(&mut Room::default()).unwrap());
         }
         let expected: Vec<u8> = state.tokens.iter().flat_map(|t| t.to_le_bytes()).collect();
         assert_eq!(restored, expected, "{:?}", listed.name);
