@@ -222,6 +222,21 @@ fn a_change_that_is_stopped_at_any_call_is_done_or_not() {
     });
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_recode_that_is_stopped_at_any_call_leaves_every_segment_in_one_codec_or_the_other() {
+    let program = with_states();
+    stopped_at_any_call(&program, &["recode", "--all", "--codec", "zstd"], |what| {
+        let again = program.run(&["recode", "--all", "--codec", "zstd"]);
+        assert_eq!(again.code, 0, "{what}: {}", again.stderr);
+        assert_eq!(
+            json(&program.ok(&["ls", "--json"]))["states"].as_array().map(Vec::len),
+            Some(2),
+            "{what}"
+        );
+    });
+}
+
 /// The answers come from a store that was repaired; while it is not, `ask` says what to do.
 #[cfg(target_os = "linux")]
 #[test]

@@ -661,3 +661,45 @@ fn links_inside_the_store_are_not_followed() {
     symlink(program.store(), &link).unwrap();
     program.ok(&["--cache-dir", link.to_str().unwrap(), "build", "long.txt"]);
 }
+
+#[test]
+fn a_state_is_stored_in_another_codec_and_stays_the_same() {
+    let program = program();
+    let ask = || {
+        let run = program.ok(&["ask", "long", "Is it warm?", "--max-tokens", "8", "--json", "--require-hit"]);
+        json(&run)["answer"].clone()
+    };
+    let codecs = || -> Vec<String> {
+        let shown = json(&program.ok(&["show", "long", "--json"]));
+        let segments = shown["segments"].as_array().unwrap();
+        segments.iter().map(|s| s["codec"].as_str().unwrap().to_owned()).collect()
+    };
+    let (expected, raw) = (ask(), program.total_bytes());
+    let before = program.objects();
+    assert_eq!(codecs(), ["raw"; 3]);
+
+    let recoded = json(&program.ok(&["recode", "long", "--codec", "zstd", "--json"]))["states"][0].clone();
+    assert_eq!((&recoded["segments"], &recoded["recoded"]), (&3.into(), &3.into()));
+    assert!(recoded["bytes_after"].as_u64() < recoded["bytes_before"].as_u64());
+    assert_eq!((codecs(), ask()), (vec!["zstd".to_owned(); 3], expected.clone()));
+    assert!(program.total_bytes() < raw, "the raw objects are gone");
+    // What the other state shares with it is recoded with it.
+    let other = program.ok(&["ask", "other", "Hm?", "--max-tokens", "1", "--require-hit"]);
+    assert!(other.stderr.contains("hit"));
+    let nothing = program.ok(&["recode", "long", "--codec", "zstd:9"]);
+    assert!(nothing.stdout.contains("stays as it is"), "{}", nothing.stdout);
+    assert!(program.ok(&["verify", "--logits"]).stdout.contains("bit-identical"));
+    assert_eq!(json(&program.ok(&["gc", "--json"]))["freed_bytes"], 0, "nothing was left over");
+    // A build of the same prompt is a hit, whatever codec it asks for; and what is new is stored in it.
+    assert!(program.ok(&["build", "long.txt"]).stderr.contains("hit"));
+
+    program.ok(&["recode", "--all", "--codec", "raw"]);
+    assert_eq!((program.objects(), ask()), (before, expected), "and back to the very same files");
+
+    let segment = program.segments().remove(0);
+    std::fs::write(&segment, "damaged").unwrap();
+    let refused = program.run(&["recode", "--all", "--codec", "zstd"]);
+    assert_eq!((refused.code, refused.stderr.contains("verify --repair")), (4, true), "{}", refused.stderr);
+    assert_eq!(program.run(&["recode", "nobody", "--codec", "zstd"]).code, 3);
+    assert_eq!(program.run(&["recode", "long"]).code, 2);
+}

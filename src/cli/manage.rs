@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::values::{seconds, size};
+use crate::format::Codec;
 
 /// Arguments of `ls`.
 #[derive(Debug, Args)]
@@ -210,4 +211,26 @@ pub struct Man {
     /// The folder to write the pages into; without it, the main page is printed
     #[arg(value_name = "DIR")]
     pub dir: Option<PathBuf>,
+}
+
+/// Arguments of `recode`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pcache recode menu --codec zstd         a seventh smaller; restored slower
+  pcache recode --all --codec raw         restored straight from the map again
+
+A state has the same key and gives the same answers in every codec. Segments
+that others share are recoded with it. What a codec does not make smaller, such
+as a quantised cache that hardly compresses, stays as it is.")]
+pub struct Recode {
+    /// Keys or names
+    #[arg(value_name = "KEY", required_unless_present = "all")]
+    pub keys: Vec<String>,
+    /// All states
+    #[arg(long, conflicts_with = "keys")]
+    pub all: bool,
+    /// raw, zstd or zstd:LEVEL; what is in zstd already keeps its level
+    #[arg(long, value_name = "CODEC", value_parser = str::parse::<Codec>)]
+    pub codec: Codec,
 }

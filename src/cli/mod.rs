@@ -13,7 +13,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use ask::Ask;
 use config::Config;
-pub use manage::{Completions, Gc, Ls, Man, Models, Pin, Rename, Rm, Shell, Show, Sort, Verify};
+pub use manage::{Completions, Gc, Ls, Man, Models, Pin, Recode, Rename, Rm, Shell, Show, Sort, Verify};
 pub use prompt::{Build, Explain, FlashAttention, FramingArgs, ParamArgs};
 use values::path;
 pub use values::{LoraFile, Ttl};
@@ -148,6 +148,8 @@ pub enum Command {
     Unpin(Pin),
     /// Give a state another name
     Rename(Rename),
+    /// Store states in another codec
+    Recode(Recode),
     /// Throw away states by age, number and size
     Gc(Gc),
     /// List the models that can be used by name

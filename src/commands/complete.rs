@@ -26,7 +26,7 @@ pub fn command() -> clap::Command {
         command =
             command.mut_subcommand(name, |c| c.mut_arg("key", |a| a.add(ArgValueCompleter::new(states))));
     }
-    for name in ["rm", "pin", "unpin", "verify"] {
+    for name in ["rm", "pin", "unpin", "verify", "recode"] {
         command =
             command.mut_subcommand(name, |c| c.mut_arg("keys", |a| a.add(ArgValueCompleter::new(states))));
     }

@@ -13,6 +13,7 @@ mod job;
 mod ls;
 mod models;
 mod prefill;
+mod recode;
 mod rm;
 mod show;
 mod source;
@@ -45,6 +46,7 @@ pub fn run(cli: Cli, started: Instant) -> ExitCode {
         Command::Pin(args) => edit::pin(&app, &args, true),
         Command::Unpin(args) => edit::pin(&app, &args, false),
         Command::Rename(args) => edit::rename(&app, &args),
+        Command::Recode(args) => recode::run(&app, &args),
         Command::Gc(args) => gc::run(&app, &args),
         Command::Models(args) => models::list::run(&app, &args),
         Command::Config => config::run(&app),

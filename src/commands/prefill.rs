@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::job::Job;
 use crate::engine::session::Session;
 use crate::format::{Encoded, Layout, Meta};
-use crate::key::Segment;
+use crate::key::{ObjectId, Segment};
 use crate::report::human;
 use crate::report::progress::{Progress, Unit};
 use crate::store::Store;
@@ -104,7 +104,7 @@ fn evaluate_pieces(
         if let Some(piece) = piece_ending_with(job, batch) {
             let start = Instant::now();
             session.snapshot(&piece, &mut buffer)?;
-            filled.bytes += save(store, job, &piece, &buffer)?;
+            filled.bytes += save(store, job, &piece, &buffer)?.bytes;
             filled.objects += 1;
             filled.saving += start.elapsed();
         }
@@ -120,8 +120,17 @@ fn piece_ending_with(job: &Job, batch: &Segment) -> Option<Segment> {
     }
 }
 
-/// Publishes a piece and commits its row: from then on every build can use it.
-fn save(store: &mut Store, job: &Job, piece: &Segment, state: &[u8]) -> Result<u64> {
+/// What saving a piece did.
+pub struct Saved {
+    /// Bytes of its object.
+    pub bytes: u64,
+    /// The object that its row named before, if that was another one. Nobody needs it any more, but somebody may have
+    /// just looked it up, so it may only go under the exclusive lock.
+    pub replaced: Option<ObjectId>,
+}
+
+/// Publishes a piece in the job's codec and commits its row: from then on every build can use it.
+pub fn save(store: &mut Store, job: &Job, piece: &Segment, state: &[u8]) -> Result<Saved> {
     let meta = Meta {
         chain: piece.chain,
         parent: piece.parent,
@@ -143,8 +152,8 @@ fn save(store: &mut Store, job: &Job, piece: &Segment, state: &[u8]) -> Result<u
         file_bytes: encoded.len(),
     };
     let now = store.now();
-    store.index_mut().put_segment(&row, now, None)?;
-    Ok(encoded.len())
+    let before = store.index_mut().put_segment(&row, now, None)?;
+    Ok(Saved { bytes: encoded.len(), replaced: before.filter(|before| *before != object) })
 }
 
 fn interrupted(job: &Job, position: usize) -> Failure {

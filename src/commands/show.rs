@@ -51,6 +51,8 @@ struct ShownSegment {
     first: usize,
     tokens: usize,
     bytes: u64,
+    /// How it says that it is stored; nothing if it cannot be read.
+    codec: Option<&'static str>,
     object: String,
     shared: bool,
 }
@@ -141,14 +143,15 @@ fn shown(store: &Store, state: &Record) -> Result<Shown> {
         expires: state.expires,
         build_s,
         saved_s: build_s * used.hits as f64,
-        segments: segments.iter().map(|row| segment(row, !own.contains(&row.chain))).collect(),
+        segments: segments.iter().map(|row| segment(store, row, !own.contains(&row.chain))).collect(),
         shares_with: relatives.into_iter().map(relative).collect(),
     })
 }
 
-fn segment(row: &SegmentRow, shared: bool) -> ShownSegment {
+fn segment(store: &Store, row: &SegmentRow, shared: bool) -> ShownSegment {
     let (first, tokens, bytes) = (row.first, row.count, row.file_bytes);
-    ShownSegment { first, tokens, bytes, object: row.object.to_hex(), shared }
+    let codec = store.codec_of(&row.object);
+    ShownSegment { first, tokens, bytes, codec, object: row.object.to_hex(), shared }
 }
 
 fn relative(relative: Relative) -> ShownRelative {
@@ -210,12 +213,13 @@ fn text(s: &Shown, now: i64) -> String {
             (i + 1).to_string(),
             format!("{}-{}", row.first, row.first + row.tokens - 1),
             human::bytes(row.bytes),
+            row.codec.unwrap_or("?").to_owned(),
             shared.to_owned(),
             row.object[..40].to_owned() + "…",
         ]
     });
     text.push('\n');
-    text + &table::plain(&["SEGMENT", "TOKENS", "SIZE", "USE", "OBJECT"], &[0, 1, 2], segments)
+    text + &table::plain(&["SEGMENT", "TOKENS", "SIZE", "CODEC", "USE", "OBJECT"], &[0, 1, 2], segments)
 }
 
 fn label_of(relative: &ShownRelative) -> String {

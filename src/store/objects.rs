@@ -186,6 +186,12 @@ impl Store {
         Ok(Unverified { row: row.clone(), map })
     }
 
+    /// The codec that an object says it is stored in. For people: nothing is verified.
+    pub fn codec_of(&self, object: &ObjectId) -> Option<&'static str> {
+        let map = self.map_object(object).ok()?;
+        format::decode(&map).ok().map(|object| object.stored.codec())
+    }
+
     pub(super) fn map_object(&self, object: &ObjectId) -> Result<Map, Miss> {
         let path = self.object_path(object);
         let unreadable = |reason: String| Miss::Unreadable { object: *object, reason };

@@ -136,9 +136,12 @@ impl Store {
         self.index.delete_going(&keys, &chains)
     }
 
-    /// Removes objects for good: the folders are synced, so that no loss of power brings back what the index no longer
-    /// knows, and gc would take for a state that was lost.
-    pub(super) fn remove_objects(&self, objects: &[ObjectId]) -> Result<()> {
+    /// Removes objects that no row names, for good: the folders are synced, so that no loss of power brings back what the
+    /// index no longer knows, and gc would take for a state that was lost. The caller holds the exclusive lock.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn remove_objects(&self, objects: &[ObjectId]) -> Result<()> {
         let mut folders = BTreeSet::new();
         for object in objects {
             let path = self.object_path(object);

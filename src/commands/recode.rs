@@ -1,0 +1,130 @@
+//! `pcache recode`: store states in another codec.
+//!
+//! Segment by segment: the new object is published and its row switched, which is one step; the old object goes when
+//! nobody can be about to map it. Whatever stops this, each segment is in one codec or the other, and what is left over
+//! is removed by the next gc.
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+use super::app::App;
+use super::failure::Failure;
+use super::job::Job;
+use super::prefill;
+use super::states::{self, label};
+use crate::cli::{Output, Recode};
+use crate::format::Room;
+use crate::key::{ObjectId, StateKey};
+use crate::report::human;
+use crate::report::progress::Unit;
+use crate::store::Store;
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report {
+    states: Vec<Recoded>,
+}
+
+#[derive(Debug, Serialize)]
+struct Recoded {
+    key: StateKey,
+    name: Option<String>,
+    codec: &'static str,
+    segments: usize,
+    /// Those that are stored in another way now.
+    recoded: usize,
+    bytes_before: u64,
+    bytes_after: u64,
+}
+
+pub fn run(app: &App, args: &Recode) -> Result<()> {
+    let mut store = match args.keys.first() {
+        Some(key) => states::store_with(app, key)?,
+        None => app.store()?,
+    };
+    let keys = match args.all {
+        true => store.index().list()?.0.into_iter().map(|s| s.key).collect(),
+        false => states::keys(&store, &args.keys)?,
+    };
+    app.stop_gently_on_ctrl_c();
+    let progress = app.progress();
+    progress.start("recoding", keys.len() as u64, Unit::States);
+    let mut report = Report { states: Vec::new() };
+    for (n, key) in keys.iter().enumerate() {
+        let recoded = recode(app, &mut store, key, args);
+        progress.set(n as u64 + 1);
+        if recoded.is_err() {
+            progress.finish();
+        }
+        report.states.push(recoded?);
+    }
+    progress.finish();
+    match app.output() {
+        Output::Text => report.states.iter().try_for_each(|r| app.print(text(r))),
+        Output::Json => app.print_json(&report),
+        Output::Jsonl => report.states.iter().try_for_each(|r| app.named_event("recoded", r)),
+    }
+}
+
+fn recode(app: &App, store: &mut Store, key: &StateKey, args: &Recode) -> Result<Recoded> {
+    let state = states::state(store, key)?;
+    let label = label(key, state.name.as_deref());
+    let job = Job { codec: args.codec, ..Job::of_state(&state) };
+    let lock = app.lock_shared(store)?;
+    let recall = job.find(store)?.verify(&job).proved();
+    if !state.is_whole() || recall.tokens() < job.tokens.len() {
+        let why = recall.reason(&job).unwrap_or_else(|| "its row in the index is damaged".into());
+        bail!(Failure::Corrupt(format!(
+            "state {label} is not intact: {why}; pcache verify --repair mends it"
+        )));
+    }
+    let bytes = |store: &Store| -> Result<u64> {
+        Ok(store.index().segments_of(key)?.iter().map(|row| row.file_bytes).sum())
+    };
+    let bytes_before = bytes(store)?;
+    let (mut room, mut replaced) = (Room::default(), Vec::<ObjectId>::new());
+    let other = recall.parts.iter().filter(|(_, object)| object.stored().codec() != args.codec.name());
+    for (piece, object) in other {
+        if app.interrupted() {
+            break;
+        }
+        replaced.extend(prefill::save(store, &job, piece, object.state(&mut room)?)?.replaced);
+    }
+    let segments = recall.parts.len();
+    drop((recall, lock));
+    if !replaced.is_empty() {
+        let _lock = store.lock_exclusive(|| app.say("waiting for a build or gc to finish …"))?;
+        store.remove_objects(&replaced)?;
+    }
+    if app.interrupted() {
+        bail!(Failure::Interrupted(format!(
+            "interrupted; {} of {label} are stored anew, the same recode goes on from there",
+            human::count(replaced.len(), "segment")
+        )));
+    }
+    Ok(Recoded {
+        key: *key,
+        name: state.name,
+        codec: args.codec.name(),
+        segments,
+        recoded: replaced.len(),
+        bytes_before,
+        bytes_after: bytes(store)?,
+    })
+}
+
+fn text(recoded: &Recoded) -> String {
+    let label = label(&recoded.key, recoded.name.as_deref());
+    let (before, after) = (human::bytes(recoded.bytes_before), human::bytes(recoded.bytes_after));
+    match recoded.recoded {
+        0 => {
+            format!("{label} stays as it is ({after}): nothing of it becomes smaller or is stored otherwise")
+        }
+        n if n == recoded.segments => format!("recoded {label} to {}: {before} to {after}", recoded.codec),
+        n => format!(
+            "recoded {n} of {} of {label} to {}: {before} to {after}",
+            human::count(recoded.segments, "segment"),
+            recoded.codec
+        ),
+    }
+}
