@@ -266,6 +266,7 @@ fn damaged_rows_of_the_index_are_told_and_built_again() {
         ("UPDATE states SET suffix = 'x' || suffix", 4),
         ("UPDATE segments SET parent = zeroblob(32)", 0),
         ("UPDATE segments SET first = first + 1", 0),
+        ("UPDATE segments SET file_bytes = file_bytes + 1", 0),
     ];
     for (sql, code) in damages {
         let program = program();
@@ -280,7 +281,38 @@ fn damaged_rows_of_the_index_are_told_and_built_again() {
         let healed = ask(&["--require-hit"]);
         assert_eq!((healed.code, &json(&healed)["answer"]), (0, &good), "{sql}: {}", healed.stderr);
     }
+    // Two rows that name each other's objects once made every build fail.
     let program = program();
+    let key = program.ok(&["build", "prompt.txt"]).stdout;
+    let objects = program.segments();
+    let name = |n: usize| objects[n].file_stem().unwrap().display().to_string();
+    let rename = |from: &str, to: &str| {
+        program.sql(&format!("UPDATE segments SET object = x'{to}' WHERE object = x'{from}'"));
+    };
+    let nobody = "00".repeat(32);
+    rename(&name(0), &nobody);
+    rename(&name(1), &name(0));
+    rename(&nobody, &name(1));
+    let ask = program.run(&["ask", key.trim(), "Hm?", "--max-tokens", "2"]);
+    assert_eq!(ask.code, 0, "{}", ask.stderr);
+
+    // Numbers that no table should hold.
+    for sql in ["UPDATE segments SET first = -1", "UPDATE states SET revision = -5"] {
+        let program = self::program();
+        let key = program.ok(&["build", "prompt.txt", "--name", "menu"]).stdout;
+        program.sql(sql);
+        let damaged = program.run(&["verify"]);
+        assert_eq!(
+            (damaged.code, damaged.stderr.contains("verify --repair")),
+            (4, true),
+            "{sql}: {}",
+            damaged.stderr
+        );
+        program.ok(&["verify", "--repair"]);
+        let hit = program.ok(&["ask", "menu", "Hm?", "--max-tokens", "1", "--require-hit"]);
+        assert!(hit.stderr.contains("hit"), "{key}");
+    }
+    let program = self::program();
     let key = program.ok(&["build", "prompt.txt"]).stdout;
     program.sql("UPDATE states SET params = 'garbage'");
     let run = program.run(&["ask", key.trim(), "Hm?"]);

@@ -41,12 +41,14 @@ impl Fixture {
 
     /// Gives the index bytes of an enemy for an object, under the name that is their hash.
     fn put_in_place(&self, object: &Object, bytes: Vec<u8>) {
-        let hex = blake3::hash(&bytes).to_hex();
+        let (hex, size) = (blake3::hash(&bytes).to_hex(), bytes.len());
         let folder = self.program.store().join("objects/v1").join(&hex[..2]);
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join(format!("{hex}.safetensors")), bytes).unwrap();
         let chain = object.meta.chain.to_hex();
-        self.program.sql(&format!("UPDATE segments SET object = x'{hex}' WHERE chain = x'{chain}'"));
+        self.program.sql(&format!(
+            "UPDATE segments SET object = x'{hex}', file_bytes = {size} WHERE chain = x'{chain}'"
+        ));
     }
 
     /// The first segment of the larger state.

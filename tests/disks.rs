@@ -191,6 +191,11 @@ fn whatever_the_umask_nobody_else_reads_anything() {
     for umask in ["000", "022", "077"] {
         let program = Program::new(&tiny("llama"));
         program.write("long.txt", &prose(60, 1));
+        if umask == "022" {
+            // A folder that was there before, open to everybody.
+            std::fs::create_dir(program.store()).unwrap();
+            std::fs::set_permissions(program.store(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        }
         let script = format!(
             "umask {umask}; \"$PCACHE\" build long.txt --name long; \"$PCACHE\" ask long Hm? --max-tokens 1;
              \"$PCACHE\" rename long short; \"$PCACHE\" verify --repair; \"$PCACHE\" gc"

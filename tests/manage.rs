@@ -222,6 +222,151 @@ fn a_lost_index_comes_back_with_names_and_pins() {
     assert_eq!(built["cache"]["status"], "hit");
 }
 
+/// `ls` makes a new index where the old one was lost, and the build after it once took that for a store with nothing in it:
+/// the name and the pin were gone, and gc took the state.
+#[test]
+fn a_look_at_a_store_whose_index_was_lost_loses_nothing() {
+    let program = program();
+    program.ok(&["pin", "long"]);
+    for end in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(program.store().join(format!("index.sqlite{end}")));
+    }
+    program.ok(&["ls"]);
+    let built = program.ok(&["build", "long.txt"]);
+    assert!(built.stderr.contains("hit: 637"), "{}", built.stderr);
+    program.ok(&["gc", "--keep", "0"]);
+    assert_eq!(names(&program), ["long"]);
+}
+
+/// A build that opened the index before it was replaced once wrote its state into the file that nobody reads any more.
+#[test]
+fn a_build_notices_that_the_index_was_replaced() {
+    let program = program();
+    let mut build = program.start_with_input(&["build", "-", "--name", "late"]);
+    // It has opened the index and reads the prompt.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    for end in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(program.store().join(format!("index.sqlite{end}")));
+    }
+    program.ok(&["verify", "--repair"]);
+    std::io::Write::write_all(&mut build.stdin.take().unwrap(), b"A prompt that came late.").unwrap();
+    let output = build.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    match output.status.code() {
+        Some(0) => assert!(names(&program).contains(&"late".to_owned()), "{told}"),
+        code => assert_eq!((code, told.contains("run it again")), (Some(1), true), "{told}"),
+    }
+    program.write("late.txt", "A prompt that came late.");
+    program.ok(&["build", "late.txt", "--name", "late"]);
+    assert_eq!(names(&program), ["late", "long", "other"]);
+}
+
+/// What was pinned while `rm` waited for a build was once removed all the same.
+#[test]
+fn a_state_that_is_pinned_while_rm_waits_stays() {
+    let program = program();
+    let building = std::fs::File::open(program.store().join("lock")).unwrap();
+    building.lock_shared().unwrap();
+    let run = std::thread::scope(|scope| {
+        let rm = scope.spawn(|| program.run(&["rm", "long"]));
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert!(!rm.is_finished());
+        program.ok(&["pin", "long"]);
+        building.unlock().unwrap();
+        rm.join().unwrap()
+    });
+    assert_eq!((run.code, run.stderr.contains("pinned")), (2, true), "{}", run.stderr);
+    assert_eq!(names(&program), ["long", "other"]);
+}
+
+/// A state that was removed while a build of it waited was once called a hit, because another one still had all of its
+/// segments; the key that was printed did not exist.
+#[test]
+fn a_state_that_is_removed_while_its_build_waits_is_built_again() {
+    let program = Program::new(&tiny("llama"));
+    program.write("p.txt", &prose(60, 1));
+    let build = |format: &str| -> Vec<String> {
+        ["build", "p.txt", "--raw", "--question-format", format].map(str::to_owned).to_vec()
+    };
+    let (a, b) = (build("Q: {question} A"), build("Q: {question} B"));
+    let run = |args: &[String]| program.run(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let key = run(&a).stdout;
+    assert_ne!(run(&b).stdout, key);
+    let collecting = std::fs::File::open(program.store().join("lock")).unwrap();
+    collecting.lock().unwrap();
+    let again = std::thread::scope(|scope| {
+        let again = scope.spawn(|| run(&a));
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert!(!again.is_finished());
+        program.sql(&format!(
+            "DELETE FROM states WHERE key = x'{}'",
+            json(&run(&["show".into(), key.trim().into(), "--json".into()]))["key"].as_str().unwrap()
+        ));
+        collecting.unlock().unwrap();
+        again.join().unwrap()
+    });
+    assert_eq!((again.code, &again.stdout), (0, &key), "{}", again.stderr);
+    program.ok(&["ask", key.trim(), "Hm?", "--max-tokens", "1", "--require-hit"]);
+}
+
+/// gc once removed the file by which a builder keeps others from evaluating the same.
+#[test]
+fn gc_leaves_the_turn_of_a_builder_that_waits() {
+    let program = program();
+    let turn = program.store().join("tmp/turn-0123456789ab");
+    std::fs::write(&turn, "").unwrap();
+    let held = std::fs::File::open(&turn).unwrap();
+    held.lock().unwrap();
+    program.ok(&["gc"]);
+    assert!(turn.exists());
+    held.unlock().unwrap();
+    program.ok(&["gc"]);
+    assert!(!turn.exists());
+}
+
+/// One state that cannot be mended, because its model is gone, once kept all others from being repaired.
+#[test]
+fn a_state_without_its_model_keeps_no_other_from_being_repaired() {
+    let program = program();
+    program.write("qwen.txt", &prose(20, 3));
+    std::fs::copy(tiny("qwen35"), program.path("qwen.gguf")).unwrap();
+    program.ok(&["build", "qwen.txt", "-m", "qwen.gguf", "--name", "qwen"]);
+    std::fs::remove_file(program.path("qwen.gguf")).unwrap();
+    for segment in program.segments() {
+        std::fs::write(segment, "damaged").unwrap();
+    }
+    let repaired = program.run(&["verify", "--repair"]);
+    assert_eq!(repaired.code, 4, "{}", repaired.stderr);
+    let line = repaired.stdout.lines().find(|l| l.contains("qwen")).unwrap();
+    assert!(line.contains("corrupt") && line.contains("cannot be mended"), "{line}");
+    assert_eq!(repaired.stdout.matches("healed").count(), 2, "{}", repaired.stdout);
+    program.ok(&["ask", "long", "Hm?", "--max-tokens", "1", "--require-hit"]);
+}
+
+/// A pipe in the place of SQLite's journal once made every command hang; a link in the place of a turn's file made a file
+/// elsewhere.
+#[cfg(unix)]
+#[test]
+fn pipes_and_links_in_the_stores_own_places_do_no_harm() {
+    let program = program();
+    let journal = program.store().join("index.sqlite-journal");
+    assert!(std::process::Command::new("mkfifo").arg(&journal).status().unwrap().success());
+    let run = program.run(&["ls"]);
+    assert_eq!((run.code, run.stderr.contains("index.sqlite-journal")), (1, true), "{}", run.stderr);
+    std::fs::remove_file(&journal).unwrap();
+
+    let objects = program.segments();
+    let elsewhere = program.path("elsewhere");
+    let folder = objects[0].parent().unwrap();
+    std::fs::remove_dir_all(folder).unwrap();
+    std::fs::write(folder, "a file where a folder should be").unwrap();
+    program.ok(&["verify", "--repair"]);
+    assert!(folder.is_dir());
+    program.ok(&["gc"]);
+    assert_eq!(std::fs::read_dir(program.store().join("tmp")).unwrap().count(), 0);
+    assert!(!elsewhere.exists());
+}
+
 /// A build after the index was lost once evaluated everything again, and `rm` then left the older record, which gc
 /// brought back as a state without segments.
 #[test]

@@ -175,12 +175,14 @@ fn name(state: &Listed, width: usize, now: i64) -> String {
     let pin = if state.pinned { "*" } else { "" };
     let expired = if state.expires.is_some_and(|at| at <= now) { "!" } else { "" };
     match &state.name {
-        Some(name) => format!("{}{pin}{expired}", human::shortened(name, width)),
-        None => format!("({}){pin}{expired}", human::shortened(&state.prompt, width - 2)),
+        Some(name) => format!("{}{pin}{expired}", human::shortened(&human::harmless(name), width)),
+        None => {
+            format!("({}){pin}{expired}", human::shortened(&human::harmless(&state.prompt), width - 2))
+        }
     }
 }
 
 /// A model's name in a table's width: without the ending.
 fn model_name(name: &str, width: usize) -> String {
-    human::shortened(name.strip_suffix(".gguf").unwrap_or(name), width)
+    human::shortened(&human::harmless(name.strip_suffix(".gguf").unwrap_or(name)), width)
 }

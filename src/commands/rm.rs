@@ -7,7 +7,9 @@ use super::app::App;
 use super::failure::Failure;
 use super::states::{self, label};
 use crate::cli::{Output, Rm};
+use crate::key::StateKey;
 use crate::report::human;
+use crate::store::Store;
 use crate::store::states::Removed;
 
 /// What `--json` prints.
@@ -28,14 +30,10 @@ struct Reported {
 pub fn run(app: &App, args: &Rm) -> Result<()> {
     let mut store = states::store_with(app, &args.keys[0])?;
     let keys = states::keys(&store, &args.keys)?;
-    for key in keys.iter().filter(|_| !args.force && !args.dry_run) {
-        let state = states::state(&store, key)?;
-        if state.pinned {
-            let label = label(key, state.name.as_deref());
-            bail!(Failure::Usage(format!("state {label} is pinned; pcache unpin it first, or pass --force")));
-        }
-    }
+    refuse_pinned(&store, &keys, args)?;
     let _lock = store.lock_exclusive(|| app.say("waiting for a build or gc to finish …"))?;
+    // Somebody may have pinned one while this waited.
+    refuse_pinned(&store, &keys, args)?;
     let removed = store.remove_states(&keys, args.dry_run)?;
     match app.output() {
         Output::Text => {
@@ -53,6 +51,17 @@ pub fn run(app: &App, args: &Rm) -> Result<()> {
             report(removed, args.dry_run).removed.iter().try_for_each(|r| app.named_event("removed", r))
         }
     }
+}
+
+fn refuse_pinned(store: &Store, keys: &[StateKey], args: &Rm) -> Result<()> {
+    for key in keys.iter().filter(|_| !args.force && !args.dry_run) {
+        let Some(state) = store.index().state(key)? else { continue };
+        if state.pinned {
+            let label = label(key, state.name.as_deref());
+            bail!(Failure::Usage(format!("state {label} is pinned; pcache unpin it first, or pass --force")));
+        }
+    }
+    Ok(())
 }
 
 fn report(removed: Vec<Removed>, dry_run: bool) -> Report {

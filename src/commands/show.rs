@@ -171,7 +171,8 @@ fn text(s: &Shown, now: i64) -> String {
         Some(at) if at <= now => format!("{}, so the next gc takes it", when(at)),
         Some(at) => format!("{} (in {})", human::time(at), human::duration(at - now)),
     };
-    let framing = if s.framing.is_empty() { String::new() } else { format!(" ({})", s.framing) };
+    let framing =
+        if s.framing.is_empty() { String::new() } else { format!(" ({})", human::harmless(&s.framing)) };
     let cost = match s.build_s {
         0.0 => "not known: other states' segments made it up".to_owned(),
         seconds => format!("{} to evaluate", human::seconds(seconds)),
@@ -183,9 +184,9 @@ fn text(s: &Shown, now: i64) -> String {
     let mut rows = vec![
         ("state", s.key.clone()),
         ("name", s.name.clone().unwrap_or_else(|| "-".into())),
-        ("prompt", format!("{}{framing}", s.prompt)),
-        ("model", format!("{}, blake3 {}…", s.model, &s.model_blake3[..12])),
-        ("file", s.model_path.clone()),
+        ("prompt", format!("{}{framing}", human::harmless(&s.prompt))),
+        ("model", format!("{}, blake3 {}…", human::harmless(&s.model), &s.model_blake3[..12])),
+        ("file", human::harmless(&s.model_path)),
         ("parameters", human::listed(&parameters, 66, 12)),
         (
             "tokens",

@@ -1,17 +1,15 @@
 //! From what a user typed to a state.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use super::app::App;
 use super::failure::Failure;
 use crate::format::Record;
 use crate::key::StateKey;
-use crate::key::id::{MIN_PREFIX_DIGITS, looks_like_key};
+use crate::key::id::{MIN_PREFIX_DIGITS, name_problem};
+use crate::report::human;
 use crate::store::Store;
 use crate::store::index::Lookup;
-
-/// Letters of a name at most: it has to fit into a table.
-const MAX_NAME: usize = 64;
 
 /// The store in which `text` names a state; without a store there is none.
 pub fn store_with(app: &App, text: &str) -> Result<Store> {
@@ -51,7 +49,10 @@ pub fn keys(store: &Store, texts: &[String]) -> Result<Vec<StateKey>> {
 
 /// The state with this key.
 pub fn state(store: &Store, key: &StateKey) -> Result<Record> {
-    store.index().state(key)?.context("the state vanished while it was looked up")
+    match store.index().state(key)? {
+        Some(state) => Ok(state),
+        None => bail!(Failure::NotFound(format!("state {} was removed in between", key.short()))),
+    }
 }
 
 fn unknown(store: &Store, text: &str) -> Result<String> {
@@ -81,23 +82,10 @@ fn similar(text: &str, names: impl Iterator<Item = String>) -> Option<String> {
 
 /// Refuses what cannot be a name.
 pub fn check_name(name: &str) -> Result<()> {
-    let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
-    if name.is_empty() || !name.chars().all(plain) {
-        let why = format!("the name {name:?} is not letters, digits, '-', '_' and '.' alone");
-        bail!(Failure::Usage(why));
+    match name_problem(name) {
+        Some(problem) => bail!(Failure::Usage(format!("the name {name:?} {problem}"))),
+        None => Ok(()),
     }
-    if name.starts_with('-') {
-        bail!(Failure::Usage(format!(
-            "the name {name:?} would be taken for an option; begin it with a letter"
-        )));
-    }
-    if name.chars().count() > MAX_NAME {
-        bail!(Failure::Usage(format!("the name {name:?} is longer than {MAX_NAME} letters")));
-    }
-    if looks_like_key(name) {
-        bail!(Failure::Usage(format!("the name {name:?} looks like a key; add another letter")));
-    }
-    Ok(())
 }
 
 /// Refuses a name that another state has.
@@ -113,7 +101,7 @@ pub fn check_name_is_free(store: &Store, name: &str, key: &StateKey) -> Result<(
 
 /// Key and name of a state, for people.
 pub fn label(key: &StateKey, name: Option<&str>) -> String {
-    name.map_or_else(|| key.short(), |name| format!("{} {name}", key.short()))
+    name.map_or_else(|| key.short(), |name| format!("{} {}", key.short(), human::harmless(name)))
 }
 
 #[cfg(test)]

@@ -60,6 +60,15 @@ struct Checked {
     trouble: Option<Trouble>,
 }
 
+impl Checked {
+    /// Notes why what is wrong with it stays.
+    fn cannot_be_mended(&mut self, why: &str) {
+        if let Some(trouble) = &self.trouble {
+            self.reason = Some(format!("{}; it cannot be mended: {why}", trouble.reason()));
+        }
+    }
+}
+
 /// What is wrong with a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Trouble {
@@ -265,14 +274,47 @@ fn work_on_models(app: &App, args: &Verify, checked: &mut [Checked]) -> Result<(
     }
     let engine = Engine::start(app.shows_log())?;
     for (first, group) in groups {
-        let lora = target::adapter_of_state(app, &mut store, &first, &ParamArgs::default())?;
-        let path = models::of_state(app, &mut store, &first)?;
-        let model = models::load(app, &engine, &path, first.params.gpu_layers, lora.as_deref())?;
-        for checked in group {
-            work_on(app, args, &mut store, &model, checked)?;
+        work_on_group(app, args, &mut store, &engine, &first, group)?;
+    }
+    Ok(())
+}
+
+/// States of one model. One that cannot be worked on stays as it was found, with the reason, and the others are not
+/// kept waiting by it.
+fn work_on_group(
+    app: &App,
+    args: &Verify,
+    store: &mut Store,
+    engine: &Engine,
+    first: &Record,
+    group: Vec<&mut Checked>,
+) -> Result<()> {
+    let loaded = target::adapter_of_state(app, store, first, &ParamArgs::default()).and_then(|lora| {
+        let path = models::of_state(app, store, first)?;
+        models::load(app, engine, &path, first.params.gpu_layers, lora.as_deref())
+    });
+    let model = match loaded {
+        Ok(model) => model,
+        Err(error) if group.iter().all(|checked| checked.trouble.is_none()) => return Err(error),
+        Err(error) => {
+            let why = harmless(error)?;
+            group.into_iter().for_each(|checked| checked.cannot_be_mended(&why));
+            return Ok(());
+        }
+    };
+    for checked in group {
+        match work_on(app, args, store, &model, checked) {
+            Err(error) if checked.trouble.is_some() => checked.cannot_be_mended(&harmless(error)?),
+            other => other?,
         }
     }
     Ok(())
+}
+
+/// The words of an error that concerns one state alone. One of the store, or an interruption, concerns all.
+fn harmless(error: anyhow::Error) -> Result<String> {
+    let interrupted = matches!(error.downcast_ref(), Some(Failure::Interrupted(_)));
+    if interrupted || error.is::<StoreError>() { Err(error) } else { Ok(format!("{error:#}")) }
 }
 
 fn work_on(
@@ -289,7 +331,10 @@ fn work_on(
         // Logits are not part of a state: something has to follow it.
         end.extend(state.tokens.last());
     }
-    let cells = job.tokens.len() + end.len();
+    let (cells, most) = (job.tokens.len() + end.len(), model.usable_context(&job.params));
+    if cells > most {
+        bail!("it has {} tokens, and the model reads {}", human::thousands(cells), human::thousands(most));
+    }
     let mut session = Session::new(model, &job.params, cells, app.threads())?;
     let _lock = app.lock_shared(store)?;
     if checked.trouble.is_some() {

@@ -10,6 +10,10 @@ use super::{FORMAT, Layout, Meta, codec};
 
 /// Elements have no more bytes than this.
 const MAX_STRIDE: usize = 8;
+/// More tokens than any model reads; a file with more is no prompt.
+pub(super) const MAX_TOKENS: usize = 1 << 24;
+/// Bytes of a header: the longest is a record's, with the text around a question.
+const MAX_HEADER: u64 = 16 << 20;
 
 /// Why bytes are not an object of this program.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -130,6 +134,9 @@ pub fn decode(bytes: &[u8]) -> Result<Object, FormatError> {
     };
     let count: usize = fields.parse("count", "a number of tokens")?;
     let stored = fields.stored()?;
+    if meta.first > MAX_TOKENS {
+        return Err(fields.unexpected("first", "a position that a model can have"));
+    }
     if count == 0 || (meta.layout == Layout::Snapshot && meta.first != 0) {
         return Err(fields.unexpected("first", "0 for a snapshot, and at least one token"));
     }
@@ -155,6 +162,10 @@ fn container(error: safetensors::SafeTensorError) -> FormatError {
 
 /// The string metadata of a file.
 pub(super) fn metadata(bytes: &[u8]) -> Result<HashMap<String, String>, FormatError> {
+    let header_bytes = bytes.first_chunk::<8>().map_or(0, |head| u64::from_le_bytes(*head));
+    if header_bytes > MAX_HEADER {
+        return Err(FormatError::Container(format!("its header has {header_bytes} bytes")));
+    }
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(container)?;
     header.metadata().clone().ok_or(FormatError::Missing("__metadata__"))
 }
@@ -163,7 +174,7 @@ pub(super) fn metadata(bytes: &[u8]) -> Result<HashMap<String, String>, FormatEr
 pub(super) fn i32_tensor(bytes: &[u8]) -> Result<Vec<i32>, FormatError> {
     let tensors = SafeTensors::deserialize(bytes).map_err(container)?;
     let view = tensors.tensor("tokens").map_err(|_| FormatError::Tensor("tokens"))?;
-    if view.dtype() != Dtype::I32 || view.shape().len() != 1 {
+    if view.dtype() != Dtype::I32 || view.shape().len() != 1 || view.data().len() / 4 > MAX_TOKENS {
         return Err(FormatError::Tensor("tokens"));
     }
     Ok(view.data().chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())

@@ -5,12 +5,22 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Layout;
-use super::decode::{FormatError, i32_tensor, metadata};
+use super::decode::{FormatError, MAX_TOKENS, i32_tensor, metadata};
 use super::encode::Encoded;
+use crate::key::id::name_problem;
 use crate::key::{Chain, ModelHash, Params, PromptDigest, Segment, StateKey, TextDigest};
 
 /// The version in the metadata of every record.
 const RECORD_FORMAT: &str = "pcache state v1";
+
+/// A change raises the revision by one: nobody comes near this.
+const MAX_REVISION: u64 = 1 << 40;
+/// Seconds since 1970, some ten thousand years from now.
+const MAX_TIME: u64 = 1 << 40;
+/// Bytes of a prompt's text.
+const MAX_TEXT: u64 = 1 << 40;
+/// Seconds that evaluating may have cost.
+const MAX_SECONDS: f64 = 1e12;
 
 /// Everything about a state that should outlive the index. When it was used is not part of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -112,9 +122,34 @@ impl Record {
         let mut record: Self =
             serde_json::from_str(get("state")?).map_err(|e| FormatError::Record(e.to_string()))?;
         record.tokens = i32_tensor(bytes)?;
+        if let Some(problem) = record.problem() {
+            return Err(FormatError::Record(problem));
+        }
         if record.tokens.is_empty() || !record.is_whole() {
             return Err(FormatError::Record("its content does not give its key".into()));
         }
         Ok(record)
+    }
+
+    /// What of it the index or a terminal could not hold, if anything.
+    fn problem(&self) -> Option<String> {
+        let own = self.own.unwrap_or_default();
+        let bounds = [
+            ("revision", self.revision, MAX_REVISION),
+            ("number of evaluated tokens", self.evaluated as u64, MAX_TOKENS as u64),
+            ("time of building", self.created.unsigned_abs(), MAX_TIME),
+            ("place of the prompt's text", own.0.max(own.1) as u64, MAX_TEXT),
+        ];
+        let beyond = bounds.into_iter().find(|(_, value, most)| value > most);
+        let name = self.name.as_deref().and_then(name_problem);
+        if let Some((what, value, most)) = beyond {
+            Some(format!("its {what} is {value}, expected at most {most}"))
+        } else if let Some(problem) = name {
+            Some(format!("its name {problem}"))
+        } else if !(0.0..=MAX_SECONDS).contains(&self.build_s) {
+            Some("its cost is not a number of seconds".into())
+        } else {
+            None
+        }
     }
 }

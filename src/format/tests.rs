@@ -1,5 +1,5 @@
 use super::*;
-use crate::key::ObjectId;
+use crate::key::{KvType, ObjectId, Params, StateKey};
 use proptest::prelude::*;
 
 fn meta(layout: Layout, first: usize) -> Meta {
@@ -56,6 +56,74 @@ fn a_refusal_names_what_is_wrong() {
     assert!(refuse("\"count\":\"1\"", "\"count\":\"2\"").contains("tokens"));
     assert!(refuse("\"count\":\"1\"", "\"count\":\"0\"").contains("token"));
     assert!(refuse("\"raw_bytes\":\"5\"", "\"raw_bytes\":\"6\"").contains("state"));
+}
+
+fn record() -> Record {
+    let mut record = Record {
+        key: StateKey::from([0; 32]),
+        name: Some("menu".into()),
+        model: ModelHash::from([4; 32]),
+        model_path: "m.gguf".into(),
+        params: Params::new(KvType::F16, 0),
+        layout: Layout::Segment,
+        tokens: vec![1, 2, 3],
+        carried: String::new(),
+        suffix: String::new(),
+        framing: "raw".into(),
+        own: Some((0, 5)),
+        text: None,
+        digest: None,
+        origin: "menu.txt".into(),
+        created: 1_800_000_000,
+        expires: Some(i64::MAX),
+        pinned: false,
+        build_s: 1.5,
+        evaluated: 3,
+        revision: 1,
+    };
+    record.key = record.chain().state_key("", "");
+    record
+}
+
+/// Forged records once made an index that nobody could read, or wrote escape sequences to the terminal.
+#[test]
+fn a_record_that_the_index_or_a_terminal_could_not_hold_is_refused() {
+    let read = |record: &Record| Record::decode(&bytes_of(&record.encode()));
+    assert_eq!(read(&record()), Ok(record()));
+    type Forge = fn(&mut Record);
+    let forgeries: [(&str, Forge); 11] = [
+        ("revision", |r| r.revision = 1 << 63),
+        ("revision", |r| r.revision = i64::MAX as u64),
+        ("evaluated", |r| r.evaluated = usize::MAX),
+        ("building", |r| r.created = i64::MIN),
+        ("prompt's text", |r| r.own = Some((1 << 63, 5))),
+        ("cost", |r| r.build_s = -1.0),
+        ("cost", |r| r.build_s = 1e300),
+        ("name", |r| r.name = Some("\x1b]0;owned\x07".into())),
+        ("name", |r| r.name = Some("0123456789ab".into())),
+        ("name", |r| r.name = Some("x".repeat(65))),
+        ("name", |r| r.name = Some(String::new())),
+    ];
+    for (what, forge) in forgeries {
+        let mut forged = record();
+        forge(&mut forged);
+        let error = read(&forged).unwrap_err().to_string();
+        assert!(error.contains(what), "{what}: {error}");
+    }
+}
+
+#[test]
+fn absurd_sizes_are_refused_before_anything_is_read() {
+    let object =
+        |first: usize| decode(&bytes_of(&Encoded::raw(&meta(Layout::Segment, first), &[1], &[9; 64])));
+    assert!(object(1 << 20).is_ok());
+    assert!(object(1 << 40).is_err() && object(usize::MAX).is_err());
+    let tokens = vec![1; (1 << 24) + 1];
+    assert!(decode(&bytes_of(&Encoded::raw(&meta(Layout::Segment, 0), &tokens, &[9; 64]))).is_err());
+    let mut header = (50u64 << 20).to_le_bytes().to_vec();
+    header.resize(51 << 20, b' ');
+    let error = decode(&header).unwrap_err().to_string();
+    assert!(error.contains("its header has"), "{error}");
 }
 
 proptest! {

@@ -116,6 +116,26 @@ identity!(
 /// The fewest hex digits that name a state.
 pub const MIN_PREFIX_DIGITS: usize = 6;
 
+/// Letters of a name at most: it has to fit into a table.
+const MAX_NAME: usize = 64;
+
+/// Why a text cannot be a state's name, if it cannot: it would not fit into a table, be taken for something else on a
+/// command line, or write to the terminal what nobody typed.
+pub fn name_problem(name: &str) -> Option<&'static str> {
+    let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || !name.chars().all(plain) {
+        Some("is not letters, digits, '-', '_' and '.' alone")
+    } else if name.starts_with('-') {
+        Some("would be taken for an option; begin it with a letter")
+    } else if name.chars().count() > MAX_NAME {
+        Some("is longer than 64 letters")
+    } else if looks_like_key(name) {
+        Some("looks like a key; add another letter")
+    } else {
+        None
+    }
+}
+
 /// Whether `text` could be the beginning of a key: six to 64 hex digits.
 pub fn looks_like_key(text: &str) -> bool {
     (MIN_PREFIX_DIGITS..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit())

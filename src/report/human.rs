@@ -19,6 +19,11 @@ pub fn bytes(n: u64) -> String {
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
+/// A text without what a terminal would obey: control characters are shown as a replacement.
+pub fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
 /// A text in at most so many columns of a terminal: cut in the middle if need be.
 pub fn shortened(text: &str, width: usize) -> String {
     if text.width() <= width || width == 0 {
@@ -135,6 +140,11 @@ pub fn time(at: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_replaced() {
+        assert_eq!(harmless("a\x1b]0;b\x07\nc\u{9b}é"), "a\u{fffd}]0;b\u{fffd}\u{fffd}c\u{fffd}é");
+    }
 
     #[test]
     fn people_read_these() {

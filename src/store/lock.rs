@@ -76,6 +76,14 @@ impl Turn {
     }
 }
 
+/// What the name of each turn's file begins with.
+pub(super) const TURN: &str = "turn-";
+
+/// Whether somebody holds the lock on a file, or waits behind it.
+pub(super) fn is_held(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
 impl Drop for Turn {
     fn drop(&mut self) {
         // What stays is an empty staging file, which gc removes.
@@ -87,8 +95,17 @@ fn open(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     private(&mut options);
+    // A link would make a file elsewhere.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(
+        &mut options,
+        rustix::fs::OFlags::NOFOLLOW.bits().cast_signed(),
+    );
     // Where nothing can be written, a lock file that is there can be locked all the same.
-    options.open(path).or_else(|e| File::open(path).map_err(|_| failed(path, e)))
+    options.open(path).or_else(|e| match path.is_symlink() {
+        true => Err(failed(path, e)),
+        false => File::open(path).map_err(|_| failed(path, e)),
+    })
 }
 
 fn failed(path: &Path, source: std::io::Error) -> StoreError {

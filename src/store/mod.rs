@@ -44,7 +44,7 @@ use std::sync::Arc;
 
 use disk::Disk;
 use index::Index;
-use lock::{Lock, Turn};
+use lock::{Lock, TURN, Turn};
 
 use crate::key::ChainKey;
 
@@ -93,6 +93,12 @@ pub enum StoreError {
         path: PathBuf,
         /// What SQLite said.
         source: rusqlite::Error,
+    },
+    /// The index was replaced, or deleted, since it was opened.
+    #[error("the index {} was replaced while this ran; run it again", path.display())]
+    Replaced {
+        /// The database file.
+        path: PathBuf,
     },
     /// SQLite failed.
     #[error("the index {} failed", path.display())]
@@ -189,7 +195,9 @@ impl StoreError {
         let code = source.sqlite_error_code();
         let unreadable = matches!(
             source,
-            rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..)
+            rusqlite::Error::FromSqlConversionFailure(..)
+                | rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::IntegralValueOutOfRange(..)
         );
         if unreadable || matches!(code, Some(DatabaseCorrupt | NotADatabase)) {
             Self::DamagedIndex { path, source }
@@ -248,6 +256,7 @@ impl Store {
         let tag = root.join(TAG_NAME);
         if !tag.exists() {
             refuse_foreign(root, disk.as_ref())?;
+            make_private(root)?;
             make(&root.join(STAGING))?;
             make(&root.join(OBJECTS))?;
             match disk.write(&tag, &[TAG.as_bytes()]) {
@@ -261,13 +270,14 @@ impl Store {
         }
         make(&root.join(STAGING))?;
         make(&root.join(OBJECTS))?;
-        let had_index = root.join(INDEX_NAME).exists();
         let index = Index::open(&root.join(INDEX_NAME))?;
         let mut store = Self { root: root.to_owned(), disk, clock, index, found: None };
-        if !had_index && store.has_objects() {
+        if store.index.is_blank()? && store.has_objects() {
             // Somebody deleted the index. What builds from here on should know what is there.
             let _lock = store.lock_exclusive(|| ())?;
-            store.found = Some(store.adopt_lost()?);
+            if store.index.is_blank()? {
+                store.found = Some(store.adopt_lost()?);
+            }
         }
         Ok(store)
     }
@@ -316,7 +326,9 @@ impl Store {
     /// # Errors
     /// When the lock file cannot be opened or locked.
     pub fn lock_shared(&self, waiting: impl FnOnce()) -> Result<Lock> {
-        Lock::shared(&self.root.join(LOCK_NAME), waiting)
+        let lock = Lock::shared(&self.root.join(LOCK_NAME), waiting)?;
+        self.index.check_is_in_place()?;
+        Ok(lock)
     }
 
     /// Waits for the right to evaluate what ends with `chain`: of several processes that want the same, one evaluates and
@@ -325,7 +337,7 @@ impl Store {
     /// # Errors
     /// When its lock file, in staging, cannot be opened or locked.
     pub fn take_turn(&self, chain: &ChainKey, waiting: impl FnMut()) -> Result<Turn> {
-        Turn::take(&self.root.join(STAGING).join(format!("turn-{}", chain.short())), waiting)
+        Turn::take(&self.root.join(STAGING).join(format!("{TURN}{}", chain.short())), waiting)
     }
 
     /// The exclusive lock, unless somebody holds the lock.
@@ -346,7 +358,9 @@ impl Store {
     /// # Errors
     /// When the lock file cannot be opened or locked.
     pub fn lock_exclusive(&self, waiting: impl FnOnce()) -> Result<Lock> {
-        Lock::exclusive(&self.root.join(LOCK_NAME), waiting)
+        let lock = Lock::exclusive(&self.root.join(LOCK_NAME), waiting)?;
+        self.index.check_is_in_place()?;
+        Ok(lock)
     }
 }
 
@@ -367,8 +381,8 @@ pub fn check_owner(root: &Path) -> Result<()> {
 /// Refuses links where the store's own folders and files should be. The root itself may be a link.
 fn check_places(root: &Path) -> Result<()> {
     let folders = [STAGING, "objects", OBJECTS].map(|name| (name, true));
-    let files =
-        [INDEX_NAME, "index.sqlite-wal", "index.sqlite-shm", LOCK_NAME, TAG_NAME].map(|name| (name, false));
+    let companions = ["index.sqlite-wal", "index.sqlite-shm", "index.sqlite-journal"];
+    let files = [INDEX_NAME, LOCK_NAME, TAG_NAME].into_iter().chain(companions).map(|name| (name, false));
     for (name, folder) in folders.into_iter().chain(files) {
         let path = root.join(name);
         let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
@@ -379,11 +393,28 @@ fn check_places(root: &Path) -> Result<()> {
         let found = match (kind.is_symlink(), kind.is_dir()) {
             (true, _) => "a link",
             (false, true) => "a folder",
-            (false, false) => "not a folder",
+            (false, false) if folder => "a file",
+            (false, false) => "neither a file nor a folder",
         };
         let expected = if folder { "a folder" } else { "a file" };
         return Err(StoreError::Misplaced { path, found, expected });
     }
+    Ok(())
+}
+
+/// A folder that was there already may be open to others, whatever the umask.
+#[cfg(unix)]
+fn make_private(root: &Path) -> Result<()> {
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(root, mode).map_err(|source| StoreError::Disk {
+        action: "make private",
+        path: root.to_owned(),
+        source,
+    })
+}
+
+#[cfg(not(unix))]
+fn make_private(_root: &Path) -> Result<()> {
     Ok(())
 }
 

@@ -23,6 +23,16 @@ pub enum Miss {
         /// What the operating system said.
         reason: String,
     },
+    /// The file has another size than was written.
+    #[error("object {} is damaged: it has {bytes} bytes, not {expected}", object.short())]
+    Resized {
+        /// The object.
+        object: ObjectId,
+        /// The file's size.
+        bytes: usize,
+        /// The size that was written.
+        expected: u64,
+    },
     /// The file's bytes are not those that were written.
     #[error("object {} is damaged: its {bytes} bytes hash to {}", object.short(), found.short())]
     Damaged {
@@ -96,6 +106,10 @@ impl Unverified {
     /// The [`Miss`] that says what differs. `tokens` are those of the segment.
     pub fn verify(self, tokens: &[i32], model: &ModelHash, params: &str) -> Result<Verified, Miss> {
         let object = self.row.object;
+        let (bytes, expected) = (self.map.len(), self.row.file_bytes);
+        if bytes as u64 != expected {
+            return Err(Miss::Resized { object, bytes, expected });
+        }
         let found = ObjectId::from(blake3::hash(&self.map));
         if found != object {
             return Err(Miss::Damaged { object, found, bytes: self.map.len() });
@@ -144,9 +158,10 @@ impl Store {
             let path = path.to_owned();
             move |source| StoreError::Disk { action, path, source }
         };
-        if folder.is_symlink() {
-            let (path, found) = (folder.to_owned(), "a link");
-            return Err(StoreError::Misplaced { path, found, expected: "a folder" });
+        if std::fs::symlink_metadata(folder).is_ok_and(|m| !m.is_dir()) {
+            // A file or a link where the folder should be; it goes with the next gc.
+            let aside = staged.with_extension("in-the-way");
+            self.disk.rename(folder, &aside).map_err(failed("move away", folder))?;
         }
         let new_folder = !folder.exists();
         self.disk.create_dir(folder).map_err(failed("create", folder))?;

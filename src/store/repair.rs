@@ -19,12 +19,7 @@ impl Store {
     pub fn adopt_lost(&mut self) -> Result<(usize, usize)> {
         let now = self.now();
         let found = self.scene(now)?.found;
-        for row in &found.segments {
-            self.index.put_segment(row, now, Some(now))?;
-        }
-        for (record, object, bytes) in &found.records {
-            self.index.adopt_state(record, object, *bytes, now)?;
-        }
+        self.index.adopt_all(&found.segments, &found.records, now)?;
         Ok((found.records.len(), found.segments.len()))
     }
 

@@ -143,6 +143,11 @@ impl Program {
         self.command(args).stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
+    /// Starts, with a stdin to write to and everything that it says to read.
+    pub fn start_with_input(&self, args: &[&str]) -> Child {
+        self.command(args).spawn().unwrap()
+    }
+
     /// Runs to a success.
     pub fn ok(&self, args: &[&str]) -> Run {
         let run = self.run(args);

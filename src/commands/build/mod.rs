@@ -109,6 +109,10 @@ impl Builder<'_> {
             return Ok(None);
         }
         let lock = self.app.lock_shared(&self.store)?;
+        // It may have been removed while this waited, though another state may still have all of its segments.
+        if self.store.index().state(&key)?.is_none() {
+            return Ok(None);
+        }
         let found = job.find(&self.store)?;
         let recall = found.verify(&job);
         if recall.tokens() < job.tokens.len() {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::super::disk::Entry;
 use super::super::index::{ListedState, SegmentRow};
+use super::super::lock::{TURN, is_held};
 use super::super::usage::Usage;
 use super::super::{Result, Store};
 use crate::format::{self, Record};
@@ -186,6 +187,11 @@ impl Store {
         let rows = self.index.all_segments()?;
         let going_states = self.index.going_states()?;
         let found = self.unindexed(&usage, &rows, &states, &going_states);
+        // Somebody waits for this collection to end, to evaluate what nobody else should meanwhile.
+        let turn = |e: &Entry| e.name.starts_with(TURN) && is_held(&e.path);
+        let (turns, staging) = std::mem::take(&mut usage.staging).into_iter().partition(turn);
+        usage.staging = staging;
+        usage.other.extend::<Vec<Entry>>(turns);
         let left: HashSet<&Path> = found.unreadable.iter().map(|e| e.path.as_path()).collect();
         usage.objects.retain(|(_, entry)| !left.contains(entry.path.as_path()));
         usage.other.extend(found.unreadable.iter().cloned());

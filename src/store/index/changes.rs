@@ -3,7 +3,8 @@
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::super::Result;
-use super::{Index, rows};
+use super::segments::put_segment;
+use super::{Index, SegmentRow, rows};
 use crate::format::Record;
 use crate::key::{ChainKey, ObjectId, StateKey};
 
@@ -54,23 +55,25 @@ impl Index {
     /// # Errors
     /// When SQLite fails.
     pub fn adopt_state(&mut self, record: &Record, object: &ObjectId, bytes: u64, now: i64) -> Result<()> {
+        self.transaction(|tx| adopt_state(tx, record, object, bytes, now))
+    }
+
+    /// Gives segments and states that were found on disk their rows back, all or none: a crash in between leaves an index
+    /// that still shows that it lost something.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn adopt_all(
+        &mut self,
+        segments: &[SegmentRow],
+        records: &[(Record, ObjectId, u64)],
+        now: i64,
+    ) -> Result<()> {
         self.transaction(|tx| {
-            tx.execute(
-                "INSERT INTO models (hash, path, size) VALUES (?1, ?2, 0) ON CONFLICT DO NOTHING",
-                params![record.model.as_bytes(), record.model_path],
-            )?;
-            let taken: bool = tx.query_row(
-                "SELECT EXISTS (SELECT 1 FROM states WHERE name = ?1 AND key <> ?2)",
-                params![record.name, record.key.as_bytes()],
-                |r| r.get(0),
-            )?;
-            let name = record.name.clone().filter(|_| !taken);
-            put_state(tx, &Record { name, ..record.clone() }, object, bytes)?;
-            tx.execute(
-                "UPDATE states SET last_used = ?2 WHERE key = ?1",
-                params![record.key.as_bytes(), now],
-            )?;
-            Ok(())
+            segments.iter().try_for_each(|row| put_segment(tx, row, now, Some(now)).map(drop))?;
+            records
+                .iter()
+                .try_for_each(|(record, object, bytes)| adopt_state(tx, record, object, *bytes, now))
         })
     }
 
@@ -115,6 +118,28 @@ impl Index {
             segments.iter().try_for_each(|c| segment.execute([c.as_bytes()]).map(drop))
         })
     }
+}
+
+fn adopt_state(
+    tx: &Transaction<'_>,
+    record: &Record,
+    object: &ObjectId,
+    bytes: u64,
+    now: i64,
+) -> rusqlite::Result<()> {
+    tx.execute(
+        "INSERT INTO models (hash, path, size) VALUES (?1, ?2, 0) ON CONFLICT DO NOTHING",
+        params![record.model.as_bytes(), record.model_path],
+    )?;
+    let taken: bool = tx.query_row(
+        "SELECT EXISTS (SELECT 1 FROM states WHERE name = ?1 AND key <> ?2)",
+        params![record.name, record.key.as_bytes()],
+        |r| r.get(0),
+    )?;
+    let name = record.name.clone().filter(|_| !taken);
+    put_state(tx, &Record { name, ..record.clone() }, object, bytes)?;
+    tx.execute("UPDATE states SET last_used = ?2 WHERE key = ?1", params![record.key.as_bytes(), now])?;
+    Ok(())
 }
 
 /// Writes a state's row, tokens, links and text. A row that exists keeps its times of use and its hits.

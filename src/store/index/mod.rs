@@ -17,6 +17,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::disk::private;
 use super::{Result, StoreError, schema};
+use crate::key::fingerprint::FileIdentity;
 
 /// How long a statement waits for another process's transaction; they are all short.
 const BUSY: Duration = Duration::from_secs(20);
@@ -27,6 +28,8 @@ pub struct Index {
     db: Connection,
     /// Opened without the usual files beside it, because the disk is full or cannot be written.
     emergency: bool,
+    /// Device and inode of the database.
+    file: Option<(u64, u64)>,
 }
 
 impl Index {
@@ -70,7 +73,12 @@ impl Index {
                 })?;
             }
         }
-        Ok(Self { path: path.to_owned(), db, emergency: false })
+        Ok(Self::opened(path, db, false))
+    }
+
+    fn opened(path: &Path, db: Connection, emergency: bool) -> Self {
+        let file = FileIdentity::of(path).ok().map(|f| (f.device, f.inode));
+        Self { path: path.to_owned(), db, emergency, file }
     }
 
     /// Opens an index that is there where nothing new can be written: alone, so that no shared memory is needed; or,
@@ -97,7 +105,7 @@ impl Index {
             // An older schema cannot be brought up to date here.
             return Err(StoreError::of_index(path, rusqlite::Error::InvalidQuery));
         }
-        Ok(Self { path: path.to_owned(), db, emergency: true })
+        Ok(Self::opened(path, db, true))
     }
 
     /// Whether it was opened on a disk that is full or cannot be written.
@@ -124,6 +132,27 @@ impl Index {
         .map_err(failed)?;
         (self.db, self.emergency) = (db, true);
         Ok(())
+    }
+
+    /// Whether it knows of no state and no segment, not even of one that is going: it is new, or what it knew is lost.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn is_blank(&self) -> Result<bool> {
+        let sql = "SELECT NOT EXISTS (SELECT 1 FROM states) AND NOT EXISTS (SELECT 1 FROM segments)";
+        self.said(self.db.query_row(sql, [], |row| row.get(0)))
+    }
+
+    /// Whether the file that is open still has its name: what is written to one that was moved away is lost.
+    ///
+    /// # Errors
+    /// [`StoreError::Replaced`] if it has not.
+    pub fn check_is_in_place(&self) -> Result<()> {
+        let found = FileIdentity::of(&self.path).ok().map(|f| (f.device, f.inode));
+        match found == self.file {
+            true => Ok(()),
+            false => Err(StoreError::Replaced { path: self.path.clone() }),
+        }
     }
 
     /// Gives unused pages back to the file system and folds the write-ahead log into the database.

@@ -1,6 +1,6 @@
 //! Segments: which object restores which chain key.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::super::Result;
 use super::{Index, SegmentRow, rows};
@@ -89,33 +89,46 @@ impl Index {
         now: i64,
         adopted: Option<i64>,
     ) -> Result<Option<ObjectId>> {
-        self.transaction(|tx| {
-            let before: Option<ObjectId> = tx
-                .query_row("SELECT object FROM segments WHERE chain = ?1", [row.chain.as_bytes()], |r| {
-                    rows::hash(r, 0)
-                })
-                .optional()?;
-            tx.execute(
-                "INSERT INTO segments (chain, parent, object, layout, first, count, raw_bytes,
+        self.transaction(|tx| put_segment(tx, row, now, adopted))
+    }
+}
+
+/// See [`Index::put_segment`].
+pub(super) fn put_segment(
+    tx: &Transaction<'_>,
+    row: &SegmentRow,
+    now: i64,
+    adopted: Option<i64>,
+) -> rusqlite::Result<Option<ObjectId>> {
+    let before: Option<ObjectId> = tx
+        .query_row("SELECT object FROM segments WHERE chain = ?1", [row.chain.as_bytes()], |r| {
+            rows::hash(r, 0)
+        })
+        .optional()?;
+    // A row of another chain key that names this object is wrong: the object says which segment it is.
+    tx.execute(
+        "DELETE FROM segments WHERE object = ?1 AND chain <> ?2",
+        params![row.object.as_bytes(), row.chain.as_bytes()],
+    )?;
+    tx.execute(
+        "INSERT INTO segments (chain, parent, object, layout, first, count, raw_bytes,
                      file_bytes, created, adopted) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
                  ON CONFLICT (chain) DO UPDATE SET object = excluded.object, parent = excluded.parent,
                      layout = excluded.layout, first = excluded.first, count = excluded.count,
                      raw_bytes = excluded.raw_bytes, file_bytes = excluded.file_bytes,
                      adopted = excluded.adopted, going = 0",
-                params![
-                    row.chain.as_bytes(),
-                    row.parent.as_bytes(),
-                    row.object.as_bytes(),
-                    row.layout.name(),
-                    row.first as i64,
-                    row.count as i64,
-                    row.raw_bytes as i64,
-                    row.file_bytes as i64,
-                    now,
-                    adopted,
-                ],
-            )?;
-            Ok(before.filter(|object| *object != row.object))
-        })
-    }
+        params![
+            row.chain.as_bytes(),
+            row.parent.as_bytes(),
+            row.object.as_bytes(),
+            row.layout.name(),
+            row.first as i64,
+            row.count as i64,
+            row.raw_bytes as i64,
+            row.file_bytes as i64,
+            now,
+            adopted,
+        ],
+    )?;
+    Ok(before.filter(|object| *object != row.object))
 }

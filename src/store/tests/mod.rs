@@ -211,9 +211,12 @@ fn damage_is_a_typed_miss() {
         assert!(matches!(verify(&tokens(10, 3)), Err(Miss::Damaged { .. })), "byte {at}");
     }
     std::fs::write(&path, &good[..good.len() - 1]).unwrap();
-    assert!(matches!(verify(&tokens(10, 3)), Err(Miss::Damaged { .. })));
+    assert!(matches!(verify(&tokens(10, 3)), Err(Miss::Resized { .. })));
     std::fs::write(&path, b"").unwrap();
-    assert!(matches!(verify(&tokens(10, 3)), Err(Miss::Damaged { .. })));
+    assert!(matches!(verify(&tokens(10, 3)), Err(Miss::Resized { .. })));
+    // A sparse file of terabytes is not hashed.
+    std::fs::File::create(&path).unwrap().set_len(1 << 42).unwrap();
+    assert!(matches!(verify(&tokens(10, 3)), Err(Miss::Resized { .. })));
     std::fs::remove_file(&path).unwrap();
     assert!(matches!(verify(&tokens(10, 3)), Err(Miss::Unreadable { .. })));
     std::fs::create_dir(&path).unwrap();
@@ -521,6 +524,22 @@ fn a_folder_of_another_user_is_refused() {
     let foreign = if given_away { dir.path() } else { Path::new("/") };
     let error = check_owner(foreign).unwrap_err();
     assert!(error.to_string().contains("--trust-owner"), "{error}");
+}
+
+/// A link in the place of a lock's file would make a file elsewhere.
+#[cfg(unix)]
+#[test]
+fn locks_follow_no_links() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    let chain = crate::key::ChainKey::from([7; 32]);
+    let (link, target) =
+        (store.root().join("tmp").join(format!("turn-{}", chain.short())), dir.path().join("victim"));
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    assert!(store.take_turn(&chain, || ()).is_err());
+    assert!(!target.exists());
+    std::fs::remove_file(&link).unwrap();
+    assert!(store.take_turn(&chain, || ()).is_ok());
 }
 
 #[cfg(unix)]
