@@ -28,11 +28,13 @@
 //! **Locks** are advisory file locks: they end with the process, however it ends.
 
 pub mod disk;
+mod error;
 pub mod evict;
 pub mod gc;
 pub mod index;
 pub mod lock;
 pub mod objects;
+mod places;
 pub mod repair;
 pub mod schema;
 pub mod states;
@@ -42,9 +44,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use error::{Result, StoreError};
+pub use places::check_owner;
+
 use disk::Disk;
 use index::Index;
 use lock::{Lock, TURN, Turn};
+use places::{check_places, make_private, refuse_foreign};
 
 use crate::key::ChainKey;
 
@@ -57,160 +63,6 @@ const INDEX_NAME: &str = "index.sqlite";
 const LOCK_NAME: &str = "lock";
 const STAGING: &str = "tmp";
 const OBJECTS: &str = "objects/v1";
-
-/// What went wrong in the store.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// A disk operation failed.
-    #[error("cannot {action} {}", path.display())]
-    Disk {
-        /// What was tried, as "create" or "write".
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// The file system has no locks, without which two processes could ruin a store.
-    #[error(
-        "{} cannot be locked, its file system has no locks; put the store on another disk with --cache-dir",
-        path.display()
-    )]
-    NoLocks {
-        /// The lock file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// Somebody has the index to themselves for too long.
-    #[error(
-        "the index {} is locked by another process, or its file system has no locks; \
-         try again, or put the store on another disk with --cache-dir",
-        path.display()
-    )]
-    Busy {
-        /// The database file.
-        path: PathBuf,
-        /// What SQLite said.
-        source: rusqlite::Error,
-    },
-    /// The index was replaced, or deleted, since it was opened.
-    #[error("the index {} was replaced while this ran; run it again", path.display())]
-    Replaced {
-        /// The database file.
-        path: PathBuf,
-    },
-    /// SQLite failed.
-    #[error("the index {} failed", path.display())]
-    Index {
-        /// The database file.
-        path: PathBuf,
-        /// What SQLite said.
-        source: rusqlite::Error,
-    },
-    /// What the index holds makes no sense.
-    #[error(
-        "the index {} is damaged; pcache verify --repair makes a new one from the saved objects",
-        path.display()
-    )]
-    DamagedIndex {
-        /// The database file.
-        path: PathBuf,
-        /// What SQLite said.
-        source: rusqlite::Error,
-    },
-    /// The index was written by a later version.
-    #[error(
-        "the index {} has schema {found}, this pcache knows up to {known}; use the newer pcache, or another --cache-dir",
-        path.display()
-    )]
-    NewerSchema {
-        /// The database file.
-        path: PathBuf,
-        /// Its schema version.
-        found: i64,
-        /// The latest one known here.
-        known: usize,
-    },
-    /// Something in the store is a link, or not what it should be.
-    #[error("{} is {found}, expected {expected}: pcache follows no links inside its store; remove it", path.display())]
-    Misplaced {
-        /// The path.
-        path: PathBuf,
-        /// What it is.
-        found: &'static str,
-        /// What it should be.
-        expected: &'static str,
-    },
-    /// The folder is another user's, who could put anything into it.
-    #[error(
-        "{} belongs to user {owner}, not to you (user {own}), who could put forged states into it; pass --trust-owner if you trust them",
-        path.display()
-    )]
-    ForeignOwner {
-        /// The folder.
-        path: PathBuf,
-        /// Its owner.
-        owner: u32,
-        /// The user who asks.
-        own: u32,
-    },
-    /// The folder holds somebody else's files.
-    #[error(
-        "{} is not a pcache store: it holds {found:?} and no {TAG_NAME}; name an empty folder with --cache-dir",
-        path.display()
-    )]
-    NotAStore {
-        /// The folder.
-        path: PathBuf,
-        /// One of the foreign files.
-        found: String,
-    },
-}
-
-impl StoreError {
-    /// Whether nothing new can be written: the disk is full or read-only, or belongs to somebody else.
-    pub(crate) fn is_unwritable(&self) -> bool {
-        use rusqlite::ErrorCode::{CannotOpen, DiskFull, PermissionDenied, ReadOnly, SystemIoFailure};
-        match self {
-            Self::Disk { source, .. } => matches!(
-                source.kind(),
-                io::ErrorKind::PermissionDenied
-                    | io::ErrorKind::ReadOnlyFilesystem
-                    | io::ErrorKind::StorageFull
-                    | io::ErrorKind::QuotaExceeded
-            ),
-            Self::Index { source, .. } => matches!(
-                source.sqlite_error_code(),
-                Some(CannotOpen | DiskFull | PermissionDenied | ReadOnly | SystemIoFailure)
-            ),
-            _ => false,
-        }
-    }
-
-    /// The error that SQLite's answer means.
-    fn of_index(path: &Path, source: rusqlite::Error) -> Self {
-        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseCorrupt, DatabaseLocked, NotADatabase};
-        let path = path.to_owned();
-        let code = source.sqlite_error_code();
-        let unreadable = matches!(
-            source,
-            rusqlite::Error::FromSqlConversionFailure(..)
-                | rusqlite::Error::InvalidColumnType(..)
-                | rusqlite::Error::IntegralValueOutOfRange(..)
-        );
-        if unreadable || matches!(code, Some(DatabaseCorrupt | NotADatabase)) {
-            Self::DamagedIndex { path, source }
-        } else if matches!(code, Some(DatabaseBusy | DatabaseLocked)) {
-            Self::Busy { path, source }
-        } else {
-            Self::Index { path, source }
-        }
-    }
-}
-
-/// A result of the store.
-pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// Seconds since 1970. A parameter, so that tests can tell the time.
 pub trait Clock: Send + Sync {
@@ -361,79 +213,6 @@ impl Store {
         let lock = Lock::exclusive(&self.root.join(LOCK_NAME), waiting)?;
         self.index.check_is_in_place()?;
         Ok(lock)
-    }
-}
-
-/// Refuses a folder of another user.
-///
-/// # Errors
-/// When its owner is somebody else than the user of this process. A folder that is not there is nobody's.
-#[cfg(unix)]
-pub fn check_owner(root: &Path) -> Result<()> {
-    let Ok(meta) = std::fs::metadata(root) else { return Ok(()) };
-    let (owner, own) = (std::os::unix::fs::MetadataExt::uid(&meta), rustix::process::geteuid().as_raw());
-    if owner == own {
-        return Ok(());
-    }
-    Err(StoreError::ForeignOwner { path: root.to_owned(), owner, own })
-}
-
-/// Refuses links where the store's own folders and files should be. The root itself may be a link.
-fn check_places(root: &Path) -> Result<()> {
-    let folders = [STAGING, "objects", OBJECTS].map(|name| (name, true));
-    let companions = ["index.sqlite-wal", "index.sqlite-shm", "index.sqlite-journal"];
-    let files = [INDEX_NAME, LOCK_NAME, TAG_NAME].into_iter().chain(companions).map(|name| (name, false));
-    for (name, folder) in folders.into_iter().chain(files) {
-        let path = root.join(name);
-        let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
-        let kind = meta.file_type();
-        if kind.is_dir() == folder && kind.is_file() != folder {
-            continue;
-        }
-        let found = match (kind.is_symlink(), kind.is_dir()) {
-            (true, _) => "a link",
-            (false, true) => "a folder",
-            (false, false) if folder => "a file",
-            (false, false) => "neither a file nor a folder",
-        };
-        let expected = if folder { "a folder" } else { "a file" };
-        return Err(StoreError::Misplaced { path, found, expected });
-    }
-    Ok(())
-}
-
-/// A folder that was there already may be open to others, whatever the umask.
-#[cfg(unix)]
-fn make_private(root: &Path) -> Result<()> {
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-    std::fs::set_permissions(root, mode).map_err(|source| StoreError::Disk {
-        action: "make private",
-        path: root.to_owned(),
-        source,
-    })
-}
-
-#[cfg(not(unix))]
-fn make_private(_root: &Path) -> Result<()> {
-    Ok(())
-}
-
-/// A new store takes an empty folder, or one with nothing but notes in it.
-fn refuse_foreign(root: &Path, disk: &dyn Disk) -> Result<()> {
-    let ours = [TAG_NAME, INDEX_NAME, LOCK_NAME, STAGING, "objects"];
-    let entries = disk.list(root).map_err(|source| StoreError::Disk {
-        action: "list",
-        path: root.to_owned(),
-        source,
-    })?;
-    let foreign = entries.iter().find(|e| {
-        let note = e.name.starts_with('.') || e.name.ends_with(".md");
-        let index_companion = e.name.starts_with(INDEX_NAME);
-        !note && !index_companion && !ours.contains(&e.name.as_str())
-    });
-    match foreign {
-        None => Ok(()),
-        Some(e) => Err(StoreError::NotAStore { path: root.to_owned(), found: e.name.clone() }),
     }
 }
 
