@@ -15,19 +15,8 @@ use std::os::unix::fs::PermissionsExt;
 use common::{prose, tiny};
 use program::{Program, Run, json};
 
-/// A program with two states that share their first two segments.
 fn program() -> Program {
-    let program = Program::new(&tiny("llama"));
-    program.write("long.txt", &prose(120, 1));
-    program.write("other.txt", &format!("{} and one more thing that is not in the first", prose(120, 1)));
-    program.ok(&["build", "long.txt", "--name", "long"]);
-    program.ok(&["build", "other.txt", "--name", "other"]);
-    program
-}
-
-/// Everything that a command should not have changed.
-fn contents(program: &Program) -> (Vec<(std::path::PathBuf, u64)>, String) {
-    (program.objects(), program.ok(&["ls", "--json"]).stdout)
+    Program::with_two_states()
 }
 
 /// Runs a shell script as root of a namespace of its own, where it can mount; nothing where the machine forbids that.
@@ -83,7 +72,7 @@ fn a_read_only_store_can_be_listed_asked_and_verified() {
         done
     "#;
     program.write("other2.txt", &prose(40, 7));
-    let before = contents(&program);
+    let before = program.contents();
     let Some(run) = in_a_namespace(&program, script) else { return };
     let file = |name: &str| std::fs::read_to_string(program.path(name)).unwrap_or_default();
     let told = ["ask.err", "verify.err", "errors"].map(file).join("");
@@ -96,7 +85,7 @@ fn a_read_only_store_can_be_listed_asked_and_verified() {
         file("errors").to_lowercase().contains("read-only") || file("errors").contains("readonly"),
         "{told}"
     );
-    assert_eq!(contents(&program), before);
+    assert_eq!(program.contents(), before);
 }
 
 /// Runs with one kind of system call failing for one file; nothing where the machine forbids tracing.
@@ -159,7 +148,7 @@ fn a_file_system_without_locks_is_named() {
 #[test]
 fn a_folder_without_permission_is_named() {
     let program = program();
-    let before = contents(&program);
+    let before = program.contents();
     let as_nobody = |script: &str| {
         let script = format!(
             "chmod 755 . store store/objects store/objects/v1 store/objects/v1/*; chmod a+rX -R home 2> /dev/null || true
@@ -182,7 +171,7 @@ fn a_folder_without_permission_is_named() {
     let told = ["build.err", "gc.err", "ls.err"].map(file).join("");
     assert_eq!((run.code, run.stdout.as_str()), (0, "build 1\ngc 1\nls 0\n"), "{} {told}", run.stderr);
     assert!(told.contains("ermission denied"), "{told}");
-    assert_eq!(contents(&program), before);
+    assert_eq!(program.contents(), before);
     program.ok(&["build", "other2.txt"]);
 }
 

@@ -8,14 +8,8 @@ use common::{prose, tiny};
 use program::{Program, Run, json};
 use serde_json::Value;
 
-/// A program with two states that share their first two segments: `long` (637 tokens) and `other` (about 680).
 fn program() -> Program {
-    let program = Program::new(&tiny("llama"));
-    program.write("long.txt", &prose(120, 1));
-    program.write("other.txt", &format!("{} and one more thing that is not in the first", prose(120, 1)));
-    program.ok(&["build", "long.txt", "--name", "long"]);
-    program.ok(&["build", "other.txt", "--name", "other"]);
-    program
+    Program::with_two_states()
 }
 
 fn names(program: &Program) -> Vec<String> {
@@ -26,11 +20,6 @@ fn names(program: &Program) -> Vec<String> {
         .iter()
         .map(|s| s["name"].as_str().unwrap_or("-").to_owned())
         .collect()
-}
-
-/// Everything that a command should not have changed.
-fn contents(program: &Program) -> (Vec<(std::path::PathBuf, u64)>, String) {
-    (program.objects(), program.ok(&["ls", "--json"]).stdout)
 }
 
 #[test]
@@ -65,13 +54,13 @@ fn show_tells_everything_about_a_state() {
 fn rm_frees_what_is_a_states_own() {
     let program = program();
     let own = json(&program.ok(&["show", "long", "--json"]))["unique_bytes"].clone();
-    let before = contents(&program);
+    let before = program.contents();
     let planned = json(&program.ok(&["rm", "long", "--dry-run", "--json"]));
     assert_eq!(planned["freed_bytes"], own);
-    assert_eq!(contents(&program), before, "a dry run changes nothing");
+    assert_eq!(program.contents(), before, "a dry run changes nothing");
     // One unknown name, and nothing is removed.
     assert_eq!(program.run(&["rm", "long", "nobody"]).code, 3);
-    assert_eq!(contents(&program), before);
+    assert_eq!(program.contents(), before);
     let objects = program.objects().len();
     assert!(program.ok(&["rm", "long"]).stdout.starts_with("removed "));
     assert_eq!(program.objects().len(), objects - 2, "its last segment and its record");
@@ -446,7 +435,7 @@ fn explain_says_where_prompts_part() {
 
     let hit = json(&program.ok(&["explain", "a.txt", "--json"]));
     assert_eq!((&hit["status"], &hit["saved_segments"]), (&"hit".into(), &1.into()));
-    let before = contents(&program);
+    let before = program.contents();
     let parts = json(&program.ok(&["explain", "b.txt", "--json"]));
     let parting = &parts["nearest"]["parting"];
     assert_eq!(parts["nearest"]["key"], key);
@@ -465,7 +454,7 @@ fn explain_says_where_prompts_part() {
     let gemma = tiny("gemma3");
     let model = program.ok(&["-m", gemma.to_str().unwrap(), "explain", "a.txt"]).stdout;
     assert!(model.contains("model tiny-llama.gguf (here"), "{model}");
-    assert_eq!(contents(&program), before, "nothing was changed");
+    assert_eq!(program.contents(), before, "nothing was changed");
     let verbose = program.ok(&["build", "b.txt", "-v"]);
     assert!(verbose.stderr.contains("+ Tires cost 25"), "{}", verbose.stderr);
 }
@@ -487,11 +476,11 @@ fn a_budget_is_kept_and_what_never_fits_is_refused_first() {
         program.set_last_used(&format!("s{seed}"), 100 - 10 * seed);
     }
     assert_eq!(names(&program), ["s3", "s4"]);
-    let before = contents(&program);
+    let before = program.contents();
     let refused = program.run(&["build", "1.txt", "--max-size", "200KiB"]);
     assert_eq!(refused.code, 1);
     assert!(refused.stderr.contains("nothing was evaluated"), "{}", refused.stderr);
-    assert_eq!(contents(&program), before);
+    assert_eq!(program.contents(), before);
     // What is pinned counts against it.
     program.ok(&["pin", "s3", "s4"]);
     assert_eq!(program.run(&["build", "1.txt", "--max-size", &budget]).code, 1);
@@ -653,7 +642,7 @@ fn man_pages_are_printed_and_written() {
 #[test]
 fn bad_input_is_named_and_leaves_the_store_as_it_was() {
     let program = program();
-    let before = contents(&program);
+    let before = program.contents();
     let model = std::fs::read(tiny("llama")).unwrap();
     program.write_bytes("half.gguf", &model[..model.len() / 2]);
     program.write_bytes("header.gguf", &model[..1000]);
@@ -691,7 +680,7 @@ fn bad_input_is_named_and_leaves_the_store_as_it_was() {
         assert!(!run.stderr.contains("panicked"), "{args:?}: {}", run.stderr);
         assert_eq!(run.stdout, "", "{args:?}");
     }
-    assert_eq!(contents(&program), before);
+    assert_eq!(program.contents(), before);
 }
 
 #[test]

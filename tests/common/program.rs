@@ -31,6 +31,22 @@ impl Program {
         Self { dir: TempDir::new().unwrap(), model: model.to_owned() }
     }
 
+    /// With two states that share their first two segments: `long` (637 tokens) and `other` (about 680).
+    pub fn with_two_states() -> Self {
+        let program = Self::new(&super::common::tiny("llama"));
+        let prose = super::common::prose(120, 1);
+        program.write("long.txt", &prose);
+        program.write("other.txt", &format!("{prose} and one more thing that is not in the first"));
+        program.ok(&["build", "long.txt", "--name", "long"]);
+        program.ok(&["build", "other.txt", "--name", "other"]);
+        program
+    }
+
+    /// Everything that a command should not have changed: the files, and what `ls` says.
+    pub fn contents(&self) -> (Vec<(PathBuf, u64)>, String) {
+        (self.objects(), self.ok(&["ls", "--json"]).stdout)
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
