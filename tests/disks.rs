@@ -38,8 +38,15 @@ fn a_full_disk_is_told_and_gc_finds_the_way_out() {
         # Until nothing more fits.
         cat /dev/zero > disk/fill 2>/dev/null || true
         "$PCACHE" -q build other.txt > /dev/null 2> build.err && exit 9 || echo "build $?"
+        "$PCACHE" -q build other.txt --codec zstd > /dev/null 2> written.err && exit 9 || echo "build $?"
         "$PCACHE" ls > ls.out 2> ls.err; echo "ls $?"
         "$PCACHE" ask long "Hm?" --max-tokens 2 --require-hit --threads 1 > ask.out 2> ask.err; echo "ask $?"
+        # A state that is damaged is answered from all the same, and called what it is.
+        for object in disk/store/objects/v1/*/*; do
+            if grep -q "pcache object v1" "$object"; then printf x | dd of="$object" conv=notrunc 2> /dev/null; fi
+        done
+        "$PCACHE" ask long "Hm?" --max-tokens 2 --threads 1 > healed.out 2> healed.err; echo "ask $?"
+        "$PCACHE" verify --repair > repair.out 2> repair.err && exit 9 || echo "repair $?"
         "$PCACHE" gc --keep 0 > gc.out 2> gc.err; echo "gc $?"
         "$PCACHE" ls --json
         rm disk/fill
@@ -48,12 +55,19 @@ fn a_full_disk_is_told_and_gc_finds_the_way_out() {
     "#;
     let Some(run) = in_a_namespace(&program, script) else { return };
     let file = |name: &str| std::fs::read_to_string(program.path(name)).unwrap_or_default();
-    let told = ["build.err", "ls.err", "ask.err", "gc.err"].map(file).join("");
+    let told = ["build.err", "written.err", "ls.err", "ask.err", "healed.err", "repair.err", "gc.err"]
+        .map(file)
+        .join("");
     assert_eq!(run.code, 0, "{} {told}", run.stderr);
-    let expected = "build 1\nls 0\nask 0\ngc 0\n{\"states\":[],\"total_bytes\":0,\"objects\":0}\nbuild 0\n";
+    let expected = "build 1\nbuild 1\nls 0\nask 0\nask 0\nrepair 4\ngc 0\n{\"states\":[],\"total_bytes\":0,\"objects\":0}\nbuild 0\n";
     assert!(run.stdout.starts_with(expected), "{} {told}", run.stdout);
     assert!(run.stdout.contains("all intact"), "{}", run.stdout);
-    assert!(file("build.err").contains("No space left"), "{told}");
+    assert!(file("build.err").contains("nothing was evaluated"), "{told}");
+    assert!(file("written.err").contains("No space left"), "{told}");
+    assert!(file("written.err").contains("makes room"), "{told}");
+    assert!(file("healed.err").contains("nothing can be saved"), "{told}");
+    assert_eq!(file("healed.out"), file("ask.out"));
+    assert!(file("repair.out").contains("cannot be mended"), "{told} {}", file("repair.out"));
     assert!(file("ls.out").contains("long") && file("ask.err").contains("hit: 637"), "{told}");
 }
 
@@ -66,6 +80,7 @@ fn a_read_only_store_can_be_listed_asked_and_verified() {
         "$PCACHE" show long > /dev/null; echo "show $?"
         "$PCACHE" ask long "Hm?" --max-tokens 2 --require-hit --threads 1 > /dev/null 2> ask.err; echo "ask $?"
         "$PCACHE" explain long.txt > /dev/null; echo "explain $?"
+        "$PCACHE" build long.txt > /dev/null 2> hit.err; echo "hit $?"
         "$PCACHE" verify 2> verify.err; echo "verify $?"
         for command in "build other2.txt" "gc --keep 0" "rm long" "pin long" "rename long x"; do
             "$PCACHE" $command > /dev/null 2> err && exit 9 || echo "$command $?"; cat err >> errors
@@ -77,7 +92,7 @@ fn a_read_only_store_can_be_listed_asked_and_verified() {
     let file = |name: &str| std::fs::read_to_string(program.path(name)).unwrap_or_default();
     let told = ["ask.err", "verify.err", "errors"].map(file).join("");
     assert_eq!(run.code, 0, "{} {told}", run.stderr);
-    let expected = "ls 0\nshow 0\nask 0\nexplain 0\nverify 0\n\
+    let expected = "ls 0\nshow 0\nask 0\nexplain 0\nhit 0\nverify 0\n\
         build other2.txt 1\ngc --keep 0 1\nrm long 1\npin long 1\nrename long x 1\n";
     assert_eq!(run.stdout, expected, "{told}");
     assert!(file("verify.err").contains("all intact") && !file("ask.err").contains("warning"), "{told}");

@@ -250,6 +250,39 @@ fn a_build_notices_that_the_index_was_replaced() {
     assert_eq!(names(&program), ["late", "long", "other"]);
 }
 
+/// The folders that the last state leaves behind were once taken for objects that the index had lost.
+#[test]
+fn a_store_that_was_emptied_is_not_called_lost() {
+    let program = program();
+    program.ok(&["rm", "long", "other"]);
+    let listed = program.ok(&["ls"]);
+    assert!(listed.stderr.contains("pcache build makes one"), "{}", listed.stderr);
+    let asked = program.run(&["ask", "long", "Hm?"]);
+    assert!(!asked.stderr.contains("verify --repair"), "{}", asked.stderr);
+}
+
+/// A build once called a state intact the record of which was gone, and with the index its name went, too.
+#[test]
+fn a_lost_record_is_written_again_by_whoever_uses_the_state() {
+    for command in [&["build", "long.txt"][..], &["ask", "long", "Hm?", "--max-tokens", "1"]] {
+        let program = program();
+        let segments = program.segments();
+        for (path, _) in program.objects() {
+            if !segments.contains(&path) {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+        program.ok(command);
+        program.ok(&["verify", "long"]);
+        assert_eq!(program.run(&["verify", "other"]).code, 4);
+        for end in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(program.store().join(format!("index.sqlite{end}")));
+        }
+        program.ok(&["verify", "--repair"]);
+        assert_eq!(names(&program), ["long"], "{command:?}");
+    }
+}
+
 /// What was pinned while `rm` waited for a build was once removed all the same.
 #[test]
 fn a_state_that_is_pinned_while_rm_waits_stays() {

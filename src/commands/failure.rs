@@ -43,6 +43,9 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let _ = writeln!(io::stderr(), "pcache: {error:#}");
+    if let Some(advice) = error.downcast_ref().and_then(StoreError::advice) {
+        let _ = writeln!(io::stderr(), "pcache: {advice}");
+    }
     let code = match (error.downcast_ref::<Failure>(), error.downcast_ref::<StoreError>()) {
         (Some(failure), _) => failure.code(),
         (_, Some(StoreError::DamagedIndex { .. })) => 4,

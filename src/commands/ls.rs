@@ -91,7 +91,9 @@ fn nothing_to_list(app: &App, states: usize, filter: Option<&str>, lost: bool) -
 fn unused(store: &Store) -> Result<Option<String>> {
     let (count, bytes) = store.index().unused_segments()?;
     let (n, size) = (human::count(count, "segment"), human::bytes(bytes));
-    let line = format!("{n} ({size}) of interrupted builds; the same build goes on from them");
+    let line = format!(
+        "{n} ({size}) of builds that are running or were interrupted; the same build goes on from them"
+    );
     Ok((count > 0).then_some(line))
 }
 

@@ -197,6 +197,9 @@ impl<'a> Estimate<'a> {
 
     fn say(&mut self, seconds: f64) {
         self.said = true;
+        if self.total == 0 {
+            return;
+        }
         let (time, tokens) = (human::estimate(seconds), human::count(self.total, "token"));
         let saved = match self.saved {
             0 => String::new(),

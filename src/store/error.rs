@@ -135,6 +135,30 @@ impl StoreError {
         }
     }
 
+    /// What to do about a disk that is full or cannot be written.
+    pub(crate) fn advice(&self) -> Option<&'static str> {
+        use rusqlite::ErrorCode::{DiskFull, ReadOnly};
+        let (kind, code) = match self {
+            Self::Disk { source, .. } => (Some(source.kind()), None),
+            Self::Index { source, .. } => (None, source.sqlite_error_code()),
+            _ => (None, None),
+        };
+        let full = matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+            || code == Some(DiskFull);
+        let read_only = kind == Some(io::ErrorKind::ReadOnlyFilesystem) || code == Some(ReadOnly);
+        if full {
+            Some(
+                "the disk is full: pcache gc --max-size SIZE or pcache rm KEY makes room, or choose another --cache-dir",
+            )
+        } else if read_only {
+            Some(
+                "the store cannot be written: ls, show, explain, verify and ask work; choose another --cache-dir to build",
+            )
+        } else {
+            None
+        }
+    }
+
     /// The error that SQLite's answer means.
     pub(super) fn of_index(path: &Path, source: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode::{DatabaseBusy, DatabaseCorrupt, DatabaseLocked, NotADatabase};

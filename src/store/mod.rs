@@ -202,7 +202,9 @@ impl Store {
 
     /// Whether there is any object on disk.
     pub fn has_objects(&self) -> bool {
-        self.disk.list(&self.root.join(OBJECTS)).is_ok_and(|entries| !entries.is_empty())
+        let list = |path: &Path| self.disk.list(path).unwrap_or_default();
+        let folders = list(&self.root.join(OBJECTS)).into_iter().filter(|entry| entry.is_dir);
+        folders.into_iter().any(|folder| list(&folder.path).iter().any(|entry| !entry.is_dir))
     }
 
     /// Waits for the exclusive lock; `waiting` is called once if somebody else holds it.

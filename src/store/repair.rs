@@ -73,6 +73,18 @@ impl Store {
         self.change_state(key, |record| record.revision += 1)
     }
 
+    /// Writes a state's record anew if it is lost or damaged. Says what was wrong with it. Call it under the shared lock.
+    ///
+    /// # Errors
+    /// When the disk or the index fails.
+    pub fn mend_record(&mut self, key: &StateKey) -> Result<Option<Miss>> {
+        let wrong = self.check_record(key)?;
+        if wrong.is_some() {
+            self.rewrite_record(key)?;
+        }
+        Ok(wrong)
+    }
+
     /// Puts a state's row back as its record says, if that is intact. Says whether it is. Call it under the shared
     /// lock.
     ///

@@ -42,6 +42,14 @@ pub fn bytes(entries: &[Entry]) -> u64 {
 }
 
 impl Store {
+    /// Bytes that can still be written to the store's disk, where the system tells.
+    pub fn free_bytes(&self) -> Option<u64> {
+        #[cfg(unix)]
+        return rustix::fs::statvfs(&self.root).ok().map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+        #[cfg(not(unix))]
+        None
+    }
+
     /// Walks the folder. Links are counted, not followed.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ use crate::engine::session::Session;
 use crate::format::Record;
 use crate::report::human;
 use crate::report::timings::Timings;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use questions::Question;
 use report::Report;
 
@@ -193,9 +193,29 @@ impl Asker<'_, '_> {
         timings.add("load_state", start.elapsed(), Some(verdict.restored_tokens));
         verdict.status = Status::of(verdict.restored_tokens, total);
         if verdict.restored_tokens < total {
-            self.heal(&mut verdict, timings)?;
+            match self.heal(&mut verdict, timings) {
+                Err(error) if is_unwritable(&error) => self.do_without(&error, &mut verdict, timings)?,
+                healed => healed?,
+            }
         }
         Ok(verdict)
+    }
+
+    /// Evaluates what cannot be saved, because the disk is full or cannot be written: the question has its answer.
+    fn do_without(
+        &mut self,
+        error: &anyhow::Error,
+        verdict: &mut Verdict,
+        timings: &mut Timings,
+    ) -> Result<()> {
+        self.app.warn(format!("nothing can be saved: {error:#}"));
+        self.session.reset();
+        let start = Instant::now();
+        prefill::evaluate_only(self.app, &mut self.session, self.job, &self.state.key.short())?;
+        timings.add("eval_time", start.elapsed(), Some(self.job.tokens.len()));
+        (verdict.status, verdict.restored_tokens) = (Status::Miss, 0);
+        verdict.evaluated_tokens = self.job.tokens.len();
+        Ok(())
     }
 
     /// Evaluates and saves what was not restored, and tells the user.
@@ -284,12 +304,24 @@ impl Asker<'_, '_> {
 
     /// A failed note is no reason to fail an answer that was given.
     fn note_use(&mut self) {
-        let now = self.store.now();
-        // Where nothing can be written, this is no news.
-        if let Err(error) = self.store.index_mut().touch(&self.state.key, now)
-            && !self.store.index().is_emergency()
-        {
-            self.app.warn(format!("the use is not noted: {error}"));
+        let (key, now) = (self.state.key, self.store.now());
+        let noted = self.app.lock_shared(self.store).and_then(|_lock| {
+            self.store.index_mut().touch(&key, now)?;
+            // Its row may have been all that was left of it.
+            Ok(self.store.mend_record(&key)?)
+        });
+        match noted {
+            Ok(None) => {}
+            Ok(Some(wrong)) => {
+                self.app.warn(format!("state {}: its record: {wrong}; written again", key.short()));
+            }
+            // Where nothing can be written, this is no news.
+            Err(_) if self.store.index().is_emergency() => {}
+            Err(error) => self.app.warn(format!("the use is not noted: {error:#}")),
         }
     }
+}
+
+fn is_unwritable(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(StoreError::is_unwritable)
 }

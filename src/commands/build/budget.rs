@@ -9,7 +9,7 @@ use crate::commands::gc;
 use crate::commands::job::Job;
 use crate::engine::model::Model;
 use crate::engine::session::Session;
-use crate::format::Layout;
+use crate::format::{Codec, Layout};
 use crate::key::{Segment, StateKey};
 use crate::report::human;
 use crate::store::Store;
@@ -25,13 +25,7 @@ const TOKEN_BYTES: u64 = 3 * 4;
 /// Evicts what has to go so that the job's state fits into `limit` bytes, all of the folder counted. Refuses a state
 /// that could never fit, before it is evaluated. The segments that the job would use stay.
 pub fn make_room(app: &App, store: &mut Store, model: &Model<'_>, job: &Job, limit: u64) -> Result<()> {
-    let pieces = job.pieces();
-    let mut missing = Vec::new();
-    for piece in &pieces {
-        if store.index().segment(&piece.chain)?.is_none() {
-            missing.push(*piece);
-        }
-    }
+    let missing = missing(store, job)?;
     if missing.is_empty() {
         return Ok(());
     }
@@ -55,6 +49,44 @@ pub fn make_room(app: &App, store: &mut Store, model: &Model<'_>, job: &Job, lim
         gc::tell(app, &store.collect_but(&needed, &rest, false)?)?;
     }
     Ok(())
+}
+
+/// More than any model's state takes a token: where so much is free, nothing needs to be computed.
+const PLENTY_A_TOKEN: u64 = 4 << 20;
+
+/// Refuses a state for which the disk has no room, before it is evaluated.
+pub fn check_disk(store: &Store, model: &Model<'_>, job: &Job) -> Result<()> {
+    let Some(free) = store.free_bytes().filter(|free| *free < PLENTY_A_TOKEN * job.tokens.len() as u64)
+    else {
+        return Ok(());
+    };
+    let missing = missing(store, job)?;
+    // What is compressed takes less, nobody knows how much.
+    if missing.is_empty() || job.codec != Codec::Raw {
+        return Ok(());
+    }
+    let needs = bytes_of(model, job, &missing)?;
+    if needs > free {
+        bail!(
+            "the state needs {} and the disk of {} has {} left; nothing was evaluated. \
+             pcache gc --max-size SIZE or pcache rm KEY makes room",
+            human::bytes(needs),
+            store.root().display(),
+            human::bytes(free)
+        );
+    }
+    Ok(())
+}
+
+/// The pieces that are not in the index.
+fn missing(store: &Store, job: &Job) -> Result<Vec<Segment>> {
+    let mut missing = Vec::new();
+    for piece in job.pieces() {
+        if store.index().segment(&piece.chain)?.is_none() {
+            missing.push(piece);
+        }
+    }
+    Ok(missing)
 }
 
 /// Collects what is beyond the budget in the end: another build may have used the room. The states that were just

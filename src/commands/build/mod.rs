@@ -121,7 +121,8 @@ impl Builder<'_> {
             return Ok(None);
         }
         let now = self.store.now();
-        self.store.index_mut().touch(&key, now)?;
+        unless_unwritable(self.store.index_mut().touch(&key, now))?;
+        unless_unwritable(self.store.mend_record(&key))?;
         self.note_new_name(state.name.as_deref());
         let (args, expires) = (self.args, self.expires(now));
         self.store.change_state(&key, |record| {
@@ -179,6 +180,7 @@ impl Builder<'_> {
             budget::make_room(self.app, &mut self.store, model, &job, limit)?;
         }
 
+        budget::check_disk(&self.store, model, &job)?;
         let _lock = self.app.lock_shared(&self.store)?;
         let recall = job.find(&self.store)?.verify(&job);
         if self.app.explains() {
@@ -292,5 +294,13 @@ impl Builder<'_> {
             timings,
             prompt: source.label(),
         })
+    }
+}
+
+/// A hit is a hit where nothing can be written, too.
+fn unless_unwritable<T>(result: crate::store::Result<T>) -> Result<()> {
+    match result {
+        Err(error) if !error.is_unwritable() => Err(error.into()),
+        _ => Ok(()),
     }
 }

@@ -86,7 +86,8 @@ fn work_on_group(
 /// The words of an error that concerns one state alone. One of the store, or an interruption, concerns all.
 fn harmless(error: anyhow::Error) -> Result<String> {
     let interrupted = matches!(error.downcast_ref(), Some(Failure::Interrupted(_)));
-    if interrupted || error.is::<StoreError>() { Err(error) } else { Ok(format!("{error:#}")) }
+    let concerns_all = error.downcast_ref().is_some_and(|error: &StoreError| !error.is_unwritable());
+    if interrupted || concerns_all { Err(error) } else { Ok(format!("{error:#}")) }
 }
 
 fn work_on(

@@ -100,7 +100,7 @@ pub fn run(app: &App, args: &Verify) -> Result<()> {
     let damaged = |e: &anyhow::Error| matches!(e.downcast_ref(), Some(StoreError::DamagedIndex { .. }));
     let (mut checked, lost) = match check_store(app, args) {
         Err(error) if args.repair && damaged(&error) => {
-            app.warn(format!("{error:#}"));
+            app.warn(format!("the index is damaged ({})", error.root_cause()));
             let aside = Store::set_index_aside(&app.cache_dir()?, || {
                 app.say("waiting for a build or gc to finish …")
             })?;
@@ -109,10 +109,14 @@ pub fn run(app: &App, args: &Verify) -> Result<()> {
         }
         other => other?,
     };
+    let nothing_to_say = checked.is_empty() && lost != Some(0);
+    let lost = lost.unwrap_or(0);
     if args.logits || args.repair {
         work_on_models(app, args, &mut checked)?;
     }
-    report(app, args, &checked, start)?;
+    if !nothing_to_say || app.output() != Output::Text {
+        report(app, args, &checked, start)?;
+    }
     if lost > 0 {
         let (n, are) = (human::count(lost, "state"), if lost == 1 { "is" } else { "are" });
         let why = format!("{n} on disk {are} not in the index; pcache verify --repair puts them back");
@@ -120,7 +124,7 @@ pub fn run(app: &App, args: &Verify) -> Result<()> {
     }
     let bad = checked.iter().filter(|c| matches!(c.status, Status::Corrupt | Status::Missing)).count();
     if bad > 0 {
-        let hint = if args.repair { "" } else { "; pcache verify --repair evaluates them again" };
+        let hint = if args.repair { "" } else { "; pcache verify --repair mends what can be mended" };
         let are = if bad == 1 { "is" } else { "are" };
         bail!(Failure::Corrupt(format!("{} {are} damaged{hint}", human::count(bad, "state"))));
     }
@@ -128,15 +132,15 @@ pub fn run(app: &App, args: &Verify) -> Result<()> {
 }
 
 /// Checks the index and every object of the states in question; with `--repair` gives back their rows to what lost them,
-/// else counts them.
-fn check_store(app: &App, args: &Verify) -> Result<(Vec<Checked>, usize)> {
+/// else counts them; without a store there is nothing to count.
+fn check_store(app: &App, args: &Verify) -> Result<(Vec<Checked>, Option<usize>)> {
     let store = match args.keys.first() {
         Some(key) => Some(states::store_with(app, key)?),
         None => app.existing_store()?,
     };
     let Some(mut store) = store else {
         app.say(format!("no store in {}: nothing to verify", app.cache_dir()?.display()));
-        return Ok((Vec::new(), 0));
+        return Ok((Vec::new(), None));
     };
     if args.keys.is_empty() {
         store.index().check()?;
@@ -156,7 +160,7 @@ fn check_store(app: &App, args: &Verify) -> Result<(Vec<Checked>, usize)> {
     };
     let _lock = app.lock_shared(&store)?;
     let mut checker = Checker { store: &mut store, repair: args.repair, known: HashMap::new() };
-    Ok((checker.check_all(app, &keys)?, lost))
+    Ok((checker.check_all(app, &keys)?, Some(lost)))
 }
 
 fn report(app: &App, args: &Verify, checked: &[Checked], start: Instant) -> Result<()> {
@@ -173,7 +177,8 @@ fn report(app: &App, args: &Verify, checked: &[Checked], start: Instant) -> Resu
             line.push_str(&format!("  largest difference of logits {difference}{exact}"));
         }
         if let Some(reason) = &c.reason {
-            line.push_str(&format!("  {reason}"));
+            let was = if c.status == Status::Healed { "it was: " } else { "" };
+            line.push_str(&format!("  {was}{reason}"));
         }
         app.print(line)?;
     }
