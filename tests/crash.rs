@@ -237,6 +237,58 @@ fn a_recode_that_is_stopped_at_any_call_leaves_every_segment_in_one_codec_or_the
     });
 }
 
+/// A gc that was killed while it adopted once left an index with segments and no states, and the next build forgot names
+/// and pins.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_gc_that_is_stopped_while_it_adopts_forgets_no_name() {
+    let program = with_states();
+    let expected = ask_kept(&program);
+    for end in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(program.store().join(format!("index.sqlite{end}")));
+    }
+    program.copy_store("lost");
+    program.ok(&["verify", "--repair"]);
+    stopped_at_any_call_on(&program, "lost", &["gc"], &expected, |what| {
+        for file in ["0.txt", "1.txt"] {
+            let built = program.run(&["build", file]);
+            assert_eq!(built.code, 0, "{what}: {}", built.stderr);
+        }
+        let kept = json(&program.ok(&["show", "kept", "--json"]));
+        assert_eq!(kept["pinned"], true, "{what}");
+        assert_eq!(program.run(&["show", "other"]).code, 0, "{what}");
+    });
+}
+
+/// Each recode once removed what the other one had just written again.
+#[test]
+fn two_recodes_at_once_leave_every_segment() {
+    let program = Program::new(&tiny("llama"));
+    program.write("kept.txt", &prose(80, 99));
+    program.ok(&["build", "kept.txt", "--name", "kept"]);
+    let building = std::fs::File::open(program.store().join("lock")).unwrap();
+    building.lock_shared().unwrap();
+    std::thread::scope(|scope| {
+        let recodes: Vec<_> = ["zstd", "raw"]
+            .map(|codec| {
+                let program = &program;
+                let recode = scope.spawn(move || program.run(&["recode", "kept", "--codec", codec]));
+                std::thread::sleep(Duration::from_millis(200));
+                recode
+            })
+            .into();
+        building.unlock().unwrap();
+        for recode in recodes {
+            let run = recode.join().unwrap();
+            assert_eq!(run.code, 0, "{}", run.stderr);
+        }
+    });
+    let verified = program.run(&["verify"]);
+    assert_eq!(verified.code, 0, "{} {}", verified.stdout, verified.stderr);
+    program.ok(&["ask", "kept", "Hm?", "--max-tokens", "1", "--require-hit"]);
+    assert_sound(&program, "after two recodes");
+}
+
 /// The answers come from a store that was repaired; while it is not, `ask` says what to do.
 #[cfg(target_os = "linux")]
 #[test]

@@ -49,21 +49,28 @@ pub fn run(app: &App, args: &Recode) -> Result<()> {
     app.stop_gently_on_ctrl_c();
     let progress = app.progress();
     progress.start("recoding", keys.len() as u64, Unit::States);
-    let mut report = Report { states: Vec::new() };
+    let (mut report, mut failed) = (Report { states: Vec::new() }, None);
     for (n, key) in keys.iter().enumerate() {
-        let recoded = recode(app, &mut store, key, args);
-        progress.set(n as u64 + 1);
-        if recoded.is_err() {
-            progress.finish();
+        match recode(app, &mut store, key, args) {
+            Ok(recoded) => report.states.push(recoded),
+            // One that is damaged keeps no other from being recoded; anything else ends this.
+            Err(error) => {
+                let damaged = matches!(error.downcast_ref(), Some(Failure::Corrupt(_)));
+                failed.get_or_insert(error);
+                if !damaged {
+                    break;
+                }
+            }
         }
-        report.states.push(recoded?);
+        progress.set(n as u64 + 1);
     }
     progress.finish();
     match app.output() {
-        Output::Text => report.states.iter().try_for_each(|r| app.print(text(r))),
-        Output::Json => app.print_json(&report),
-        Output::Jsonl => report.states.iter().try_for_each(|r| app.named_event("recoded", r)),
+        Output::Text => report.states.iter().try_for_each(|r| app.print(text(r)))?,
+        Output::Json => app.print_json(&report)?,
+        Output::Jsonl => report.states.iter().try_for_each(|r| app.named_event("recoded", r))?,
     }
+    failed.map_or(Ok(()), Err)
 }
 
 fn recode(app: &App, store: &mut Store, key: &StateKey, args: &Recode) -> Result<Recoded> {
@@ -94,7 +101,7 @@ fn recode(app: &App, store: &mut Store, key: &StateKey, args: &Recode) -> Result
     drop((recall, lock));
     if !replaced.is_empty() {
         let _lock = store.lock_exclusive(|| app.say("waiting for a build or gc to finish …"))?;
-        store.remove_objects(&replaced)?;
+        store.remove_unnamed(&replaced)?;
     }
     if app.interrupted() {
         bail!(Failure::Interrupted(format!(

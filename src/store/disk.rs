@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::sys::map::Map;
 
@@ -17,6 +18,8 @@ pub struct Entry {
     pub bytes: u64,
     /// Whether it is a folder (a link is not).
     pub is_dir: bool,
+    /// When it was last written, where the system tells.
+    pub modified: Option<SystemTime>,
 }
 
 /// The file operations that the store needs.
@@ -99,6 +102,7 @@ impl Disk for RealDisk {
                 path: entry.path(),
                 bytes: if meta.is_dir() { 0 } else { meta.len() },
                 is_dir: meta.is_dir(),
+                modified: meta.modified().ok(),
             });
         }
         entries.sort_by(|a, b| a.name.cmp(&b.name));

@@ -115,7 +115,15 @@ ALTER TABLE links RENAME TO state_segments;
 CREATE INDEX state_segments_chain ON state_segments(chain);
 ";
 
-const STEPS: &[M<'static>] = &[M::up(V1), M::up(V2)];
+/// What was removed, until gc has seen that nothing of it is left: a record that a crash left over is not taken for a
+/// state that the index lost.
+const V3: &str = "
+CREATE TABLE removed (
+    key          BLOB PRIMARY KEY
+) WITHOUT ROWID;
+";
+
+const STEPS: &[M<'static>] = &[M::up(V1), M::up(V2), M::up(V3)];
 
 /// The latest schema version known to this program.
 pub const VERSION: usize = STEPS.len();

@@ -136,12 +136,24 @@ impl Store {
         self.index.delete_going(&keys, &chains)
     }
 
-    /// Removes objects that no row names, for good: the folders are synced, so that no loss of power brings back what the
-    /// index no longer knows, and gc would take for a state that was lost. The caller holds the exclusive lock.
+    /// Removes those of the objects that no row names: somebody may have written one of them again meanwhile. The caller
+    /// holds the exclusive lock.
     ///
     /// # Errors
-    /// When the disk fails.
-    pub fn remove_objects(&self, objects: &[ObjectId]) -> Result<()> {
+    /// When the index or the disk fails.
+    pub fn remove_unnamed(&self, objects: &[ObjectId]) -> Result<()> {
+        let mut unnamed = Vec::new();
+        for object in objects {
+            if !self.index.names_object(object)? {
+                unnamed.push(*object);
+            }
+        }
+        self.remove_objects(&unnamed)
+    }
+
+    /// Removes objects for good: the folders are synced, so that no loss of power brings back what the index no longer
+    /// knows, and gc would take for a state that was lost.
+    pub(super) fn remove_objects(&self, objects: &[ObjectId]) -> Result<()> {
         let mut folders = BTreeSet::new();
         for object in objects {
             let path = self.object_path(object);

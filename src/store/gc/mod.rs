@@ -18,7 +18,7 @@ use std::collections::HashSet;
 use super::disk::Entry;
 use super::evict::{Limits, Needed, Reason};
 use super::{Result, Store, usage};
-use crate::key::{ChainKey, StateKey};
+use crate::key::{ChainKey, ObjectId, StateKey};
 use plan::{Plan, plan};
 use scene::Scene;
 
@@ -132,6 +132,8 @@ impl Store {
         let states: Vec<_> = plan.states.iter().chain(&scene.going_states).copied().collect();
         self.discard(&states, &plan.going)?;
         self.adopt(plan, scene, now)?;
+        // Nothing is left of what was removed: it was among the strays.
+        self.index.forget_removed()?;
         match self.index.compact() {
             Err(error) if !error.is_unwritable() => Err(error),
             _ => Ok(()),
@@ -142,21 +144,13 @@ impl Store {
     fn adopt(&mut self, plan: &Plan, scene: &Scene, now: i64) -> Result<()> {
         let going: HashSet<ChainKey> = plan.going.iter().map(|row| row.chain).collect();
         let gone: HashSet<StateKey> = plan.states.iter().map(|(key, _)| *key).collect();
-        let mut removed = Vec::new();
-        for row in &scene.found.segments {
-            if going.contains(&row.chain) {
-                removed.push(row.object);
-            } else {
-                self.index.put_segment(row, now, Some(now))?;
-            }
-        }
-        for (record, object, bytes) in &scene.found.records {
-            if gone.contains(&record.key) {
-                removed.push(*object);
-            } else {
-                self.index.adopt_state(record, object, *bytes, now)?;
-            }
-        }
+        let (removed, segments): (Vec<_>, Vec<_>) =
+            scene.found.segments.iter().cloned().partition(|row| going.contains(&row.chain));
+        let (records_removed, records): (Vec<_>, Vec<_>) =
+            scene.found.records.iter().cloned().partition(|(record, ..)| gone.contains(&record.key));
+        self.index.adopt_all(&segments, &records, now)?;
+        let records_removed = records_removed.iter().map(|(_, object, _)| *object);
+        let removed: Vec<ObjectId> = removed.iter().map(|row| row.object).chain(records_removed).collect();
         self.remove_objects(&removed)
     }
 }

@@ -95,6 +95,7 @@ impl Store {
         rows: &[(SegmentRow, Option<i64>, bool)],
         states: &[ListedState],
         going: &[(StateKey, Option<ObjectId>)],
+        removed: &HashSet<StateKey>,
     ) -> Found {
         let records = states.iter().filter_map(|s| s.record).chain(going.iter().filter_map(|(_, r)| *r));
         let known: HashSet<ObjectId> = rows.iter().map(|(row, ..)| row.object).chain(records).collect();
@@ -102,16 +103,25 @@ impl Store {
         let keys: HashSet<StateKey> = states.iter().map(|s| s.key).collect();
         let mut found = Found::default();
         let mut records: HashMap<StateKey, (Record, ObjectId, Entry)> = HashMap::new();
+        let mut new_chains: HashSet<ChainKey> = HashSet::new();
         for (id, entry) in usage.objects.iter().filter(|(id, _)| !known.contains(id)) {
             match self.read_unindexed(id, entry) {
                 Unindexed::Gone => {}
                 Unindexed::Unreadable => found.unreadable.push(entry.clone()),
-                Unindexed::Segment(row) if !chains.contains(&row.chain) => found.segments.push(row),
-                Unindexed::Record(record) if !keys.contains(&record.key) => {
-                    // Of two records of one state the later one counts.
+                // Of two that restore the same, in two codecs, one is enough.
+                Unindexed::Segment(row) if !chains.contains(&row.chain) && new_chains.insert(row.chain) => {
+                    found.segments.push(row);
+                }
+                Unindexed::Record(record)
+                    if !keys.contains(&record.key) && !removed.contains(&record.key) =>
+                {
+                    // Of two records of one state the later one counts. A change that was cut short can leave one of
+                    // the same revision as the next change has; that was written later.
                     let new = (*record, *id, entry.clone());
+                    let age =
+                        |(record, _, entry): &(Record, ObjectId, Entry)| (record.revision, entry.modified);
                     let older = match records.remove(&new.0.key) {
-                        Some(other) if other.0.revision > new.0.revision => {
+                        Some(other) if age(&other) > age(&new) => {
                             let older = new;
                             records.insert(other.0.key, other);
                             Some(older)
@@ -186,7 +196,8 @@ impl Store {
         let (states, segments) = listed?;
         let rows = self.index.all_segments()?;
         let going_states = self.index.going_states()?;
-        let found = self.unindexed(&usage, &rows, &states, &going_states);
+        let removed = self.index.removed()?;
+        let found = self.unindexed(&usage, &rows, &states, &going_states, &removed);
         // Somebody waits for this collection to end, to evaluate what nobody else should meanwhile.
         let turn = |e: &Entry| e.name.starts_with(TURN) && is_held(&e.path);
         let (turns, staging) = std::mem::take(&mut usage.staging).into_iter().partition(turn);

@@ -1,5 +1,7 @@
 //! Changing states: committing, using, deleting.
 
+use std::collections::HashSet;
+
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::super::Result;
@@ -101,9 +103,28 @@ impl Index {
         self.transaction(|tx| {
             let mut state = tx.prepare("UPDATE states SET going = 1, name = NULL WHERE key = ?1")?;
             states.iter().try_for_each(|k| state.execute([k.as_bytes()]).map(drop))?;
+            let mut removed = tx.prepare("INSERT OR IGNORE INTO removed VALUES (?1)")?;
+            states.iter().try_for_each(|k| removed.execute([k.as_bytes()]).map(drop))?;
             let mut segment = tx.prepare("UPDATE segments SET going = 1 WHERE chain = ?1")?;
             segments.iter().try_for_each(|c| segment.execute([c.as_bytes()]).map(drop))
         })
+    }
+
+    /// The states that were removed since gc last looked.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn removed(&self) -> Result<HashSet<StateKey>> {
+        let read = self.db.prepare("SELECT key FROM removed");
+        self.said(read.and_then(|mut query| query.query_map([], |row| rows::hash(row, 0))?.collect()))
+    }
+
+    /// Forgets which states were removed: nothing of them is left.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn forget_removed(&mut self) -> Result<()> {
+        self.said(self.db.execute("DELETE FROM removed", []).map(drop))
     }
 
     /// Deletes the rows of states and segments whose files are gone.
@@ -150,6 +171,7 @@ fn put_state(
     object_bytes: u64,
 ) -> rusqlite::Result<()> {
     let key = record.key.as_bytes();
+    tx.execute("DELETE FROM removed WHERE key = ?1", [key])?;
     tx.execute(
         "INSERT INTO states (key, name, model, params, layout, token_count, carried, suffix, created, last_used,
              last_use, pinned, expires, build_s, evaluated, origin, record, record_bytes, revision, framing,

@@ -57,6 +57,16 @@ impl Index {
         )
     }
 
+    /// Whether any row names the object: a segment's, or a state's whose record it is.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn names_object(&self, object: &ObjectId) -> Result<bool> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM segments WHERE object = ?1)
+                   OR EXISTS (SELECT 1 FROM states WHERE record = ?1)";
+        self.said(self.db.query_row(sql, [object.as_bytes()], |row| row.get(0)))
+    }
+
     /// Number and bytes of the segments that no state uses.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use super::evict::Limits;
 use super::index::{Lookup, SegmentRow};
 use super::objects::Miss;
 use super::*;
-use crate::format::{Encoded, Layout, Meta, Record, Room};
+use crate::format::{Codec, Encoded, Layout, Meta, Record, Room};
 use crate::key::{Chain, KvType, ModelHash, Params, Segment, StateKey};
 use crate::sys::map::Map;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -524,6 +524,75 @@ fn a_folder_of_another_user_is_refused() {
     let foreign = if given_away { dir.path() } else { Path::new("/") };
     let error = check_owner(foreign).unwrap_err();
     assert!(error.to_string().contains("--trust-owner"), "{error}");
+}
+
+/// A change that a crash cut short leaves a record that no row names; after the state was removed, gc once took it for
+/// a state that the index had lost, because others had some of its segments.
+#[test]
+fn what_was_removed_does_not_come_back() {
+    let dir = TempDir::new().unwrap();
+    let mut store = open(&dir);
+    let key = save(&mut store, "a", &tokens(700, 3)).unwrap();
+    save(&mut store, "b", &tokens(700, 5)).unwrap();
+    let stray = Record { revision: 2, pinned: true, ..store.index().state(&key).unwrap().unwrap() };
+    store.publish(&stray.encode()).unwrap();
+    store.remove_states(&[key], false).unwrap();
+    store.collect(&Limits::default(), false).unwrap();
+    assert_eq!(assert_whole(&store), ["b"]);
+    assert_tidy(&store);
+    // Built again it is a state like any other.
+    save(&mut store, "a", &tokens(700, 3)).unwrap();
+    drop(store);
+    lose_index(&dir);
+    assert_eq!(assert_whole(&open(&dir)), ["a", "b"]);
+}
+
+/// The next change has the revision of the one that was cut short; the one that was committed counts.
+#[test]
+fn of_two_records_of_one_revision_the_one_written_later_counts() {
+    for round in 0..4 {
+        let dir = TempDir::new().unwrap();
+        let mut store = open(&dir);
+        let key = save(&mut store, "a", &tokens(300, 3)).unwrap();
+        let name = Some(format!("stray{round}"));
+        let stray = Record { revision: 2, name, ..store.index().state(&key).unwrap().unwrap() };
+        store.publish(&stray.encode()).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        store.change_state(&key, |r| r.name = Some("right".into())).unwrap();
+        drop(store);
+        lose_index(&dir);
+        assert_eq!(assert_whole(&open(&dir)), ["right"]);
+    }
+}
+
+/// A recode that a crash cut short, and then the index lost: both objects restore the segment, and one is enough.
+#[test]
+fn of_two_objects_of_one_segment_one_is_kept() {
+    let dir = TempDir::new().unwrap();
+    let tokens = tokens(300, 3);
+    {
+        let mut store = open(&dir);
+        save(&mut store, "a", &tokens).unwrap();
+        let (chain, meta) = (chain(&tokens), |s: &Segment| Meta {
+            chain: s.chain,
+            parent: s.parent,
+            model: ModelHash::from(MODEL),
+            params: params().canonical(),
+            layout: Layout::Segment,
+            first: s.first,
+        });
+        let first = &chain.segments()[0];
+        let state: Vec<u8> = tokens[..256].iter().flat_map(|t| t.to_le_bytes()).collect();
+        let other = Encoded::with(Codec::Zstd { level: 1 }, &meta(first), &tokens[..256], &state);
+        assert!(
+            store.index().segment(&first.chain).unwrap().unwrap().object != store.publish(&other).unwrap()
+        );
+    }
+    lose_index(&dir);
+    let mut store = reopen(&dir);
+    store.collect(&Limits::default(), false).unwrap();
+    assert_eq!(assert_whole(&store), ["a"]);
+    assert_tidy(&store);
 }
 
 /// A link in the place of a lock's file would make a file elsewhere.

@@ -227,6 +227,7 @@ fn a_collection_of_what_was_left_behind() {
             let row = store.index().use_of(&left).unwrap().unwrap();
             store.index_mut().mark_going(&[left], &[]).unwrap();
             store.index_mut().delete_going(&[left], &[]).unwrap();
+            store.index_mut().forget_removed().unwrap();
             assert!(row.record.is_some());
         },
         |store| store.collect(&Limits::default(), false).map(drop),
