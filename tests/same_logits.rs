@@ -148,7 +148,7 @@ fn tiny_models_restore_exactly_with_every_cache_type() {
 #[test]
 fn a_real_model_restores_exactly_with_every_cache_type() {
     for kv_type in [KvType::F16, KvType::Q8_0, KvType::Q4_0] {
-        check(&smollm2(), kv_type, 450);
+        check(&smollm2(), kv_type, 560);
     }
 }
 
