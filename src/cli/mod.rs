@@ -1,6 +1,7 @@
 //! The command line: clap structs, the values of options, and the config file that gives them other defaults.
 
 pub mod ask;
+pub mod bench;
 pub mod config;
 pub mod manage;
 pub mod prompt;
@@ -12,6 +13,7 @@ use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use ask::Ask;
+pub use bench::{Bench, BenchCommand, Compare, Measure, Report};
 use config::Config;
 pub use manage::{Completions, Gc, Ls, Man, Models, Pin, Recode, Rename, Rm, Shell, Show, Sort, Verify};
 pub use prompt::{Build, Explain, FlashAttention, FramingArgs, ParamArgs};
@@ -152,6 +154,8 @@ pub enum Command {
     Recode(Recode),
     /// Throw away states by age, number and size
     Gc(Gc),
+    /// Measure what saving and restoring costs on this machine, and from where on it pays
+    Bench(Bench),
     /// List the models that can be used by name
     Models(Models),
     /// Show every setting and where its value comes from

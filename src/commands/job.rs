@@ -120,10 +120,24 @@ pub struct Recall {
     pub took: Duration,
 }
 
+/// What a restore took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Decompressing, on all cores.
+    pub decoding: Duration,
+    /// Putting the states into llama.cpp.
+    pub loading: Duration,
+}
+
 impl Found {
     /// Why it is no hit, as far as that is known before anything is verified.
     pub fn miss(&self) -> Option<&Miss> {
         self.miss.as_ref()
+    }
+
+    /// Brings every page into memory, on all cores, and looks at nothing: for measurements.
+    pub fn touch(&self) {
+        self.parts.par_iter().for_each(|(_, object)| object.touch());
     }
 
     /// Compares every byte with its hash, on all cores; ends at the first object that is not as it should be.
@@ -180,7 +194,7 @@ impl Recall {
 
     /// Puts the saved part into an empty session. A refusal empties the session again and is a reason to
     /// evaluate everything, not an error.
-    pub fn restore(&self, session: &mut Session<'_>) -> std::result::Result<(), String> {
+    pub fn restore(&self, session: &mut Session<'_>) -> std::result::Result<Restored, String> {
         let restored = self.restore_parts(session);
         if restored.is_err() {
             session.reset();
@@ -190,18 +204,23 @@ impl Recall {
 
     /// As many parts at once as there are threads are decoded, where they are, into the same room each time: memory for
     /// one part a thread, not for the state.
-    fn restore_parts(&self, session: &mut Session<'_>) -> std::result::Result<(), String> {
+    fn restore_parts(&self, session: &mut Session<'_>) -> std::result::Result<Restored, String> {
+        let start = Instant::now();
+        let mut took = Restored::default();
         let mut rooms: Vec<Room> = Vec::new();
         rooms.resize_with(rayon::current_num_threads().min(self.parts.len()), Room::default);
         for parts in self.parts.chunks(rooms.len().max(1)) {
+            let began = Instant::now();
             let decoded: Vec<_> =
                 parts.par_iter().zip(rooms.par_iter_mut()).map(|((_, o), room)| o.state(room)).collect();
+            took.decoding += began.elapsed();
             for ((piece, _), state) in parts.iter().zip(decoded) {
                 let first = piece.first;
                 let state = state.map_err(|e| format!("the state at position {first}: {e}"))?;
                 session.restore(piece, state).map_err(|e| e.to_string())?;
             }
         }
-        Ok(())
+        took.loading = start.elapsed().saturating_sub(took.decoding);
+        Ok(took)
     }
 }

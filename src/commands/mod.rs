@@ -2,6 +2,7 @@
 
 mod app;
 mod ask;
+mod bench;
 mod build;
 mod complete;
 mod config;
@@ -15,6 +16,7 @@ mod models;
 mod prefill;
 mod recode;
 mod rm;
+mod saving;
 mod show;
 mod source;
 mod states;
@@ -48,6 +50,7 @@ pub fn run(cli: Cli, started: Instant) -> ExitCode {
         Command::Rename(args) => edit::rename(&app, &args),
         Command::Recode(args) => recode::run(&app, &args),
         Command::Gc(args) => gc::run(&app, &args),
+        Command::Bench(args) => bench::run(&app, &args),
         Command::Models(args) => models::list::run(&app, &args),
         Command::Config => config::run(&app),
         Command::Completions(args) => complete::completions(&app, &args),

@@ -7,13 +7,13 @@ use anyhow::{Result, bail};
 use super::app::App;
 use super::failure::Failure;
 use super::job::Job;
+use super::saving::{self, Saver};
 use crate::engine::session::Session;
-use crate::format::{Encoded, Layout, Meta};
-use crate::key::{ObjectId, Segment};
+use crate::format::Layout;
+use crate::key::Segment;
 use crate::report::human;
 use crate::report::progress::{Progress, Unit};
 use crate::store::Store;
-use crate::store::index::SegmentRow;
 
 /// Builds shorter than this say little about a model's speed.
 const MIN_TOKENS_FOR_SPEED: usize = 64;
@@ -29,7 +29,7 @@ pub struct Filled {
     pub bytes: u64,
     /// Time spent evaluating.
     pub evaluating: Duration,
-    /// Time spent copying out, hashing, writing and syncing.
+    /// What saving added to that: the copying out, and waiting for what could not be done beside the evaluation.
     pub saving: Duration,
 }
 
@@ -48,9 +48,14 @@ pub fn fill(
     let mut estimate = Estimate::new(app, store, job, total)?;
     let progress = app.progress();
     progress.start(&format!("evaluating {label}"), total as u64, Unit::Tokens);
-    let done = evaluate_pieces(app, store, session, job, progress.as_ref(), &mut estimate);
+    let start = Instant::now();
+    let done = saving::while_saving(store, job, |saver| {
+        evaluate_pieces(app, saver, session, job, progress.as_ref(), &mut estimate)
+    });
     progress.finish();
-    let filled = done?;
+    let (filled, saved) = done?;
+    let saving = start.elapsed().saturating_sub(filled.evaluating);
+    let filled = Filled { objects: saved.objects, bytes: saved.bytes, saving, ..filled };
     if filled.tokens >= MIN_TOKENS_FOR_SPEED {
         let speed = filled.tokens as f64 / filled.evaluating.as_secs_f64().max(1e-9);
         store.index_mut().record_speed(&job.model, app.threads(), speed)?;
@@ -77,7 +82,7 @@ pub fn evaluate_only(app: &App, session: &mut Session<'_>, job: &Job, label: &st
 
 fn evaluate_pieces(
     app: &App,
-    store: &mut Store,
+    saver: &Saver,
     session: &mut Session<'_>,
     job: &Job,
     progress: &dyn Progress,
@@ -85,7 +90,6 @@ fn evaluate_pieces(
 ) -> Result<Filled> {
     let from = session.position();
     let mut filled = Filled::default();
-    let mut buffer = Vec::new();
     for batch in job.chain.segments().iter().filter(|s| s.first >= from) {
         if app.interrupted() {
             bail!(interrupted(job, batch.first));
@@ -102,11 +106,7 @@ fn evaluate_pieces(
         }))?;
 
         if let Some(piece) = piece_ending_with(job, batch) {
-            let start = Instant::now();
-            session.snapshot(&piece, &mut buffer)?;
-            filled.bytes += save(store, job, &piece, &buffer)?.bytes;
-            filled.objects += 1;
-            filled.saving += start.elapsed();
+            saver.save(session, &piece)?;
         }
     }
     Ok(filled)
@@ -118,42 +118,6 @@ fn piece_ending_with(job: &Job, batch: &Segment) -> Option<Segment> {
         Layout::Segment => Some(*batch),
         Layout::Snapshot => job.pieces().pop().filter(|piece| piece.end() == batch.end()),
     }
-}
-
-/// What saving a piece did.
-pub struct Saved {
-    /// Bytes of its object.
-    pub bytes: u64,
-    /// The object that its row named before, if that was another one. Nobody needs it any more, but somebody may have
-    /// just looked it up, so it may only go under the exclusive lock.
-    pub replaced: Option<ObjectId>,
-}
-
-/// Publishes a piece in the job's codec and commits its row: from then on every build can use it.
-pub fn save(store: &mut Store, job: &Job, piece: &Segment, state: &[u8]) -> Result<Saved> {
-    let meta = Meta {
-        chain: piece.chain,
-        parent: piece.parent,
-        model: job.model,
-        params: job.params.canonical(),
-        layout: job.layout,
-        first: piece.first,
-    };
-    let encoded = Encoded::with(job.codec, &meta, &job.tokens[piece.first..piece.end()], state);
-    let object = store.publish(&encoded)?;
-    let row = SegmentRow {
-        chain: piece.chain,
-        parent: piece.parent,
-        object,
-        layout: job.layout,
-        first: piece.first,
-        count: piece.count,
-        raw_bytes: state.len() as u64,
-        file_bytes: encoded.len(),
-    };
-    let now = store.now();
-    let before = store.index_mut().put_segment(&row, now, None)?;
-    Ok(Saved { bytes: encoded.len(), replaced: before.filter(|before| *before != object) })
 }
 
 fn interrupted(job: &Job, position: usize) -> Failure {

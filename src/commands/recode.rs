@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::app::App;
 use super::failure::Failure;
 use super::job::Job;
-use super::prefill;
+use super::saving;
 use super::states::{self, label};
 use crate::cli::{Output, Recode};
 use crate::format::Room;
@@ -95,7 +95,7 @@ fn recode(app: &App, store: &mut Store, key: &StateKey, args: &Recode) -> Result
         if app.interrupted() {
             break;
         }
-        replaced.extend(prefill::save(store, &job, piece, object.state(&mut room)?)?.replaced);
+        replaced.extend(saving::save(store, &job, piece, object.state(&mut room)?)?.replaced);
     }
     let segments = recall.parts.len();
     drop((recall, lock));

@@ -62,6 +62,16 @@ impl FromStr for Codec {
     }
 }
 
+impl std::fmt::Display for Codec {
+    /// What [`FromStr`] reads.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Raw => f.write_str(RAW),
+            Self::Zstd { level } => write!(f, "{ZSTD}:{level}"),
+        }
+    }
+}
+
 impl Codec {
     /// The name in metadata.
     pub fn name(self) -> &'static str {
@@ -184,6 +194,9 @@ mod tests {
         assert_eq!("raw".parse(), Ok(Codec::Raw));
         assert_eq!("zstd".parse(), Ok(Codec::Zstd { level: 1 }));
         assert_eq!("zstd:19".parse(), Ok(Codec::Zstd { level: 19 }));
+        for name in ["raw", "zstd:1", "zstd:19"] {
+            assert_eq!(name.parse::<Codec>().unwrap().to_string(), name);
+        }
         for wrong in ["", "zstd:", "zstd:0", "zstd:99", "raw:1", "gzip", "zstd:-1"] {
             assert!(wrong.parse::<Codec>().is_err(), "{wrong}");
         }

@@ -125,6 +125,28 @@ pub fn seconds(seconds: f64) -> String {
     }
 }
 
+/// Seconds that were measured closely, with three digits: `0.062 ms`, `12.3 ms`, `1.24 s`.
+pub fn closely(seconds: f64) -> String {
+    let (value, unit) = if seconds < 0.9995 { (seconds * 1e3, "ms") } else { (seconds, "s") };
+    let digits = match value {
+        v if v >= 99.95 => 0,
+        v if v >= 9.995 => 1,
+        v if v >= 0.9995 => 2,
+        _ => 3,
+    };
+    format!("{value:.digits$} {unit}")
+}
+
+/// Bytes a second, in powers of ten as disks and memories are sold: `13.5 GB/s`, `850 MB/s`.
+pub fn speed(bytes_per_second: f64) -> String {
+    match bytes_per_second {
+        s if s >= 99.95e9 => format!("{:.0} GB/s", s / 1e9),
+        s if s >= 9.995e9 => format!("{:.1} GB/s", s / 1e9),
+        s if s >= 0.9995e9 => format!("{:.2} GB/s", s / 1e9),
+        s => format!("{:.0} MB/s", s / 1e6),
+    }
+}
+
 /// How long ago something was: `3 hours ago`, `just now`.
 pub fn ago(seconds: i64) -> String {
     if seconds < 1 { "just now".into() } else { format!("{} ago", duration(seconds)) }
@@ -170,6 +192,11 @@ mod tests {
             [seconds(0.42), seconds(6.54), seconds(250.0), seconds(11_100.0)].join(", "),
             "0.42 s, 6.5 s, 4 min 10 s, 3 h 5 min"
         );
+        assert_eq!(
+            [0.000_061_7, 0.001_234, 0.0123, 0.5, 1.236, 16.16, 250.0].map(closely).join(", "),
+            "0.062 ms, 1.23 ms, 12.3 ms, 500 ms, 1.24 s, 16.2 s, 250 s"
+        );
+        assert_eq!([13.52e9, 1.234e9, 8.5e8].map(speed).join(", "), "13.5 GB/s, 1.23 GB/s, 850 MB/s");
         assert_eq!((ago(0), ago(61)), ("just now".to_owned(), "1 minute ago".into()));
     }
 }

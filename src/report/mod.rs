@@ -1,5 +1,7 @@
 //! What people and programs read: tables, timings, JSON, progress. Prints nothing by itself.
 
+pub mod bench;
+pub mod chart;
 pub mod human;
 pub mod progress;
 pub mod table;

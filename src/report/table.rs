@@ -38,14 +38,20 @@ pub fn plain<const N: usize>(
     rows: impl Iterator<Item = [String; N]>,
 ) -> String {
     let rows: Vec<[String; N]> = std::iter::once(header.map(str::to_owned)).chain(rows).collect();
-    let mut widths = [0; N];
-    for row in &rows {
+    columns(&rows, right)
+}
+
+/// As [`plain`], of any number of columns; the first row is the header.
+pub fn columns(rows: &[impl AsRef<[String]>], right: &[usize]) -> String {
+    let mut widths = Vec::new();
+    for row in rows.iter().map(AsRef::as_ref) {
+        widths.resize(widths.len().max(row.len()), 0);
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.width());
         }
     }
     let mut text = String::new();
-    for row in &rows {
+    for row in rows.iter().map(AsRef::as_ref) {
         for (i, cell) in row.iter().enumerate() {
             let space = " ".repeat(widths[i] - cell.width());
             let (before, after) =

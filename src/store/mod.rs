@@ -37,6 +37,7 @@ pub mod objects;
 mod places;
 pub mod repair;
 pub mod schema;
+pub mod scratch;
 pub mod states;
 pub mod usage;
 

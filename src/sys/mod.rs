@@ -4,6 +4,7 @@
 //! was asked for, lengths that go in are those of the slice that is passed.
 #![allow(unsafe_code)]
 
+pub mod cache;
 pub mod log;
 pub mod map;
 pub mod state;

@@ -31,7 +31,7 @@ impl Asker<'_, '_> {
         let start = Instant::now();
         verdict.reason = self.recall.reason(self.job);
         match self.recall.restore(&mut self.session) {
-            Ok(()) => verdict.restored_tokens = self.recall.tokens(),
+            Ok(_) => verdict.restored_tokens = self.recall.tokens(),
             Err(why) if self.args.require_hit => bail!(Failure::Miss(why)),
             Err(why) => verdict.reason = Some(why),
         }
@@ -82,7 +82,7 @@ impl Asker<'_, '_> {
             self.recall = found;
             self.session.reset();
             verdict.restored_tokens = match self.recall.restore(&mut self.session) {
-                Ok(()) => self.recall.tokens(),
+                Ok(_) => self.recall.tokens(),
                 Err(why) => {
                     verdict.reason = Some(why);
                     0

@@ -217,7 +217,7 @@ impl Builder<'_> {
             let start = Instant::now();
             let mut session = Session::new(model, &job.params, total, self.app.threads())?;
             match recall.restore(&mut session) {
-                Ok(()) => restored = recall.tokens(),
+                Ok(_) => restored = recall.tokens(),
                 Err(why) => reason = Some(why),
             }
             timings.add("reset", start.elapsed(), None);

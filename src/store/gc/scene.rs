@@ -7,6 +7,7 @@ use std::path::Path;
 use super::super::disk::Entry;
 use super::super::index::{ListedState, SegmentRow};
 use super::super::lock::{TURN, is_held};
+use super::super::scratch;
 use super::super::usage::Usage;
 use super::super::{Result, Store};
 use crate::format::{self, Record};
@@ -198,11 +199,13 @@ impl Store {
         let going_states = self.index.going_states()?;
         let removed = self.index.removed()?;
         let found = self.unindexed(&usage, &rows, &states, &going_states, &removed);
-        // Somebody waits for this collection to end, to evaluate what nobody else should meanwhile.
-        let turn = |e: &Entry| e.name.starts_with(TURN) && is_held(&e.path);
-        let (turns, staging) = std::mem::take(&mut usage.staging).into_iter().partition(turn);
+        // Somebody waits for this collection to end, to evaluate what nobody else should meanwhile; or measures.
+        let held = |e: &Entry| {
+            e.name.starts_with(TURN) && is_held(&e.path) || scratch::is_in_use(&self.root, &e.path)
+        };
+        let (held, staging) = std::mem::take(&mut usage.staging).into_iter().partition(held);
         usage.staging = staging;
-        usage.other.extend::<Vec<Entry>>(turns);
+        usage.other.extend::<Vec<Entry>>(held);
         let left: HashSet<&Path> = found.unreadable.iter().map(|e| e.path.as_path()).collect();
         usage.objects.retain(|(_, entry)| !left.contains(entry.path.as_path()));
         usage.other.extend(found.unreadable.iter().cloned());

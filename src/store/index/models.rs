@@ -102,4 +102,24 @@ impl Index {
                 .map(drop),
         )
     }
+
+    /// From how many tokens on restoring was measured to beat evaluating, on this model with that many threads.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn break_even(&self, model: &ModelHash, threads: u32) -> Result<Option<usize>> {
+        let query = "SELECT tokens FROM break_even WHERE model = ?1 AND threads = ?2";
+        let found = self.db.query_row(query, params![model.as_bytes(), threads], |row| row.get::<_, i64>(0));
+        Ok(self.said(found.optional())?.and_then(|tokens| usize::try_from(tokens).ok()))
+    }
+
+    /// Notes such a measurement; the latest counts.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn record_break_even(&mut self, model: &ModelHash, threads: u32, tokens: usize) -> Result<()> {
+        let insert = "INSERT OR REPLACE INTO break_even VALUES (?1, ?2, ?3)";
+        let values = params![model.as_bytes(), threads, i64::try_from(tokens).unwrap_or(i64::MAX)];
+        self.said(self.db.execute(insert, values).map(drop))
+    }
 }

@@ -1,0 +1,50 @@
+//! `pcache bench compare`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cli::{Compare, Output};
+use crate::commands::app::App;
+use crate::commands::failure::Failure;
+use crate::commands::models::file_name;
+use crate::report::bench::results::{Results, SCHEMA};
+use crate::report::bench::{compare, text};
+
+pub fn run(app: &App, args: &Compare) -> Result<()> {
+    let all = read_all(&args.files)?;
+    let Some(table) = compare::table(&all, &names(&args.files), args.all) else {
+        bail!(Failure::Usage(
+            "the measurements have nothing in common: no KV type, codec and length is in all of them".into()
+        ));
+    };
+    match app.output() {
+        Output::Text => app.print(text::shown(&table)),
+        Output::Json => app.print_json(&table.objects()),
+        Output::Jsonl => table.objects().iter().try_for_each(|row| app.named_event("difference", row)),
+    }
+}
+
+/// The measurements in files.
+pub fn read_all(files: &[PathBuf]) -> Result<Vec<Results>> {
+    files.iter().map(|file| read(file).with_context(|| format!("cannot use {}", file.display()))).collect()
+}
+
+fn read(file: &PathBuf) -> Result<Results> {
+    let text = fs_err::read_to_string(file)?;
+    let value: serde_json::Value = serde_json::from_str(&text).context("it is not JSON")?;
+    match value.get("schema").and_then(serde_json::Value::as_u64) {
+        Some(schema) if schema == u64::from(SCHEMA) => {}
+        Some(schema) => bail!("its schema is {schema}, and this pcache reads {SCHEMA}"),
+        None => bail!("it is no measurement of pcache bench: it has no schema"),
+    }
+    serde_json::from_value(value).context("it is no measurement of pcache bench")
+}
+
+/// What files are called in tables: their names without folder and ending.
+pub fn names(files: &[PathBuf]) -> Vec<String> {
+    let stem = |file: &PathBuf| {
+        file.file_stem().map_or_else(|| file_name(file), |s| s.to_string_lossy().into_owned())
+    };
+    files.iter().map(stem).collect()
+}

@@ -1,0 +1,198 @@
+//! The tables of a measurement, as cells.
+
+use super::results::{BreakEven, Length, Results, Setup, Stage};
+use crate::report::human;
+
+/// A table that can be shown in several ways.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Table {
+    /// What it shows.
+    pub title: String,
+    /// The names of the columns.
+    pub header: Vec<String>,
+    /// The rows.
+    pub rows: Vec<Vec<String>>,
+    /// Columns that hold text; the others hold numbers and are aligned right.
+    pub texts: Vec<usize>,
+    /// What is said below it.
+    pub notes: Vec<String>,
+}
+
+impl Table {
+    /// Columns that are aligned right.
+    pub fn right(&self) -> Vec<usize> {
+        (0..self.header.len()).filter(|i| !self.texts.contains(i)).collect()
+    }
+}
+
+pub(super) fn named(columns: &[&str]) -> Vec<String> {
+    columns.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// What stands where nothing was measured.
+const NOTHING: &str = "-";
+
+fn shown(seconds: Option<f64>) -> String {
+    seconds.map_or(NOTHING.into(), human::closely)
+}
+
+fn factor(times: Option<f64>) -> String {
+    times.map_or(NOTHING.into(), |times| match times {
+        t if t >= 9.95 => format!("{t:.0}x"),
+        t => format!("{t:.1}x"),
+    })
+}
+
+/// The first token by length: evaluated, and from a saved state.
+pub fn first_tokens(setup: &Setup) -> Table {
+    let row = |l: &Length| {
+        let cached = if l.median(Stage::FirstTokenCold).is_some() {
+            Stage::FirstTokenCold
+        } else {
+            Stage::FirstTokenWarm
+        };
+        vec![
+            human::thousands(l.tokens),
+            human::bytes(l.stored_bytes),
+            shown(l.median(Stage::Prefill)),
+            shown(l.median(Stage::FirstTokenEvaluated)),
+            shown(l.median(Stage::FirstTokenCold)),
+            shown(l.median(Stage::FirstTokenWarm)),
+            factor(l.speed_up(cached)),
+        ]
+    };
+    let measured = setup.lengths.iter().filter(|l| l.median(Stage::FirstTokenWarm).is_some());
+    Table {
+        title: format!("Time to the first token of an answer, {}", setup.label()),
+        header: named(&["TOKENS", "SIZE", "PREFILL", "EVALUATED", "COLD", "WARM", "SPEED-UP"]),
+        rows: measured.map(row).collect(),
+        texts: Vec::new(),
+        notes: break_even_notes(setup),
+    }
+}
+
+fn break_even_notes(setup: &Setup) -> Vec<String> {
+    let cases = [("the disk", Stage::FirstTokenCold), ("the page cache", Stage::FirstTokenWarm)];
+    let said = cases.into_iter().filter_map(|(from, stage)| Some((from, setup.break_even(stage)?)));
+    said.map(|(from, even)| match even {
+        BreakEven::From(1) => format!("From {from}, a saved state is faster from the first token on."),
+        BreakEven::From(n) => {
+            format!("From {from}, a saved state is faster from {} tokens on.", human::thousands(n))
+        }
+        BreakEven::Never => format!("From {from}, a saved state is faster at none of these lengths."),
+    })
+    .collect()
+}
+
+/// The stages that are shown, in the order in which they happen.
+const STAGES: [Stage; 19] = [
+    Stage::Prefill,
+    Stage::Snapshot,
+    Stage::Encode,
+    Stage::Hash,
+    Stage::Write,
+    Stage::Sync,
+    Stage::Save,
+    Stage::ReadCold,
+    Stage::ReadWarm,
+    Stage::Verify,
+    Stage::Decode,
+    Stage::Restore,
+    Stage::ModelLoad,
+    Stage::Context,
+    Stage::Question,
+    Stage::FirstTokenEvaluated,
+    Stage::FirstTokenCold,
+    Stage::FirstTokenWarm,
+    Stage::Build,
+];
+/// What the machine could do.
+const LIMITS: [Stage; 3] = [Stage::MemoryCopy, Stage::SequentialRead, Stage::SyncedWrite];
+
+/// Everything that was timed at one length, beside the machine's limits.
+pub fn stages(setup: &Setup, length: &Length) -> Table {
+    let row = |stage: Stage| {
+        let summary = length.summary(stage)?;
+        let tokens = matches!(stage, Stage::Prefill | Stage::Build).then_some(length.tokens);
+        let speed = match tokens {
+            Some(n) => format!("{:.0} tokens/s", n as f64 / summary.median.max(1e-9)),
+            None => length.speed(stage).map_or(NOTHING.into(), human::speed),
+        };
+        let (limit, reached) = match (stage.limit(), length.reached(stage)) {
+            (Some(limit), Some(reached)) => {
+                (limit.name().replace('_', " "), format!("{:.0} %", reached * 100.0))
+            }
+            _ => (String::new(), String::new()),
+        };
+        let name = stage.name().replace('_', " ");
+        let [median, min, max] = [summary.median, summary.min, summary.max].map(human::closely);
+        let mark = if summary.is_wide() { "~" } else { "" };
+        Some(vec![name, format!("{mark}{median}"), min, max, speed, limit, reached])
+    };
+    let objects = human::count(length.objects, "object");
+    let mut rows: Vec<Vec<String>> = STAGES.into_iter().filter_map(row).collect();
+    rows.extend(LIMITS.into_iter().filter_map(row));
+    Table {
+        title: format!(
+            "Stages at {}, {} in {objects}, {}",
+            human::count(length.tokens, "token"),
+            human::bytes(length.stored_bytes),
+            setup.label()
+        ),
+        header: named(&["STAGE", "MEDIAN", "MIN", "MAX", "SPEED", "LIMIT", "REACHED"]),
+        rows,
+        texts: vec![0, 5],
+        notes: Vec::new(),
+    }
+}
+
+/// KV types and codecs side by side, at the longest prompt; nothing to compare with one of them.
+pub fn setups(results: &Results) -> Option<Table> {
+    let compared: Vec<(&Setup, &Length)> =
+        results.setups.iter().filter_map(|s| Some((s, s.longest()?))).collect();
+    let (_, first) = *compared.first().filter(|_| compared.len() > 1)?;
+    let exact = |s: &Setup| match s.largest_logit_difference {
+        Some(difference) => format!("{difference:.3}"),
+        None => "exact".into(),
+    };
+    let row = |(setup, l): &(&Setup, &Length)| {
+        let stored = l.median(Stage::Decode).zip(l.median(Stage::Restore)).map(|(a, b)| a + b);
+        vec![
+            setup.kv_type.clone(),
+            setup.codec.clone(),
+            human::bytes(l.stored_bytes),
+            format!("{:.3}", l.state_bytes as f64 / l.stored_bytes.max(1) as f64),
+            shown(l.median(Stage::Prefill)),
+            shown(l.median(Stage::Save)),
+            shown(l.median(Stage::ReadCold)),
+            shown(stored),
+            shown(l.median(Stage::Question)),
+            shown(l.median(Stage::FirstTokenWarm)),
+            exact(setup),
+        ]
+    };
+    Some(Table {
+        title: format!("KV types and codecs at {}", human::count(first.tokens, "token")),
+        header: named(&[
+            "KV TYPE", "CODEC", "SIZE", "RATIO", "PREFILL", "SAVE", "READ COLD", "RESTORE", "QUESTION",
+            "FIRST TOKEN", "LOGITS",
+        ]),
+        rows: compared.iter().map(row).collect(),
+        texts: vec![0, 1],
+        notes: vec![
+            "RATIO is what llama.cpp gives over what is stored, RESTORE with decoding, LOGITS the largest difference to f16."
+                .into(),
+        ],
+    })
+}
+
+impl Table {
+    /// The rows as objects with the columns' names, for programs.
+    pub fn objects(&self) -> Vec<serde_json::Map<String, serde_json::Value>> {
+        let object = |row: &Vec<String>| {
+            let cells = self.header.iter().zip(row);
+            cells.map(|(name, cell)| (name.to_lowercase(), cell.clone().into())).collect()
+        };
+        self.rows.iter().map(object).collect()
+    }
+}

@@ -1,0 +1,57 @@
+//! The operating system's page cache: emptying it of one file, to measure what a read from the disk takes.
+
+use std::fs::File;
+use std::io;
+
+use super::map::Map;
+
+/// Asks the system to forget the pages of `file`, which must be synced. Says whether none is left: not where the
+/// system has no such call, or keeps its files in memory.
+///
+/// # Errors
+/// When the file cannot be mapped.
+pub fn drop_pages(file: &File) -> io::Result<bool> {
+    #[cfg(target_os = "linux")]
+    let asked = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed).is_ok();
+    #[cfg(not(target_os = "linux"))]
+    let asked = false;
+    Ok(asked && resident_pages(&Map::of(file)?) == Some(0))
+}
+
+/// How many pages of a mapped file are in memory, where the system tells.
+#[cfg(target_os = "linux")]
+fn resident_pages(map: &Map) -> Option<usize> {
+    if map.is_empty() {
+        return Some(0);
+    }
+    let page = rustix::param::page_size();
+    let mut resident = vec![0u8; map.len().div_ceil(page)];
+    // SAFETY: the address is that of a live map and so a multiple of the page size, the length is the map's, and the
+    // vector has a byte for each page of it. The call writes the vector and reads nothing.
+    let answer = unsafe { libc::mincore(map.as_ptr().cast_mut().cast(), map.len(), resident.as_mut_ptr()) };
+    (answer == 0).then(|| resident.iter().filter(|page| **page & 1 != 0).count())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn resident_pages(_map: &Map) -> Option<usize> {
+    None
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn what_is_in_memory_is_counted() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[1; 100_000]).unwrap();
+        let map = Map::of(&file).unwrap();
+        assert_eq!(resident_pages(&map), Some(100_000usize.div_ceil(rustix::param::page_size())));
+        drop(map);
+        file.sync_all().unwrap();
+        // Where files live in memory alone they stay; what is said must be what is so.
+        let dropped = drop_pages(&file).unwrap();
+        assert_eq!(dropped, resident_pages(&Map::of(&file).unwrap()) == Some(0));
+    }
+}
