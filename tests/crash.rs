@@ -376,3 +376,36 @@ fn an_ask_goes_on_while_gc_removes_its_state() {
     assert!(asking.wait().unwrap().success(), "{out}");
     assert_eq!(answers(&out), expected);
 }
+
+/// Whoever waits for the lock behind a removal once evaluated and saved anew what was gone, or called it damaged.
+#[test]
+fn what_is_removed_while_somebody_waits_stays_removed() {
+    use pcache::store::index::Lookup;
+    use pcache::store::{Store, SystemClock, disk::RealDisk};
+    use std::io::{BufRead, BufReader, Read};
+    use std::sync::Arc;
+
+    let program = Program::with_two_states();
+    for command in
+        [&["ask", "other", "Hm?", "--max-tokens", "1"][..], &["recode", "other", "--codec", "zstd"]]
+    {
+        program.ok(&["build", "other.txt", "--name", "other"]);
+        let mut store = Store::open(&program.store(), Arc::new(RealDisk), Arc::new(SystemClock)).unwrap();
+        let Lookup::Found(key) = store.index().find("other").unwrap() else { panic!("it was just built") };
+        let lock = store.lock_exclusive(|| ()).unwrap();
+        let mut waiting = program.start_with_input(command);
+        drop(waiting.stdin.take());
+        let mut stderr = BufReader::new(waiting.stderr.take().unwrap());
+        let mut said = String::new();
+        while !said.contains("waiting") {
+            assert!(stderr.read_line(&mut said).unwrap() > 0, "{command:?}: {said}");
+        }
+        store.remove_states(&[key], false).unwrap();
+        let objects = program.objects();
+        drop(lock);
+        stderr.read_to_string(&mut said).unwrap();
+        assert_eq!(waiting.wait().unwrap().code(), Some(3), "{command:?}: {said}");
+        assert!(said.contains("was removed in between"), "{command:?}: {said}");
+        assert_eq!(program.objects(), objects, "{command:?} made something anew");
+    }
+}

@@ -53,12 +53,21 @@ pub fn run(app: &App, args: &Ls) -> Result<()> {
     let filter = filter.map(|m| file_name(m).to_lowercase());
     let listing = listing(&states, &segments, args.sort, filter.as_deref());
 
+    // A program that reads the list should not take this for an empty store either.
+    let lost = states.is_empty() && store.as_ref().is_some_and(Store::has_objects);
+    if lost {
+        app.warn(format!(
+            "the index of {} lists no states, but there are objects; pcache verify --repair puts back what it lost",
+            app.cache_dir()?.display()
+        ));
+    }
     match app.output() {
         Output::Json => app.print_json(&listing),
         Output::Jsonl => listing.states.iter().try_for_each(|s| app.named_event("state", s)),
         Output::Text if listing.states.is_empty() => {
-            let lost = states.is_empty() && store.as_ref().is_some_and(Store::has_objects);
-            app.say(nothing_to_list(app, states.len(), filter.as_deref(), lost)?);
+            if !lost {
+                app.say(nothing_to_list(app, states.len(), filter.as_deref())?);
+            }
             app.say_if(unused);
             Ok(())
         }
@@ -73,13 +82,9 @@ pub fn run(app: &App, args: &Ls) -> Result<()> {
     }
 }
 
-fn nothing_to_list(app: &App, states: usize, filter: Option<&str>, lost: bool) -> Result<String> {
+fn nothing_to_list(app: &App, states: usize, filter: Option<&str>) -> Result<String> {
     let folder = app.cache_dir()?;
     Ok(match filter {
-        _ if lost => format!(
-            "the index of {} lists no states, but there are objects; pcache verify --repair puts back what it lost",
-            folder.display()
-        ),
         Some(filter) if states > 0 => {
             format!("none of {} has a model with {filter:?} in its name", human::count(states, "state"))
         }

@@ -53,6 +53,8 @@ pub fn run(app: &App, args: &Recode) -> Result<()> {
     for (n, key) in keys.iter().enumerate() {
         match recode(app, &mut store, key, args) {
             Ok(recoded) => report.states.push(recoded),
+            // With --all, what is removed meanwhile was not asked for.
+            Err(error) if args.all && matches!(error.downcast_ref(), Some(Failure::NotFound(_))) => {}
             // One that is damaged keeps no other from being recoded; anything else ends this.
             Err(error) => {
                 let damaged = matches!(error.downcast_ref(), Some(Failure::Corrupt(_)));
@@ -74,10 +76,11 @@ pub fn run(app: &App, args: &Recode) -> Result<()> {
 }
 
 fn recode(app: &App, store: &mut Store, key: &StateKey, args: &Recode) -> Result<Recoded> {
+    // Under the lock: it may be removed while this waits.
+    let lock = app.lock_shared(store)?;
     let state = states::state(store, key)?;
     let label = label(key, state.name.as_deref());
     let job = Job { codec: args.codec, ..Job::of_state(&state) };
-    let lock = app.lock_shared(store)?;
     let recall = job.find(store)?.verify(&job).proved();
     if !state.is_whole() || recall.tokens() < job.tokens.len() {
         let why = recall.reason(&job).unwrap_or_else(|| "its row in the index is damaged".into());

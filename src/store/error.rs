@@ -148,7 +148,7 @@ impl StoreError {
         let read_only = kind == Some(io::ErrorKind::ReadOnlyFilesystem) || code == Some(ReadOnly);
         if full {
             Some(
-                "the disk is full: pcache gc --max-size SIZE or pcache rm KEY makes room, or choose another --cache-dir",
+                "the disk is full: pcache gc --max-size SIZE or pcache rm KEY makes room, as does whatever else can go from it; or choose another --cache-dir",
             )
         } else if read_only {
             Some(

@@ -19,6 +19,7 @@ impl Store {
     pub fn adopt_lost(&mut self) -> Result<(usize, usize)> {
         let now = self.now();
         let found = self.scene(now)?.found;
+        self.index.note_spare_records(&found.superseded)?;
         self.index.adopt_all(&found.segments, &found.records, now)?;
         Ok((found.records.len(), found.segments.len()))
     }

@@ -123,7 +123,8 @@ CREATE TABLE removed (
 ) WITHOUT ROWID;
 ";
 
-/// From how many tokens on a saved state was measured to be faster than evaluating.
+/// From how many tokens on a saved state was measured to be faster than evaluating; and records that nobody needs, which
+/// must not outlive their states.
 const V4: &str = "
 CREATE TABLE break_even (
     model        BLOB NOT NULL REFERENCES models(hash) ON DELETE CASCADE,
@@ -131,6 +132,14 @@ CREATE TABLE break_even (
     tokens       INTEGER NOT NULL,
     PRIMARY KEY (model, threads)
 ) WITHOUT ROWID;
+
+-- Records that may lie on disk beside the one that counts: of changes that are under way or were cut short, and of
+-- those before a change. They go with their state, or with the next gc.
+CREATE TABLE spare_records (
+    object       BLOB PRIMARY KEY,
+    state        BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX spare_records_state ON spare_records(state);
 ";
 
 const STEPS: &[M<'static>] = &[M::up(V1), M::up(V2), M::up(V3), M::up(V4)];

@@ -1,7 +1,9 @@
 //! Committing and changing states: a record on disk first, then the row.
 //!
 //! A state's record is an object like any other: write-once. A change publishes a new one, commits the row that names
-//! it, and removes the old one. A crash in between leaves a record without a row, which the next gc takes away.
+//! it, and removes the old one. A crash in between leaves a record without a row, which the next gc takes away. The
+//! index knows of it from before it is written, so that it goes with its state, too: after a loss of the index it would
+//! be taken for the state.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -73,6 +75,8 @@ impl Store {
     fn replace(&mut self, record: &Record, used: Option<i64>) -> Result<bool> {
         let old = self.index.use_of(&record.key)?.and_then(|u| u.record);
         let encoded = record.encode();
+        // Noted first: if this is cut short, its state's removal finds what is on disk by then.
+        self.index.note_spare_records(&[(record.key, encoded.id())])?;
         let new = self.publish(&encoded)?;
         let committed = self.index.commit_state(record, &new, encoded.len(), used);
         // Somebody who lost the race may have written the very bytes of the winner, which are one object.
@@ -130,8 +134,11 @@ impl Store {
             }
             other => other?,
         }
-        let records = states.iter().filter_map(|(_, record)| *record);
-        let objects: Vec<ObjectId> = records.chain(segments.iter().map(|row| row.object)).collect();
+        let mut objects: Vec<ObjectId> = states.iter().filter_map(|(_, record)| *record).collect();
+        for key in &keys {
+            objects.extend(self.index.spare_records(key)?);
+        }
+        objects.extend(segments.iter().map(|row| row.object));
         self.remove_objects(&objects)?;
         self.index.delete_going(&keys, &chains)
     }

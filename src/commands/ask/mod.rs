@@ -82,6 +82,8 @@ fn answer_all(
         Found::default()
     } else {
         let _lock = app.lock_shared(store)?;
+        // It may have been removed while this waited.
+        states::state(store, &state.key)?;
         job.find(store)?
     };
     if let Some(miss) = found.miss().filter(|_| args.require_hit) {

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use super::super::failure::Failure;
 use super::super::job::{Status, Verdict};
-use super::super::{explain, prefill};
+use super::super::{explain, prefill, states};
 use super::Asker;
 use crate::report::human;
 use crate::report::timings::Timings;
@@ -76,6 +76,8 @@ impl Asker<'_, '_> {
 
         let turn = self.app.take_turn(self.store, self.job)?;
         let lock = self.app.lock_shared(self.store)?;
+        // What was removed meanwhile should not be saved again.
+        states::state(self.store, &self.state.key)?;
         // Somebody else may have saved it by now, and what was restored goes on from there.
         let found = self.job.find(self.store)?.verify(self.job);
         if found.tokens() > verdict.restored_tokens {

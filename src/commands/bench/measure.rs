@@ -273,7 +273,7 @@ impl Bench<'_> {
         let what = format!("asking, {label}");
         progress.start(&what, (lengths.len() * (runs + 1)) as u64, Unit::Percent);
         let mut done = 0;
-        let mut asked_all = || -> Result<()> {
+        let asked_all = || -> Result<()> {
             for length in lengths {
                 let params = longest.params.clone();
                 let tokens = longest.tokens[..length.tokens].to_vec();

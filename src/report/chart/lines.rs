@@ -28,7 +28,7 @@ pub struct Line {
 }
 
 /// A chart.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Lines {
     /// Above it.
     pub title: String,

@@ -132,9 +132,8 @@ impl Store {
         let states: Vec<_> = plan.states.iter().chain(&scene.going_states).copied().collect();
         self.discard(&states, &plan.going)?;
         self.adopt(plan, scene, now)?;
-        // Nothing is left of what was removed: it was among the strays.
-        self.index.forget_removed()?;
-        match self.index.compact() {
+        // Nothing is left of what was removed: it was among the strays. On a full disk this can wait.
+        match self.index.forget_removed().and_then(|()| self.index.compact()) {
             Err(error) if !error.is_unwritable() => Err(error),
             _ => Ok(()),
         }

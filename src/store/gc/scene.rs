@@ -33,6 +33,8 @@ pub(in crate::store) struct Found {
     pub(in crate::store) records: Vec<(Record, ObjectId, u64)>,
     /// Damaged, superseded, or of no use.
     pub(super) stray: Vec<Entry>,
+    /// Those of the former that are records of the states found.
+    pub(in crate::store) superseded: Vec<(StateKey, ObjectId)>,
     /// The disk or the system did not let them be read. They may be intact, so they stay.
     pub(super) unreadable: Vec<Entry>,
 }
@@ -132,6 +134,7 @@ impl Store {
                             other
                         }
                     };
+                    found.superseded.extend(older.iter().map(|(record, id, _)| (record.key, *id)));
                     found.stray.extend(older.map(|(_, _, entry)| entry));
                 }
                 _ => found.stray.push(entry.clone()),

@@ -26,21 +26,25 @@ impl Index {
     ) -> Result<bool> {
         self.transaction(|tx| {
             let key = record.key.as_bytes();
-            let before: Option<(u64, bool)> = tx
-                .query_row("SELECT revision, going FROM states WHERE key = ?1", [key], |r| {
-                    Ok((r.get(0)?, r.get(1)?))
+            let before: Option<(u64, bool, Option<ObjectId>)> = tx
+                .query_row("SELECT revision, going, record FROM states WHERE key = ?1", [key], |r| {
+                    Ok((r.get(0)?, r.get(1)?, rows::maybe_hash(r, 2)?))
                 })
                 .optional()?;
             match before {
                 // What was about to go is made anew.
-                Some((_, true)) => drop(tx.execute("DELETE FROM states WHERE key = ?1", [key])?),
-                Some((revision, false)) if revision + 1 != record.revision => return Ok(false),
+                Some((_, true, _)) => drop(tx.execute("DELETE FROM states WHERE key = ?1", [key])?),
+                Some((revision, false, _)) if revision + 1 != record.revision => return Ok(false),
                 None if record.revision != 1 => return Ok(false),
                 _ => {}
             }
             put_state(tx, record, object, object_bytes)?;
+            let spare = before.as_ref().and_then(|(.., old)| *old);
+            spare.map_or(Ok(()), |old| note_spare(tx, &record.key, &old))?;
+            // Only now: it may have had the very same record.
+            tx.execute("DELETE FROM spare_records WHERE object = ?1", [object.as_bytes()])?;
             if let Some(now) = used {
-                let again = u32::from(matches!(before, Some((_, false))));
+                let again = u32::from(matches!(before, Some((_, false, _))));
                 tx.execute(
                     "UPDATE states SET last_used = ?2, hits = hits + ?3,
                          last_use = (SELECT max(last_use) + 1 FROM states) WHERE key = ?1",
@@ -119,12 +123,32 @@ impl Index {
         self.said(read.and_then(|mut query| query.query_map([], |row| rows::hash(row, 0))?.collect()))
     }
 
-    /// Forgets which states were removed: nothing of them is left.
+    /// Forgets which states were removed, and which records are of no use: nothing of them is left.
     ///
     /// # Errors
     /// When SQLite fails.
     pub fn forget_removed(&mut self) -> Result<()> {
-        self.said(self.db.execute("DELETE FROM removed", []).map(drop))
+        self.transaction(|tx| {
+            tx.execute("DELETE FROM removed", [])?;
+            tx.execute("DELETE FROM spare_records", []).map(drop)
+        })
+    }
+
+    /// Notes that a state has records that are about to be on disk, or are there, and do not count (yet).
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn note_spare_records(&mut self, spare: &[(StateKey, ObjectId)]) -> Result<()> {
+        self.transaction(|tx| spare.iter().try_for_each(|(key, object)| note_spare(tx, key, object)))
+    }
+
+    /// Records of a state that may be on disk and do not count.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn spare_records(&self, key: &StateKey) -> Result<Vec<ObjectId>> {
+        let read = self.db.prepare_cached("SELECT object FROM spare_records WHERE state = ?1");
+        self.said(read.and_then(|mut q| q.query_map([key.as_bytes()], |row| rows::hash(row, 0))?.collect()))
     }
 
     /// Deletes the rows of states and segments whose files are gone.
@@ -135,10 +159,17 @@ impl Index {
         self.transaction(|tx| {
             let mut state = tx.prepare("DELETE FROM states WHERE key = ?1 AND going = 1")?;
             states.iter().try_for_each(|k| state.execute([k.as_bytes()]).map(drop))?;
+            let mut spare = tx.prepare("DELETE FROM spare_records WHERE state = ?1")?;
+            states.iter().try_for_each(|k| spare.execute([k.as_bytes()]).map(drop))?;
             let mut segment = tx.prepare("DELETE FROM segments WHERE chain = ?1 AND going = 1")?;
             segments.iter().try_for_each(|c| segment.execute([c.as_bytes()]).map(drop))
         })
     }
+}
+
+fn note_spare(tx: &Transaction<'_>, key: &StateKey, object: &ObjectId) -> rusqlite::Result<()> {
+    let insert = "INSERT OR REPLACE INTO spare_records VALUES (?1, ?2)";
+    tx.execute(insert, params![object.as_bytes(), key.as_bytes()]).map(drop)
 }
 
 fn adopt_state(

@@ -276,6 +276,42 @@ fn a_change_of_name() {
     );
 }
 
+/// A change that was cut short may leave a record that nobody knows; after the loss of the index it would be taken for
+/// the state, although that was removed in between. Likewise the one that a change replaced.
+#[test]
+fn a_removal_after_a_change_is_for_good() {
+    let key = chain(&tokens(700, 3)).state_key("", "");
+    let remove_and_lose_index = |dir: &TempDir, place: &str| {
+        let mut store = open(dir);
+        assert_eq!(store.remove_states(&[key], false).unwrap().len(), 1, "{place}");
+        drop(store);
+        lose_index(dir);
+        assert_eq!(assert_whole(&open(dir)), ["b"], "{place}");
+    };
+    let prepare = |dir: &TempDir| {
+        let mut store = open(dir);
+        // Two that share a segment: a record alone is no state.
+        save(&mut store, "b", &tokens(300, 3)).unwrap();
+        save(&mut store, "a", &tokens(700, 3)).unwrap();
+    };
+    let rename = |store: &mut Store| store.change_state(&key, |r| r.name = Some("c".into())).map(drop);
+    stop_anywhere(prepare, rename, |dir, _, place| remove_and_lose_index(dir, place));
+    stop_anywhere(prepare, rename, |dir, _, place| {
+        lose_index(dir);
+        drop(open(dir));
+        remove_and_lose_index(dir, &format!("{place}, the index lost twice"));
+    });
+    // What is built anew has the name that it is built with.
+    stop_anywhere(prepare, rename, |dir, _, place| {
+        let mut store = open(dir);
+        store.remove_states(&[key], false).unwrap();
+        save(&mut store, "fresh", &tokens(700, 3)).unwrap();
+        drop(store);
+        lose_index(dir);
+        assert_eq!(assert_whole(&open(dir)), ["b", "fresh"], "{place}");
+    });
+}
+
 #[test]
 fn a_repair_of_a_lost_index() {
     stop_anywhere(
