@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -25,11 +25,13 @@ pub struct App {
     /// When the process began.
     pub started: Instant,
     interrupted: Arc<AtomicBool>,
+    /// Folders that nobody needs when the program is stopped at once.
+    scratch: Arc<Mutex<Vec<PathBuf>>>,
 }
 
 impl App {
     pub fn new(global: Global, started: Instant) -> Self {
-        Self { global, started, interrupted: Arc::new(AtomicBool::new(false)) }
+        Self { global, started, interrupted: Arc::default(), scratch: Arc::default() }
     }
 
     /// From now on the first Ctrl-C only asks to stop after the batch at hand, so that its work is kept; the
@@ -37,15 +39,23 @@ impl App {
     /// begins: while waiting, hashing or loading Ctrl-C should simply end the program.
     pub fn stop_gently_on_ctrl_c(&self) {
         let (flag, quiet) = (Arc::clone(&self.interrupted), self.global.quiet);
+        let scratch = Arc::clone(&self.scratch);
         // Fails only when a handler is set already; then Ctrl-C simply ends the process.
         let _ = ctrlc::set_handler(move || {
             if flag.swap(true, Ordering::SeqCst) {
+                let folders = scratch.lock().unwrap_or_else(|e| e.into_inner());
+                folders.iter().for_each(|folder| drop(std::fs::remove_dir_all(folder)));
                 std::process::exit(130);
             }
             if !quiet {
                 let _ = writeln!(io::stderr(), "\nstopping; Ctrl-C again stops at once");
             }
         });
+    }
+
+    /// Has a folder removed when a second Ctrl-C stops the program at once.
+    pub fn remove_if_stopped(&self, folder: &Path) {
+        self.scratch.lock().unwrap_or_else(|e| e.into_inner()).push(folder.to_owned());
     }
 
     /// Whether the user pressed Ctrl-C.

@@ -127,7 +127,7 @@ impl Bench<'_> {
         let runs = self.args.runs as usize;
         let subject = Subject { app, model: &model, runs, longest: &job, question: &question };
 
-        let mut stores = self.codecs.iter().map(|_| Ok(self.home.scratch()?)).collect::<Result<Vec<_>>>()?;
+        let mut stores = self.codecs.iter().map(|_| self.scratch()).collect::<Result<Vec<_>>>()?;
         let mut setups: Vec<Setup> =
             self.codecs.iter().map(|codec| setup(&job, *codec, &self.lengths)).collect();
         let (seconds, logits) = self.evaluate(&subject, &mut stores, &mut setups)?;
@@ -139,6 +139,13 @@ impl Bench<'_> {
             self.first_tokens(target, store, &job, &question, setup, &seconds, all)?;
         }
         Ok(setups)
+    }
+
+    /// A store to measure in.
+    fn scratch(&self) -> Result<(Scratch, Store)> {
+        let (scratch, store) = self.home.scratch()?;
+        self.app.remove_if_stopped(scratch.path());
+        Ok((scratch, store))
     }
 
     /// Those that were asked for; else as long as evaluating them several times takes not too long.
@@ -238,9 +245,9 @@ impl Bench<'_> {
         let mut done = 0;
         let mut all = || -> Result<bool> {
             let mut cold = true;
-            for (setup, (_, store)) in setups.iter_mut().zip(stores) {
+            for ((setup, (_, store)), codec) in setups.iter_mut().zip(stores).zip(&self.codecs) {
                 for length in &mut setup.lengths {
-                    let job = subject.job(length.tokens);
+                    let job = Job { codec: *codec, ..subject.job(length.tokens) };
                     cold &= recall::measure(subject, store, &job, length, subject.runs)?;
                     done += 1;
                     progress.set(done);

@@ -8,6 +8,7 @@ use super::save::object_files;
 use super::{Subject, go_on, timed};
 use crate::commands::job::Job;
 use crate::engine::session::Session;
+use crate::format::Codec;
 use crate::report::bench::results::{Length, Stage};
 use crate::store::Store;
 use crate::sys::cache;
@@ -50,8 +51,13 @@ fn one(subject: &Subject<'_, '_>, store: &Store, job: &Job, sample: &mut Length)
     sample.add(Stage::Context, seconds);
     match recall.restore(&mut session) {
         Ok(took) if recall.tokens() == job.tokens.len() => {
-            sample.add(Stage::Decode, took.decoding.as_secs_f64());
-            sample.add(Stage::Restore, took.loading.as_secs_f64());
+            let (decoding, loading) = (took.decoding.as_secs_f64(), took.loading.as_secs_f64());
+            if job.codec == Codec::Raw {
+                sample.add(Stage::Restore, decoding + loading);
+            } else {
+                sample.add(Stage::Decode, decoding);
+                sample.add(Stage::Restore, loading);
+            }
         }
         Ok(_) => bail!("a state that was just saved is a miss: {}", recall.reason(job).unwrap_or_default()),
         Err(why) => bail!("a state that was just saved cannot be restored: {why}"),

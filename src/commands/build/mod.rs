@@ -23,6 +23,7 @@ use crate::engine::prompt::Prompt;
 use crate::engine::session::Session;
 use crate::format::Record;
 use crate::key::StateKey;
+use crate::report::human;
 use crate::report::timings::Timings;
 use crate::store::Store;
 use report::{Report, SegmentCounts};
@@ -35,6 +36,8 @@ struct Builder<'a> {
     target: Target,
     /// The states of this run.
     built: HashSet<StateKey>,
+    /// Whether the user heard that a prompt is too short to gain.
+    warned: bool,
 }
 
 pub fn run(app: &App, args: &Build) -> Result<()> {
@@ -47,7 +50,7 @@ pub fn run(app: &App, args: &Build) -> Result<()> {
     models::chosen(app).map(drop)?;
     let mut store = app.store()?;
     let target = Target::of_args(app, Some(&mut store), &args.params)?;
-    let mut builder = Builder { app, args, store, target, built: HashSet::new() };
+    let mut builder = Builder { app, args, store, target, built: HashSet::new(), warned: false };
 
     // A file that cannot be read should not be found after minutes of evaluating the others.
     let root = builder.target.params.root(&builder.target.model);
@@ -175,6 +178,7 @@ impl Builder<'_> {
         if let Some(load) = load {
             timings.add("model_load", load, None);
         }
+        self.warn_if_too_short(&job)?;
         let _turn = self.app.take_turn(&self.store, &job)?;
         if let Some(limit) = self.args.max_size {
             budget::make_room(self.app, &mut self.store, model, &job, limit)?;
@@ -192,6 +196,21 @@ impl Builder<'_> {
         self.commit(source, &prompt, &job, key, &filled)?;
         let name = self.store.index().state(&key)?.and_then(|s| s.name);
         self.report(source, &job, key, name, verdict, &filled, timings)
+    }
+
+    /// Says once that a prompt is shorter than what was measured to pay on this machine.
+    fn warn_if_too_short(&mut self, job: &Job) -> Result<()> {
+        let pays_from = self.store.index().break_even(&job.model, self.app.threads())?;
+        let Some(pays_from) = pays_from.filter(|n| job.tokens.len() < *n && !self.warned) else {
+            return Ok(());
+        };
+        self.warned = true;
+        self.app.warn(format!(
+            "{} are evaluated as fast as they are restored: pcache bench found that saving pays from {} on",
+            human::count(job.tokens.len(), "token"),
+            human::count(pays_from, "token")
+        ));
+        Ok(())
     }
 
     fn explain(&self, model: &Model<'_>, source: &Source<'_>, prompt: &Prompt, job: &Job) -> Result<()> {

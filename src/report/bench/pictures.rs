@@ -103,10 +103,7 @@ pub fn restores(all: &[Results], names: &[String]) -> Picture {
     let lengths: Vec<String> = each(all).map(|(_, _, l)| human::thousands(l.tokens)).collect();
     let chart = Bars {
         title: "What a restore is made of".into(),
-        subtitle: format!(
-            "{} tokens; what an ask does beside loading the model is not left out",
-            common(&lengths)
-        ),
+        subtitle: format!("{} tokens; an ask reads and verifies while the model loads", common(&lengths)),
         parts: stages.iter().map(|(_, name, colour)| ((*name).to_owned(), *colour)).collect(),
         bars: each(all).map(bar).collect(),
     };

@@ -4,7 +4,7 @@ use super::{COLOURS, Picture};
 
 const WIDTH: f64 = 760.0;
 const LEFT: f64 = 190.0;
-const RIGHT: f64 = 110.0;
+const RIGHT: f64 = 170.0;
 const TOP: f64 = 84.0;
 const BAR: f64 = 22.0;
 const STEP: f64 = 34.0;
