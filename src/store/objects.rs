@@ -1,8 +1,10 @@
 //! Object files: publishing them, and mapping them back with proof.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::disk::Disk;
 use super::index::SegmentRow;
 use super::{OBJECTS, Result, STAGING, Store, StoreError};
 use crate::format::{self, Encoded, FormatError, Room, Stored};
@@ -141,9 +143,15 @@ impl Unverified {
     }
 }
 
-impl Store {
-    /// Where an object lies. A pure function of its name.
-    pub fn object_path(&self, id: &ObjectId) -> PathBuf {
+/// Puts objects into a store's folder; needs no index, so several threads can do it at once.
+#[derive(Clone)]
+pub struct Publisher {
+    root: PathBuf,
+    disk: Arc<dyn Disk>,
+}
+
+impl Publisher {
+    fn object_path(&self, id: &ObjectId) -> PathBuf {
         let name = id.to_hex();
         self.root.join(OBJECTS).join(&name[..2]).join(format!("{name}.safetensors"))
     }
@@ -197,6 +205,26 @@ impl Store {
         }
         self.disk.rename(staged, path)
     }
+}
+
+impl Store {
+    /// What puts objects into this store's folder.
+    pub fn publisher(&self) -> Publisher {
+        Publisher { root: self.root.clone(), disk: Arc::clone(&self.disk) }
+    }
+
+    /// Where an object lies. A pure function of its name.
+    pub fn object_path(&self, id: &ObjectId) -> PathBuf {
+        self.publisher().object_path(id)
+    }
+
+    /// See [`Publisher::publish`].
+    ///
+    /// # Errors
+    /// When the disk refuses; nothing is visible then.
+    pub fn publish(&self, encoded: &Encoded<'_>) -> Result<ObjectId> {
+        self.publisher().publish(encoded)
+    }
 
     /// Maps the object of a segment, for [`Unverified::verify`]. Call it under the shared lock.
     ///
@@ -204,7 +232,7 @@ impl Store {
     /// A [`Miss`] when the file is gone or cannot be mapped.
     pub fn map(&self, row: &SegmentRow) -> Result<Unverified, Miss> {
         let map = self.map_object(&row.object)?;
-        map.will_need();
+        map.read_in_order();
         Ok(Unverified { row: row.clone(), map })
     }
 

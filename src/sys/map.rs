@@ -25,11 +25,11 @@ impl Map {
         Ok(Self(Some(map)))
     }
 
-    /// Tells the kernel that all pages will be read soon. A hint: failure is ignored.
-    pub fn will_need(&self) {
+    /// Tells the kernel that the pages will be read from the first to the last. A hint: failure is ignored.
+    pub fn read_in_order(&self) {
         #[cfg(unix)]
         if let Some(map) = &self.0 {
-            let _ = map.advise(memmap2::Advice::WillNeed);
+            let _ = map.advise(memmap2::Advice::Sequential);
         }
     }
 }

@@ -156,7 +156,8 @@ pub fn setups(results: &Results) -> Option<Table> {
         None => "exact".into(),
     };
     let row = |(setup, l): &(&Setup, &Length)| {
-        let stored = l.median(Stage::Decode).zip(l.median(Stage::Restore)).map(|(a, b)| a + b);
+        let decode = l.median(Stage::Decode).unwrap_or_default();
+        let stored = l.median(Stage::Restore).map(|restore| decode + restore);
         vec![
             setup.kv_type.clone(),
             setup.codec.clone(),

@@ -101,6 +101,14 @@ impl Index {
     ) -> Result<Option<ObjectId>> {
         self.transaction(|tx| put_segment(tx, row, now, adopted))
     }
+
+    /// As [`Self::put_segment`], for several that were just published, in one transaction.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn put_segments(&mut self, rows: &[SegmentRow], now: i64) -> Result<()> {
+        self.transaction(|tx| rows.iter().try_for_each(|row| put_segment(tx, row, now, None).map(drop)))
+    }
 }
 
 /// See [`Index::put_segment`].
