@@ -14,6 +14,7 @@
 pub mod cli;
 pub mod commands;
 pub mod engine;
+pub mod eval;
 pub mod format;
 pub mod key;
 pub mod report;

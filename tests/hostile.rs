@@ -148,7 +148,7 @@ fn a_state_that_is_not_a_number_anywhere_gives_an_answer_all_the_same() {
                 max_tokens: 4,
                 stop: Vec::new(),
             };
-            generate::answer(&mut session, &sampling, 512, |_| true).unwrap();
+            generate::answer(&mut session, &sampling, None, 512, |_| true).unwrap();
         }
     };
     each_victim(answers);

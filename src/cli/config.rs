@@ -27,6 +27,11 @@ const fn of(table: &'static str, name: &'static str, commands: &'static [&'stati
     Setting { table: Some(table), name, commands }
 }
 
+/// The commands that take a prompt and evaluate, or would.
+const PROMPTING: &[&str] = &["build", "explain", "tokens"];
+/// The commands that sample answers.
+const ASKING: &[&str] = &["ask", "map", "chat"];
+
 /// Everything that can be set, in the order in which `pcache config` shows it.
 const SETTINGS: &[Setting] = &[
     top("cache-dir"),
@@ -34,21 +39,21 @@ const SETTINGS: &[Setting] = &[
     top("threads"),
     top("gpu-layers"),
     top("output"),
-    Setting { table: None, name: "max-size", commands: &["build", "gc"] },
-    of("build", "ttl", &["build"]),
-    of("build", "kv-type", &["build", "explain"]),
-    of("build", "flash-attn", &["build", "explain"]),
-    of("build", "template", &["build", "explain"]),
-    of("build", "date", &["build", "explain"]),
-    of("build", "template-arg", &["build", "explain"]),
-    of("ask", "max-tokens", &["ask"]),
-    of("ask", "temp", &["ask"]),
-    of("ask", "top-k", &["ask"]),
-    of("ask", "top-p", &["ask"]),
-    of("ask", "min-p", &["ask"]),
-    of("ask", "repeat-penalty", &["ask"]),
-    of("ask", "seed", &["ask"]),
-    of("ask", "stop", &["ask"]),
+    Setting { table: None, name: "max-size", commands: &["build", "extend", "gc"] },
+    of("build", "ttl", &["build", "extend"]),
+    of("build", "kv-type", PROMPTING),
+    of("build", "flash-attn", PROMPTING),
+    of("build", "template", PROMPTING),
+    of("build", "date", PROMPTING),
+    of("build", "template-arg", PROMPTING),
+    of("ask", "max-tokens", ASKING),
+    of("ask", "temp", ASKING),
+    of("ask", "top-k", ASKING),
+    of("ask", "top-p", ASKING),
+    of("ask", "min-p", ASKING),
+    of("ask", "repeat-penalty", ASKING),
+    of("ask", "seed", ASKING),
+    of("ask", "stop", ASKING),
     of("gc", "max-age", &["gc"]),
     of("gc", "keep", &["gc"]),
     of("ls", "sort", &["ls"]),
@@ -348,14 +353,14 @@ mod tests {
         let config = config(text).unwrap();
         let cli = parse(&config, &["pcache", "build", "x"]);
         let Sub::Build(build) = cli.command else { panic!() };
-        assert_eq!((cli.global.threads, build.max_size), (Some(3), Some(1 << 30)));
+        assert_eq!((cli.global.threads, build.keep.max_size), (Some(3), Some(1 << 30)));
         assert_eq!(build.params.kv_type, Some(crate::key::KvType::Q8_0));
         let Sub::Ask(ask) = parse(&config, &["pcache", "ask", "k", "q"]).command else { panic!() };
-        assert_eq!((ask.temp, ask.stop), (0.5, vec!["a".to_owned(), "b".into()]));
+        assert_eq!((ask.sampling.temp, ask.sampling.stop), (0.5, vec!["a".to_owned(), "b".into()]));
         let Sub::Ask(ask) = parse(&config, &["pcache", "ask", "k", "q", "--temp", "1"]).command else {
             panic!()
         };
-        assert_eq!(ask.temp, 1.0);
+        assert_eq!(ask.sampling.temp, 1.0);
     }
 
     #[test]

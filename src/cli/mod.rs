@@ -2,23 +2,36 @@
 
 pub mod ask;
 pub mod bench;
+pub mod chat;
 pub mod config;
+pub mod eval;
+pub mod extend;
 pub mod manage;
+pub mod map;
+mod output;
 pub mod prompt;
+pub mod tokens;
 pub mod values;
 
 use std::path::PathBuf;
 
 use clap::parser::ValueSource;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-pub use ask::Ask;
+pub use ask::{Ask, SamplingArgs, ShapeArgs};
 pub use bench::{Bench, BenchCommand, Compare, Measure, Report};
+pub use chat::Chat;
 use config::Config;
+pub use eval::Eval;
+pub use extend::Extend;
 pub use manage::{Completions, Gc, Ls, Man, Models, Pin, Recode, Rename, Rm, Shell, Show, Sort, Verify};
-pub use prompt::{Build, Explain, FlashAttention, FramingArgs, ParamArgs};
+pub use map::{Map, RecordFormat};
+use output::OutputParser;
+pub use output::{Output, OutputTo};
+pub use prompt::{Build, Explain, FlashAttention, FramingArgs, KeepArgs, ParamArgs};
+pub use tokens::Tokens;
 use values::path;
-pub use values::{LoraFile, Ttl};
+pub use values::{LoraFile, Ttl, question_format};
 
 /// Saves the state of a language model after a long prompt, and answers from it in milliseconds.
 #[derive(Debug, Parser)]
@@ -65,12 +78,15 @@ pub struct Global {
     /// Layers on a GPU, in builds that support one [default: 0; ask takes those of the state]
     #[arg(long, value_name = "N", global = true)]
     pub gpu_layers: Option<u32>,
-    /// How results are printed; jsonl streams events as they happen
-    #[arg(long, value_name = "FORMAT", global = true, default_value = "text")]
-    pub output: Output,
+    /// How results are printed; jsonl streams events as they happen, junit is for eval. For map also a file
+    #[arg(long, value_name = "FORMAT", global = true, default_value = "text", value_parser = OutputParser)]
+    pub output: OutputTo,
     /// Short for --output json
     #[arg(long, global = true, conflicts_with = "output")]
     pub json: bool,
+    /// Append every stage as it happens to FILE, as JSON lines (docs/log.md)
+    #[arg(long, value_name = "FILE", global = true, value_parser = path())]
+    pub log: Option<PathBuf>,
     /// Nothing on stderr but warnings and errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
@@ -95,6 +111,7 @@ impl Cli {
         });
         let matches = with_plain_usage(config.applied_to(Self::command())).get_matches();
         let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+        cli.check_output().unwrap_or_else(|e| e.exit());
         let set = |path: &PathBuf| !path.as_os_str().is_empty();
         cli.global.cache_dir = cli.global.cache_dir.filter(set);
         cli.global.model = cli.global.model.filter(set);
@@ -102,6 +119,21 @@ impl Cli {
         cli.global.model_is_explicit = matches.value_source("model") == explicit
             || matches.subcommand().is_some_and(|(_, m)| m.value_source("model") == explicit);
         cli
+    }
+}
+
+impl Cli {
+    /// Refuses a way of printing that the command does not have.
+    fn check_output(&self) -> Result<(), clap::Error> {
+        let problem = match &self.global.output {
+            OutputTo::File(_) if matches!(self.command, Command::Map(_)) => return Ok(()),
+            OutputTo::Junit if matches!(self.command, Command::Eval(_)) => return Ok(()),
+            OutputTo::File(path) => format!("--output {}: only map writes to a file", path.display()),
+            OutputTo::Junit => "--output junit: only eval has it".into(),
+            OutputTo::Format(_) => return Ok(()),
+        };
+        let problem = format!("{problem}; expected text, json or jsonl\n");
+        Err(Self::command().error(clap::error::ErrorKind::InvalidValue, problem))
     }
 }
 
@@ -114,17 +146,6 @@ fn with_plain_usage(command: clap::Command) -> clap::Command {
     })
 }
 
-/// How results are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For people.
-    Text,
-    /// One object per result, one a line.
-    Json,
-    /// One object per event.
-    Jsonl,
-}
-
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -132,6 +153,16 @@ pub enum Command {
     Build(Build),
     /// Answer questions from a saved state
     Ask(Ask),
+    /// Answer each record of a file, or of stdin, from a saved state
+    Map(Map),
+    /// Talk with the model from a saved state
+    Chat(Chat),
+    /// Make a new state from a saved one, with text added or its end replaced
+    Extend(Extend),
+    /// Put a suite of questions to prompts and models, and check the answers
+    Eval(Eval),
+    /// Show how a prompt is tokenised, and where its segments and its state end
+    Tokens(Tokens),
     /// List the saved states
     #[command(alias = "list")]
     Ls(Ls),

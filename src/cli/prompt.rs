@@ -24,6 +24,20 @@ pub struct Build {
     /// Prompt files; - reads stdin
     #[arg(required = true, value_name = "PROMPT")]
     pub prompts: Vec<PathBuf>,
+    /// How the states are kept.
+    #[command(flatten)]
+    pub keep: KeepArgs,
+    /// How the prompts are put before the model.
+    #[command(flatten)]
+    pub framing: FramingArgs,
+    /// What the states are built with.
+    #[command(flatten)]
+    pub params: ParamArgs,
+}
+
+/// How a state is kept.
+#[derive(Debug, Clone, Default, Args)]
+pub struct KeepArgs {
     /// A name for the state, beside its key
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
@@ -42,12 +56,6 @@ pub struct Build {
     /// Print the timing table on stderr
     #[arg(long)]
     pub stats: bool,
-    /// How the prompts are put before the model.
-    #[command(flatten)]
-    pub framing: FramingArgs,
-    /// What the states are built with.
-    #[command(flatten)]
-    pub params: ParamArgs,
 }
 
 /// Arguments of `explain`.

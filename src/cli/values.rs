@@ -122,7 +122,7 @@ pub(super) fn lora(text: &str) -> Result<LoraFile, String> {
 }
 
 /// `before{question}after`, with `\n`, `\t` and `\\` for a newline, a tab and a backslash.
-pub(super) fn question_format(text: &str) -> Result<(String, String), String> {
+pub fn question_format(text: &str) -> Result<(String, String), String> {
     let (before, after) = text.split_once("{question}").ok_or("expected {question} in it once")?;
     if after.contains("{question}") {
         return Err("expected {question} in it once".into());

@@ -12,9 +12,12 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::job::Job;
-use crate::cli::{Global, Output};
+use crate::cli::{Global, Output, OutputTo};
+use crate::key::epoch::LLAMA_CPP_BUILD;
 use crate::report::human;
+use crate::report::log::{self, Log};
 use crate::report::progress::{Bar, Progress, Silent};
+use crate::report::timings::Timings;
 use crate::store::disk::RealDisk;
 use crate::store::lock::{Lock, Turn};
 use crate::store::{Store, SystemClock, check_owner};
@@ -24,14 +27,64 @@ pub struct App {
     pub global: Global,
     /// When the process began.
     pub started: Instant,
+    log: Option<Log>,
     interrupted: Arc<AtomicBool>,
+    /// Whether Ctrl-C only ever stops what is at hand.
+    in_conversation: Arc<AtomicBool>,
     /// Folders that nobody needs when the program is stopped at once.
     scratch: Arc<Mutex<Vec<PathBuf>>>,
 }
 
 impl App {
     pub fn new(global: Global, started: Instant) -> Self {
-        Self { global, started, interrupted: Arc::default(), scratch: Arc::default() }
+        Self {
+            global,
+            started,
+            log: None,
+            interrupted: Arc::default(),
+            in_conversation: Arc::default(),
+            scratch: Arc::default(),
+        }
+    }
+
+    /// Opens the full log, if there is to be one, and begins it with what was called.
+    pub fn start_log(&mut self) -> Result<()> {
+        let Some(path) = &self.global.log else { return Ok(()) };
+        let file = fs_err::OpenOptions::new().append(true).create(true).open(path)?;
+        self.log = Some(Log::new(file.into_parts().0, self.started));
+        let arguments: Vec<_> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+        self.record(
+            "start",
+            &serde_json::json!({
+                "schema": log::SCHEMA,
+                "pcache": env!("CARGO_PKG_VERSION"),
+                "llama_cpp": LLAMA_CPP_BUILD,
+                "time": jiff::Timestamp::now().to_string(),
+                "arguments": arguments,
+                "threads": self.threads(),
+            }),
+        );
+        Ok(())
+    }
+
+    /// Ends the log with how the program ends.
+    pub fn end_log(&self, result: &Result<()>, code: u8) {
+        if let Err(error) = result {
+            self.record("error", &serde_json::json!({ "message": format!("{error:#}") }));
+        }
+        self.record("end", &serde_json::json!({ "exit_code": code }));
+    }
+
+    /// Writes an event into the full log, if there is one.
+    pub fn record(&self, name: &str, value: &impl Serialize) {
+        if let Some(Err(error)) = self.log.as_ref().map(|log| log.event(name, value)) {
+            let _ = writeln!(io::stderr(), "pcache: warning: the log cannot be written any more: {error}");
+        }
+    }
+
+    /// A table of stages that are also logged.
+    pub fn timings(&self) -> Timings {
+        Timings::logged(self.log.clone())
     }
 
     /// From now on the first Ctrl-C only asks to stop after the batch at hand, so that its work is kept; the
@@ -39,10 +92,14 @@ impl App {
     /// begins: while waiting, hashing or loading Ctrl-C should simply end the program.
     pub fn stop_gently_on_ctrl_c(&self) {
         let (flag, quiet) = (Arc::clone(&self.interrupted), self.global.quiet);
-        let scratch = Arc::clone(&self.scratch);
+        let (scratch, talking) = (Arc::clone(&self.scratch), Arc::clone(&self.in_conversation));
         // Fails only when a handler is set already; then Ctrl-C simply ends the process.
         let _ = ctrlc::set_handler(move || {
-            if flag.swap(true, Ordering::SeqCst) {
+            let again = flag.swap(true, Ordering::SeqCst);
+            if talking.load(Ordering::SeqCst) {
+                return;
+            }
+            if again {
                 let folders = scratch.lock().unwrap_or_else(|e| e.into_inner());
                 folders.iter().for_each(|folder| drop(std::fs::remove_dir_all(folder)));
                 std::process::exit(130);
@@ -51,6 +108,16 @@ impl App {
                 let _ = writeln!(io::stderr(), "\nstopping; Ctrl-C again stops at once");
             }
         });
+    }
+
+    /// From now on Ctrl-C stops an answer and never the program.
+    pub fn begin_conversation(&self) {
+        self.in_conversation.store(true, Ordering::SeqCst);
+    }
+
+    /// Forgets a Ctrl-C that has had its effect. Says whether there was one.
+    pub fn take_interrupt(&self) -> bool {
+        self.interrupted.swap(false, Ordering::SeqCst)
     }
 
     /// Has a folder removed when a second Ctrl-C stops the program at once.
@@ -137,6 +204,9 @@ impl App {
 
     /// Says something on stderr, unless told to be quiet.
     pub fn say(&self, text: impl std::fmt::Display) {
+        if self.log.is_some() {
+            self.record("said", &serde_json::json!({ "text": text.to_string() }));
+        }
         if !self.global.quiet {
             let _ = writeln!(io::stderr(), "{text}");
         }
@@ -159,6 +229,7 @@ impl App {
 
     /// Warns on stderr, even when told to be quiet: something is not as it should be.
     pub fn warn(&self, text: impl std::fmt::Display) {
+        self.record("warning", &serde_json::json!({ "text": text.to_string() }));
         let _ = writeln!(io::stderr(), "pcache: warning: {text}");
     }
 
@@ -178,12 +249,7 @@ impl App {
         self.print(serde_json::to_string(value)?)
     }
 
-    /// Prints an event, when events are wanted.
-    pub fn event(&self, value: &impl Serialize) -> Result<()> {
-        if self.global.output == Output::Jsonl { self.print_json(value) } else { Ok(()) }
-    }
-
-    /// Prints `value` as an event of that name, when events are wanted.
+    /// Prints `value` as an event of that name, when events are wanted; the log gets it in any case.
     pub fn named_event(&self, name: &str, value: &impl Serialize) -> Result<()> {
         #[derive(Serialize)]
         struct Event<'a, T> {
@@ -191,12 +257,20 @@ impl App {
             #[serde(flatten)]
             value: &'a T,
         }
-        self.event(&Event { event: name, value })
+        self.record(name, value);
+        match self.output() {
+            Output::Jsonl => self.print_json(&Event { event: name, value }),
+            _ => Ok(()),
+        }
     }
 
     /// How results are printed.
     pub fn output(&self) -> Output {
-        if self.global.json { Output::Json } else { self.global.output }
+        match &self.global.output {
+            _ if self.global.json => Output::Json,
+            OutputTo::Format(format) => *format,
+            OutputTo::Junit | OutputTo::File(_) => Output::Text,
+        }
     }
 
     /// A progress bar, or none when told to be quiet.

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::app::App;
 use super::job::{Job, Status};
 use super::models::file_name;
-use super::source::{Framed, Source};
+use super::source::{self, Framed, Source};
 use super::states::label;
 use super::target::Target;
 use crate::cli::{Explain, Output};
@@ -90,7 +90,7 @@ pub fn run(app: &App, args: &Explain) -> Result<()> {
     if let Some(context) = Header::of(&target.model_path)?.context() {
         let limit = usize::try_from(context).unwrap_or(usize::MAX);
         if job.params.rope.freq_scale.is_none() {
-            source.check_length(job.tokens.len(), limit)?;
+            source::check_length(&source.label(), job.tokens.len(), limit)?;
         }
     }
     let explanation = Explanation::of(store.as_ref(), &model, &job, &prompt, &source)?;

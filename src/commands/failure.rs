@@ -1,7 +1,6 @@
 //! Errors that end a command, and their exit codes.
 
 use std::io::{self, Write};
-use std::process::ExitCode;
 
 use crate::store::StoreError;
 
@@ -37,19 +36,18 @@ impl Failure {
 }
 
 /// Prints the error and its causes in one line, and says how to exit. A reader that went away is not an error.
-pub fn report(error: &anyhow::Error) -> ExitCode {
+pub fn report(error: &anyhow::Error) -> u8 {
     let closed = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
     if error.chain().any(|e| e.downcast_ref::<io::Error>().is_some_and(closed)) {
-        return ExitCode::SUCCESS;
+        return 0;
     }
     let _ = writeln!(io::stderr(), "pcache: {error:#}");
     if let Some(advice) = error.downcast_ref().and_then(StoreError::advice) {
         let _ = writeln!(io::stderr(), "pcache: {advice}");
     }
-    let code = match (error.downcast_ref::<Failure>(), error.downcast_ref::<StoreError>()) {
+    match (error.downcast_ref::<Failure>(), error.downcast_ref::<StoreError>()) {
         (Some(failure), _) => failure.code(),
         (_, Some(StoreError::DamagedIndex { .. })) => 4,
         _ => 1,
-    };
-    ExitCode::from(code)
+    }
 }

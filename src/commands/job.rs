@@ -44,6 +44,13 @@ pub enum Status {
     Miss,
 }
 
+impl Verdict {
+    /// Of so many tokens that a session holds already.
+    pub fn in_memory(tokens: usize) -> Self {
+        Self { status: Status::Hit, restored_tokens: tokens, evaluated_tokens: 0, reason: None }
+    }
+}
+
 impl Status {
     /// All, some or nothing of `total` tokens.
     pub fn of(restored: usize, total: usize) -> Self {

@@ -101,9 +101,12 @@ fn evaluate_pieces(
         filled.tokens += batch.count;
         progress.set(filled.tokens as u64);
         progress.aside(&mut || estimate.after_batch(filled.tokens, filled.evaluating));
-        app.event(&serde_json::json!({
-            "event": "progress", "evaluated": filled.tokens, "total": job.tokens.len() - from, "restored": from,
-        }))?;
+        app.named_event(
+            "progress",
+            &serde_json::json!({
+                "evaluated": filled.tokens, "total": job.tokens.len() - from, "restored": from,
+            }),
+        )?;
 
         if let Some(piece) = piece_ending_with(job, batch) {
             saver.save(session, &piece)?;

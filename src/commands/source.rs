@@ -76,7 +76,11 @@ pub struct Source<'a> {
 impl<'a> Source<'a> {
     /// Reads a prompt that is to be evaluated under `root`.
     pub fn read(path: &'a Path, root: &ChainKey, framed: &'a Framed) -> Result<Self> {
-        let text = read_text(path)?;
+        Self::of_text(path, read_text(path)?, root, framed)
+    }
+
+    /// A text that is known by the name `path`.
+    pub fn of_text(path: &'a Path, text: String, root: &ChainKey, framed: &'a Framed) -> Result<Self> {
         if text.trim().is_empty() {
             bail!("{} is empty: there is nothing to save", label(path));
         }
@@ -87,6 +91,16 @@ impl<'a> Source<'a> {
     /// The file's name, for people.
     pub fn label(&self) -> String {
         label(self.path)
+    }
+
+    /// Where it came from, for the record of its state.
+    pub fn origin(&self, prompt: &Prompt) -> Origin {
+        Origin {
+            label: self.label(),
+            framing: self.framing().to_owned(),
+            text: Some(self.text_digest()),
+            digest: (!prompt.dated).then_some(self.digest),
+        }
     }
 
     /// How it is put before the model, for people.
@@ -114,19 +128,31 @@ impl<'a> Source<'a> {
         }
         Ok(prompt)
     }
+}
 
-    /// Refuses a prompt that leaves no room for a question in a context of `limit` tokens.
-    pub fn check_length(&self, tokens: usize, limit: usize) -> Result<()> {
-        if tokens < limit {
-            return Ok(());
-        }
-        bail!(
-            "{} has {}, the model's context is {} and a question needs room too; shorten the prompt",
-            self.label(),
-            human::count(tokens, "token"),
-            human::thousands(limit)
-        )
+/// Where the text of a state came from.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// For people: the file.
+    pub label: String,
+    /// For people: how it was put before the model.
+    pub framing: String,
+    /// Names the text alone.
+    pub text: Option<TextDigest>,
+    /// Names everything that the tokens follow from, where a file gives them again.
+    pub digest: Option<PromptDigest>,
+}
+
+/// Refuses a prompt that leaves no room for a question in a context of `limit` tokens.
+pub fn check_length(label: &str, tokens: usize, limit: usize) -> Result<()> {
+    if tokens < limit {
+        return Ok(());
     }
+    bail!(
+        "{label} has {}, the model's context is {} and a question needs room too; shorten the prompt",
+        human::count(tokens, "token"),
+        human::thousands(limit)
+    )
 }
 
 /// The hash of everything that a prompt's tokens follow from: the text, how it is rendered, model and parameters (the

@@ -27,13 +27,30 @@ pub struct Target {
 impl Target {
     /// What the command line names; hashes the files if they are new.
     pub fn of_args(app: &App, store: Option<&mut Store>, args: &ParamArgs) -> Result<Self> {
-        let model_path = models::chosen(app)?;
+        Self::of_model(app, store, models::chosen(app)?, args)
+    }
+
+    /// As [`Self::of_args`], with this model.
+    pub fn of_model(
+        app: &App,
+        store: Option<&mut Store>,
+        model_path: PathBuf,
+        args: &ParamArgs,
+    ) -> Result<Self> {
         let mut store = store;
         let model = models::fingerprint(app, store.as_deref_mut(), &model_path)?;
         let lora = args.lora.as_ref();
         let hash = lora.map(|l| models::fingerprint_adapter(app, store, &l.path)).transpose()?;
         let params = params(args, app.gpu_layers()?, hash.zip(lora))?;
         Ok(Self { model_path, model, params, lora: lora.map(|l| l.path.clone()) })
+    }
+
+    /// What a saved state was built with; refuses parameters on the command line that say otherwise.
+    pub fn of_state(app: &App, store: &mut Store, state: &Record, args: &ParamArgs) -> Result<Self> {
+        let lora = adapter_of_state(app, store, state, args)?;
+        let model_path = models::of_state(app, store, state)?;
+        let params = Params { rope_factors: None, ..state.params.clone() };
+        Ok(Self { model_path, model: state.model, params, lora })
     }
 
     /// Tokens under this model and these parameters.

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use llama_cpp_2::sampling::LlamaSampler;
 
 use super::Result;
+use super::model::Model;
 use super::session::Session;
+use super::shape::Guide;
 use super::utf8::Utf8Stream;
 
 /// How the next token is chosen, and when to stop.
@@ -59,62 +61,131 @@ pub struct Answer {
     pub text: String,
     /// Why it ended.
     pub stop: StopReason,
-    /// Tokens sampled, the ending one not counted.
-    pub tokens: usize,
+    /// The tokens, without the one that ended it.
+    pub tokens: Vec<i32>,
     /// Until the first token was chosen.
     pub first_token: Duration,
     /// For all of it.
     pub elapsed: Duration,
 }
 
-/// Generates an answer from the session's logits; `emit` gets the text as it becomes certain, and ends the
-/// generation by saying false. The context ends at `limit` positions.
+/// Generates an answer from the session's logits, in the shape that `guide` keeps; `emit` gets the text as it becomes
+/// certain, and ends the generation by saying false. The context ends at `limit` positions.
 ///
 /// # Errors
-/// When llama.cpp fails.
+/// When llama.cpp fails, or nothing fits the shape.
 pub fn answer(
     session: &mut Session<'_>,
     sampling: &Sampling,
+    guide: Option<Guide>,
     limit: usize,
     mut emit: impl FnMut(&str) -> bool,
 ) -> Result<Answer> {
-    let start = Instant::now();
-    let mut sampler = sampler(session.model().vocabulary(), sampling);
-    let mut text = Stream::new(&sampling.stop);
-    let mut tokens = 0;
-    let mut first_token = None;
+    let mut growing = Growing::new(session.model(), sampling, guide);
     let stop = loop {
-        if tokens == sampling.max_tokens || !session.has_logits() {
-            break StopReason::MaxTokens;
-        }
-        let token = sampler.sample(session.context(), -1).0;
-        first_token.get_or_insert_with(|| start.elapsed());
-        if session.model().ends_answer(token) {
-            break StopReason::Eos;
-        }
-        tokens += 1;
-        let (certain, stopped) = text.push(&session.model().piece(token));
-        if !emit(&certain) {
+        if !session.has_logits() {
             break StopReason::Interrupted;
         }
-        if stopped {
-            break StopReason::StopString;
+        let (text, next) = growing.next(session, LAST)?;
+        if !emit(&text) {
+            break StopReason::Interrupted;
         }
-        if tokens < sampling.max_tokens {
-            if session.position() >= limit {
-                break StopReason::ContextFull;
-            }
-            session.evaluate(&[token], true)?;
+        match next {
+            Next::Stop(reason) => break reason,
+            Next::Evaluate(_) if session.position() >= limit => break StopReason::ContextFull,
+            Next::Evaluate(token) => session.evaluate(&[token], true)?,
         }
     };
-    emit(&text.finish());
-    Ok(Answer {
-        text: text.out,
-        stop,
-        tokens,
-        first_token: first_token.unwrap_or_default(),
-        elapsed: start.elapsed(),
-    })
+    let (answer, rest) = growing.finish(stop);
+    emit(&rest);
+    Ok(answer)
+}
+
+/// The logits of the last token that was evaluated with logits.
+const LAST: i32 = -1;
+
+/// An answer that is being generated.
+pub struct Growing<'s> {
+    sampler: LlamaSampler,
+    guide: Option<Guide>,
+    text: Stream<'s>,
+    max_tokens: usize,
+    tokens: Vec<i32>,
+    start: Instant,
+    first_token: Option<Duration>,
+}
+
+/// How an answer goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// By this token, after which the next one can be chosen.
+    Evaluate(i32),
+    /// Not at all.
+    Stop(StopReason),
+}
+
+impl<'s> Growing<'s> {
+    /// An answer of which nothing is there yet; its clock starts.
+    pub fn new(model: &Model<'_>, sampling: &'s Sampling, guide: Option<Guide>) -> Self {
+        Self {
+            sampler: sampler(model.vocabulary(), sampling),
+            guide,
+            text: Stream::new(&sampling.stop),
+            max_tokens: sampling.max_tokens,
+            tokens: Vec::new(),
+            start: Instant::now(),
+            first_token: None,
+        }
+    }
+
+    /// Chooses the next token by the logits number `index` of the last batch. Gives the text that is certain by now.
+    ///
+    /// # Errors
+    /// When nothing fits the shape.
+    pub fn next(&mut self, session: &Session<'_>, index: i32) -> Result<(String, Next)> {
+        if self.tokens.len() == self.max_tokens {
+            return Ok((String::new(), Next::Stop(StopReason::MaxTokens)));
+        }
+        let token = match &mut self.guide {
+            None => self.sampler.sample(session.context(), index),
+            Some(guide) => {
+                let token = guide.choose(session.logits_at(index), &mut self.sampler)?;
+                self.sampler.accept(token);
+                token
+            }
+        };
+        self.first_token.get_or_insert_with(|| self.start.elapsed());
+        if session.model().ends_answer(token.0) {
+            return Ok((String::new(), Next::Stop(StopReason::Eos)));
+        }
+        self.guide.as_mut().map_or(Ok(()), |guide| guide.accept(token))?;
+        self.tokens.push(token.0);
+        let (text, stopped) = self.text.push(&session.model().piece(token.0));
+        let complete = self.guide.as_ref().is_some_and(Guide::is_complete);
+        let next = if stopped {
+            Next::Stop(StopReason::StopString)
+        } else if complete {
+            Next::Stop(StopReason::Eos)
+        } else if self.tokens.len() == self.max_tokens {
+            Next::Stop(StopReason::MaxTokens)
+        } else {
+            Next::Evaluate(token.0)
+        };
+        Ok((text, next))
+    }
+
+    /// The answer, and what of its text was held back until now.
+    pub fn finish(mut self, stop: StopReason) -> (Answer, String) {
+        let rest = self.text.finish();
+        let answer = Answer {
+            text: self.text.out,
+            stop,
+            tokens: self.tokens,
+            first_token: self.first_token.unwrap_or_default(),
+            elapsed: self.start.elapsed(),
+        };
+        (answer, rest)
+    }
 }
 
 /// The seed of trial `trial` after `first`: each is repeatable.

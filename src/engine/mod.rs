@@ -5,8 +5,11 @@
 //! - [`text`]: turning template text and user text into tokens, so that user text cannot forge control tokens.
 //! - [`template`]: rendering the model's chat template around a prompt.
 //! - [`prompt`]: from a prompt file to the tokens of its state, and to the text an ask puts around a question.
+//! - [`reframe`]: a state's prompt with another text in its place.
 //! - [`session`]: one right-sized context: evaluate, snapshot, restore, logits.
+//! - [`slots`]: several sequences from one prefix, evaluated together.
 //! - [`generate`]: sampling an answer from a session.
+//! - [`shape`]: answers that follow a grammar or a JSON schema.
 //!
 //! **One way of evaluating.** Prompts are evaluated in batches of [`crate::key::SEGMENT_TOKENS`] that start at
 //! multiples of it, and a question in batches of the same size from the state's end on. Whether a batch was
@@ -20,7 +23,10 @@ pub mod generate;
 pub mod gguf;
 pub mod model;
 pub mod prompt;
+pub mod reframe;
 pub mod session;
+pub mod shape;
+pub mod slots;
 pub mod template;
 pub mod text;
 pub mod utf8;
@@ -100,6 +106,9 @@ pub enum EngineError {
         /// The first error that llama.cpp logged.
         reason: String,
     },
+    /// Answers cannot have the shape that was asked for.
+    #[error("{0}")]
+    Shape(String),
     /// The chat template cannot be used.
     #[error(transparent)]
     Template(#[from] template::TemplateError),

@@ -179,6 +179,12 @@ impl Model<'_> {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// Bytes of a token in [`Self::text_of`].
+    pub fn bytes_of(&self, token: i32) -> usize {
+        let valid = (0..self.vocabulary()).contains(&token);
+        if valid { self.llama.vocab().token_to_piece(LlamaToken(token), true, None).len() } else { 0 }
+    }
+
     /// The text of a control token, as templates write it.
     pub(super) fn control_text(&self, token: i32) -> String {
         let valid = (0..self.vocabulary()).contains(&token);

@@ -11,7 +11,7 @@
 use jiff::civil::Date;
 
 use super::model::Model;
-use super::template::{self, Chat, Roles, TemplateError};
+use super::template::{self, Chat, Roles, TemplateError, Turn};
 use super::text::Text;
 
 /// Questions that try to merge with a prompt's end: letters, digits, white space, punctuation, other scripts.
@@ -113,9 +113,35 @@ pub fn from_template(model: &Model<'_>, prompt: &str, chat: &ChatFraming) -> Res
     Ok(Prompt { suffix: after.clone(), dated: frame.dated, ..rendered })
 }
 
+/// What the chat template puts between an answer and the next message, and behind it.
+///
+/// # Errors
+/// When there is no template or it cannot be used.
+pub fn turn(model: &Model<'_>, chat: &ChatFraming) -> Result<Turn, TemplateError> {
+    let own_template = || model.chat_template().ok_or(TemplateError::None);
+    let source = chat.template.clone().map_or_else(own_template, Ok)?;
+    let (bos, eos) = model.bos_eos_texts();
+    let (arguments, date) = (&chat.arguments, chat.date);
+    template::turn(&Chat { source: &source, bos: &bos, eos: &eos, roles: Roles::System, arguments, date })
+}
+
+/// The tokens of a message behind an answer.
+pub fn message_tokens(model: &Model<'_>, turn: &Turn, message: &str) -> Vec<i32> {
+    model.tokenize(&Text::default().template(&turn.between).user(message).template(&turn.after))
+}
+
 /// Takes `prompt` as it is, control tokens included, and `before` with it; a question follows them directly.
 pub fn raw(model: &Model<'_>, prompt: &str, before: &str) -> Prompt {
     cut(model, &Text::default().template(prompt).template(before), prompt)
+}
+
+/// A conversation of the tokens `said`, to be gone on with by another message: `turn` is what the template puts between an
+/// answer and the next message, `suffix` what it puts behind that.
+pub fn conversation(model: &Model<'_>, said: Vec<i32>, turn: &str, suffix: &str) -> Prompt {
+    let (closed, tail) = model.tokenize_open(&Text::default().template(turn));
+    let (kept, carried) = cut_tail(&tail, model);
+    let tokens = [said, closed, kept].concat();
+    Prompt { tokens, carried, suffix: suffix.to_owned(), dated: false, own: None }
 }
 
 /// The tokens that an ask evaluates after the state.
@@ -123,7 +149,8 @@ pub fn question_tokens(model: &Model<'_>, carried: &str, question: &str, suffix:
     model.tokenize(&Text::default().user(carried).user(question).template(suffix))
 }
 
-fn cut(model: &Model<'_>, text: &Text, own: &str) -> Prompt {
+/// Cuts a text that ends where a question would begin; `own` is the prompt in it.
+pub(super) fn cut(model: &Model<'_>, text: &Text, own: &str) -> Prompt {
     let (mut tokens, tail) = model.tokenize_open(text);
     // A template may write the token itself: never two of them.
     if let Some(bos) = model.required_bos().filter(|bos| tokens.first() != Some(bos)) {

@@ -18,6 +18,8 @@ use crate::sys;
 const MAIN: i32 = 0;
 /// The sequence through which segments go in and out; it only ever shares cells with [`MAIN`].
 const PORT: i32 = 1;
+/// The first of the sequences that go on from it: see [`super::slots`].
+pub(super) const FIRST_SLOT: i32 = 2;
 
 /// The cells of a context for `wanted` positions: whole segments, on the side of the line between the model's two sets
 /// of rotary factors (if it has two) that the parameters say.
@@ -78,6 +80,20 @@ impl<'m> Session<'m> {
     /// # Errors
     /// When llama.cpp refuses, mostly for want of memory.
     pub fn new(model: &'m Model<'_>, params: &Params, cells: usize, threads: u32) -> Result<Self> {
+        Self::with_slots(model, params, cells, threads, 0)
+    }
+
+    /// As [`Self::new`], with so many sequences besides the one that is evaluated: see [`super::slots`].
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_slots(
+        model: &'m Model<'_>,
+        params: &Params,
+        cells: usize,
+        threads: u32,
+        slots: u32,
+    ) -> Result<Self> {
         let cells = cells_for(model, params, cells);
         let refused = |reason| EngineError::Context { cells, reason };
         // Positions are i32 in llama.cpp.
@@ -96,8 +112,8 @@ impl<'m> Session<'m> {
             llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_DISABLED
         };
         let sequences = match model.layout() {
-            Layout::Segment => 2,
-            Layout::Snapshot => 1,
+            Layout::Snapshot if slots == 0 => 1,
+            Layout::Segment | Layout::Snapshot => FIRST_SLOT.unsigned_abs() + slots,
         };
         let threads = i32::try_from(threads).unwrap_or(1);
         let options = LlamaContextParams::default()
@@ -174,21 +190,41 @@ impl<'m> Session<'m> {
 
     fn evaluate_batch(&mut self, ids: &[i32], logits: bool) -> Result<()> {
         let first = self.position;
-        let failed = |reason| EngineError::Evaluate { first, count: ids.len(), reason };
         if first + ids.len() > self.cells {
-            return Err(failed(format!("the context has {} cells", self.cells)));
+            let reason = format!("the context has {} cells", self.cells);
+            return Err(EngineError::Evaluate { first, count: ids.len(), reason });
         }
-        self.used = true;
-        self.batch.clear();
-        for (i, &id) in ids.iter().enumerate() {
-            let position = i32::try_from(first + i).map_err(|e| failed(e.to_string()))?;
-            let wanted = logits && i + 1 == ids.len();
-            self.batch.add(LlamaToken(id), position, &[MAIN], wanted).map_err(|e| failed(e.to_string()))?;
-        }
-        self.context.decode(&mut self.batch).map_err(|e| failed(format!("{e} ({})", logged_reason())))?;
+        let place = |(i, id): (usize, &i32)| (*id, first + i, MAIN, logits && i + 1 == ids.len());
+        self.decode(first, ids.iter().enumerate().map(place))?;
         self.position += ids.len();
         self.has_logits = logits;
         Ok(())
+    }
+
+    /// Evaluates tokens, each with its position, its sequence and whether its logits are wanted; at most
+    /// [`SEGMENT_TOKENS`]. `first` is for error messages.
+    pub(super) fn decode(
+        &mut self,
+        first: usize,
+        tokens: impl ExactSizeIterator<Item = (i32, usize, i32, bool)>,
+    ) -> Result<()> {
+        let count = tokens.len();
+        let failed = |reason| EngineError::Evaluate { first, count, reason };
+        self.used = true;
+        self.batch.clear();
+        for (id, position, sequence, logits) in tokens {
+            let position = i32::try_from(position).map_err(|e| failed(e.to_string()))?;
+            let added = self.batch.add(LlamaToken(id), position, &[sequence], logits);
+            added.map_err(|e| failed(e.to_string()))?;
+        }
+        self.context.decode(&mut self.batch).map_err(|e| failed(format!("{e} ({})", logged_reason())))
+    }
+
+    /// Empties sequence `to` and lets it go on from what was evaluated. Where all of a state is in cells, they are only
+    /// tagged.
+    pub(super) fn fork(&mut self, to: i32) {
+        let _ = self.context.clear_kv_cache_seq(Some(to.unsigned_abs()), None, None);
+        let _ = self.context.copy_kv_cache_seq(MAIN, to, None, None);
     }
 
     /// Waits until what was evaluated is computed, for timings.
@@ -268,6 +304,11 @@ impl<'m> Session<'m> {
     /// The logits after the last evaluated token, one per token of the vocabulary, if they were asked for.
     pub fn logits(&self) -> Option<&[f32]> {
         self.has_logits.then(|| self.context.get_logits_ith(-1))
+    }
+
+    /// The logits number `index` of the last batch, one per token of the vocabulary; -1 is the last.
+    pub(super) fn logits_at(&self, index: i32) -> &[f32] {
+        self.context.get_logits_ith(index)
     }
 
     /// Whether the last evaluation left logits to sample from.

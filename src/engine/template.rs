@@ -103,6 +103,39 @@ pub fn frame(chat: &Chat<'_>) -> Result<Frame, TemplateError> {
     }
 }
 
+/// Stands for an answer while rendering.
+const ANSWER_MARK: &str = "pcache-answer-e07b52";
+
+/// What a template puts between an answer and the next message, and behind that message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// Ends the answer and begins the message.
+    pub between: String,
+    /// Ends the message and begins the next answer.
+    pub after: String,
+}
+
+/// Renders a conversation of two messages and finds what stands around the second one.
+///
+/// # Errors
+/// A [`TemplateError`] when the template fails, or does not show answer and message exactly once.
+pub fn turn(chat: &Chat<'_>) -> Result<Turn, TemplateError> {
+    let renderer = Renderer::new(chat)?;
+    let said = |system: bool| {
+        let mut messages = vec![message("user", PROMPT_MARK)];
+        if system {
+            messages.insert(0, message("system", SYSTEM_MARK));
+        }
+        messages.extend([message("assistant", ANSWER_MARK), message("user", QUESTION_MARK)]);
+        gaps(&renderer.render(messages)?, &[ANSWER_MARK, QUESTION_MARK])
+    };
+    let gaps = said(true).or_else(|_| said(false))?;
+    match <[String; 3]>::try_from(gaps) {
+        Ok([_, between, after]) => Ok(Turn { between, after }),
+        Err(_) => Err(TemplateError::Unusable("answer")),
+    }
+}
+
 fn message(role: &str, content: &str) -> Value {
     minijinja::context! { role, content }
 }
@@ -187,6 +220,7 @@ fn gaps(text: &str, marks: &[&str]) -> Result<Vec<String>, TemplateError> {
         let what = match *mark {
             SYSTEM_MARK => "system message",
             PROMPT_MARK => "prompt",
+            ANSWER_MARK => "answer",
             _ => "question",
         };
         let (before, after) = rest.split_once(mark).ok_or(TemplateError::Unusable(what))?;

@@ -80,6 +80,11 @@ impl Record {
         self.layout.pieces(&self.chain())
     }
 
+    /// Whether the prompt was taken as it is, control tokens included.
+    pub fn is_raw(&self) -> bool {
+        self.framing.starts_with("raw")
+    }
+
     /// Whether the two differ in nothing but the revision.
     pub fn says_the_same_as(&self, other: &Self) -> bool {
         *self == Self { revision: self.revision, ..other.clone() }

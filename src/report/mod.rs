@@ -2,7 +2,9 @@
 
 pub mod bench;
 pub mod chart;
+pub mod eval;
 pub mod human;
+pub mod log;
 pub mod progress;
 pub mod table;
 pub mod timings;

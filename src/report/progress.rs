@@ -28,6 +28,10 @@ pub enum Unit {
     Percent,
     /// Saved states.
     States,
+    /// Records of a file.
+    Records,
+    /// Answers.
+    Answers,
 }
 
 /// Shows nothing.
@@ -69,9 +73,13 @@ impl Progress for Bar {
             Unit::Tokens => "{human_pos}/{human_len} tokens",
             Unit::Percent => "{percent} %",
             Unit::States => "{human_pos}/{human_len} states",
+            Unit::Records if total == 0 => "{human_pos} records in {elapsed}",
+            Unit::Records => "{human_pos}/{human_len} records",
+            Unit::Answers => "{human_pos}/{human_len} answers",
             Unit::Bytes => "{binary_bytes}/{binary_total_bytes}",
         };
-        self.moving.replace(Some(style(counts, ", {eta} left")));
+        let moving = if total == 0 { "" } else { ", {eta} left" };
+        self.moving.replace(Some(style(counts, moving)));
         self.bar.reset();
         self.bar.set_length(total);
         self.bar.set_style(style(counts, ""));

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::log::Log;
+
 /// One stage.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
@@ -18,28 +20,56 @@ pub struct Row {
     pub tps: Option<f64>,
 }
 
-/// The stages of one piece of work, in order.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+/// The stages of one piece of work, in order; each goes to the log, too, when it is added.
+#[derive(Debug, Clone, Default, Serialize)]
 #[serde(transparent)]
-pub struct Timings(Vec<Row>);
+pub struct Timings {
+    rows: Vec<Row>,
+    #[serde(skip)]
+    log: Option<Log>,
+}
 
 impl Timings {
+    /// No stages yet.
+    pub fn logged(log: Option<Log>) -> Self {
+        Self { rows: Vec::new(), log }
+    }
+
     /// Adds a stage.
     pub fn add(&mut self, key: &'static str, time: Duration, num_tokens: Option<usize>) {
         let time_s = time.as_secs_f64();
         let tps = num_tokens.filter(|_| time_s > 0.0).map(|n| n as f64 / time_s);
-        self.0.push(Row { key, time_s, num_tokens, tps });
+        let row = Row { key, time_s, num_tokens, tps };
+        if let Some(log) = &self.log {
+            // That the log has ended is told at the next event.
+            let _ = log.event("stage", &row);
+        }
+        self.rows.push(row);
+    }
+
+    /// Adds what other work of the same stages took.
+    pub fn absorb(&mut self, other: &Self) {
+        for row in &other.rows {
+            match self.rows.iter_mut().find(|mine| mine.key == row.key) {
+                None => self.rows.push(row.clone()),
+                Some(mine) => {
+                    mine.time_s += row.time_s;
+                    mine.num_tokens = mine.num_tokens.zip(row.num_tokens).map(|(a, b)| a + b);
+                    mine.tps = mine.num_tokens.filter(|_| mine.time_s > 0.0).map(|n| n as f64 / mine.time_s);
+                }
+            }
+        }
     }
 
     /// The stages.
     pub fn rows(&self) -> &[Row] {
-        &self.0
+        &self.rows
     }
 
     /// The table, ending with a newline. Times in seconds; below a tenth with more digits.
     pub fn table(&self) -> String {
         let mut text = format!("{:<13}{:<13}{:<13}{}\n", "key", "time", "num_tokens", "tps");
-        for row in &self.0 {
+        for row in &self.rows {
             let digits = if row.time_s < 0.1 { 4 } else { 2 };
             let tokens = row.num_tokens.map_or("n/a".into(), |n| n.to_string());
             let tps = row.tps.map_or("n/a".into(), |t| format!("{t:.*}", if t < 1_000.0 { 2 } else { 0 }));

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::index::SegmentRow;
+use super::index::{Published, SegmentRow};
 use super::{Result, Store, StoreError};
 use crate::format::Record;
 use crate::key::{ChainKey, ObjectId, StateKey};
@@ -70,24 +70,57 @@ impl Store {
         }
     }
 
+    /// Gives the name of one state to another one, at once: there is no moment at which neither or both have it. Says
+    /// whether there are two such states. Call it under the shared lock.
+    ///
+    /// # Errors
+    /// As [`Self::commit_state`].
+    pub fn move_name(&mut self, from: &StateKey, to: &StateKey) -> Result<bool> {
+        loop {
+            let (Some(mut giver), Some(mut taker)) = (self.index.state(from)?, self.index.state(to)?) else {
+                return Ok(false);
+            };
+            taker.name = giver.name.take();
+            giver.revision += 1;
+            taker.revision += 1;
+            if self.replace_all(&[giver, taker], None)? {
+                return Ok(true);
+            }
+        }
+    }
+
     /// Publishes a record, commits its row, and removes the record before it. Says false if somebody else changed
     /// the state in between.
     fn replace(&mut self, record: &Record, used: Option<i64>) -> Result<bool> {
-        let old = self.index.use_of(&record.key)?.and_then(|u| u.record);
-        let encoded = record.encode();
-        // Noted first: if this is cut short, its state's removal finds what is on disk by then.
-        self.index.note_spare_records(&[(record.key, encoded.id())])?;
-        let new = self.publish(&encoded)?;
-        let committed = self.index.commit_state(record, &new, encoded.len(), used);
-        // Somebody who lost the race may have written the very bytes of the winner, which are one object.
-        let named = self.index.use_of(&record.key)?.and_then(|u| u.record);
-        let superfluous = match &committed {
-            Ok(true) => old,
-            _ => Some(new),
-        };
-        if let Some(object) = superfluous.filter(|object| Some(*object) != named) {
-            // What cannot be removed now is removed by the next gc.
-            let _ = self.remove(&self.object_path(&object));
+        self.replace_all(std::slice::from_ref(record), used)
+    }
+
+    /// As [`Self::replace`], for several records: all of them or none.
+    fn replace_all(&mut self, records: &[Record], used: Option<i64>) -> Result<bool> {
+        let encoded: Vec<_> = records.iter().map(Record::encode).collect();
+        let mut old = Vec::new();
+        for record in records {
+            old.push(self.index.use_of(&record.key)?.and_then(|u| u.record));
+        }
+        // Noted first: if this is cut short, the states' removal finds what is on disk by then.
+        let spare: Vec<_> = records.iter().zip(&encoded).map(|(r, e)| (r.key, e.id())).collect();
+        self.index.note_spare_records(&spare)?;
+        let mut published = Vec::new();
+        for (record, encoded) in records.iter().zip(&encoded) {
+            published.push(Published { record, object: self.publish(encoded)?, bytes: encoded.len() });
+        }
+        let committed = self.index.commit_states(&published, used);
+        for (state, old) in published.iter().zip(old) {
+            // Somebody who lost the race may have written the very bytes of the winner, which are one object.
+            let named = self.index.use_of(&state.record.key)?.and_then(|u| u.record);
+            let superfluous = match &committed {
+                Ok(true) => old,
+                _ => Some(state.object),
+            };
+            if let Some(object) = superfluous.filter(|object| Some(*object) != named) {
+                // What cannot be removed now is removed by the next gc.
+                let _ = self.remove(&self.object_path(&object));
+            }
         }
         committed
     }

@@ -31,10 +31,11 @@ pub fn announce(app: &App, labels: Vec<String>) -> Result<()> {
 
 /// Ends an answer that was streamed, or prints it as an object; and says on stderr what happened.
 pub fn print(app: &App, report: &Report<'_>, several: bool, stats: bool) -> Result<()> {
+    app.named_event("answer", report)?;
     match app.output() {
         Output::Text => app.write(if several { "\n\n" } else { "\n" })?,
         Output::Json => app.print_json(report)?,
-        Output::Jsonl => app.named_event("answer", report)?,
+        _ => {}
     }
     app.say(summary(report));
     if stats {

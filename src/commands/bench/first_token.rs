@@ -65,7 +65,7 @@ fn ask(asked: &Asked<'_>) -> Result<(f64, [(Stage, f64); 3])> {
         }
         let (answer, asking) = timed(|| {
             session.evaluate(question, true)?;
-            generate::answer(&mut session, &one_token(), cells, |_| true)
+            generate::answer(&mut session, &one_token(), None, cells, |_| true)
         });
         answer?;
         let parts = [(Stage::ModelLoad, load), (Stage::Context, context), (Stage::Question, asking)];

@@ -1,7 +1,7 @@
 //! `pcache build`: evaluate prompts and save their states.
 
 mod budget;
-mod report;
+pub mod report;
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -14,10 +14,10 @@ use super::failure::Failure;
 use super::job::{Job, Recall, Status, Verdict};
 use super::models;
 use super::prefill::{self, Filled};
-use super::source::{Framed, Source};
+use super::source::{self, Framed, Origin, Source};
 use super::states::{check_name, check_name_is_free};
 use super::target::Target;
-use crate::cli::{Build, Ttl};
+use crate::cli::{Build, KeepArgs, Ttl};
 use crate::engine::model::{Engine, Model};
 use crate::engine::prompt::Prompt;
 use crate::engine::session::Session;
@@ -26,14 +26,15 @@ use crate::key::StateKey;
 use crate::report::human;
 use crate::report::timings::Timings;
 use crate::store::Store;
-use report::{Report, SegmentCounts};
+pub use report::Report;
+use report::SegmentCounts;
 
 /// Everything that stays the same from prompt to prompt.
-struct Builder<'a> {
+pub struct Builder<'a> {
     app: &'a App,
-    args: &'a Build,
-    store: Store,
-    target: Target,
+    keep: &'a KeepArgs,
+    store: &'a mut Store,
+    target: &'a Target,
     /// The states of this run.
     built: HashSet<StateKey>,
     /// Whether the user heard that a prompt is too short to gain.
@@ -41,39 +42,52 @@ struct Builder<'a> {
 }
 
 pub fn run(app: &App, args: &Build) -> Result<()> {
-    if args.name.is_some() && args.prompts.len() > 1 {
+    if args.keep.name.is_some() && args.prompts.len() > 1 {
         bail!(Failure::Usage("--name names one state; pass one prompt".into()));
     }
-    args.name.as_deref().map_or(Ok(()), check_name)?;
+    args.keep.name.as_deref().map_or(Ok(()), check_name)?;
     let framed = Framed::of_args(&args.framing)?;
     // What cannot be built should leave no folder behind.
     models::chosen(app).map(drop)?;
     let mut store = app.store()?;
     let target = Target::of_args(app, Some(&mut store), &args.params)?;
-    let mut builder = Builder { app, args, store, target, built: HashSet::new(), warned: false };
 
     // A file that cannot be read should not be found after minutes of evaluating the others.
-    let root = builder.target.params.root(&builder.target.model);
+    let root = target.params.root(&target.model);
     let sources: Vec<Source<'_>> =
         args.prompts.iter().map(|path| Source::read(path, &root, &framed)).collect::<Result<_>>()?;
+    let mut builder = Builder::new(app, &args.keep, &mut store, &target);
     builder.build_all(&sources)?;
-    budget::enforce(app, &mut builder.store, args.max_size, builder.built)
+    builder.enforce_budget()
+}
+
+impl<'a> Builder<'a> {
+    /// Nothing is built yet.
+    pub fn new(app: &'a App, keep: &'a KeepArgs, store: &'a mut Store, target: &'a Target) -> Self {
+        Self { app, keep, store, target, built: HashSet::new(), warned: false }
+    }
+
+    /// Evicts what the budget leaves no room for, but for the states of this run.
+    pub fn enforce_budget(self) -> Result<()> {
+        budget::enforce(self.app, self.store, self.keep.max_size, self.built)
+    }
 }
 
 impl Builder<'_> {
     /// As long as everything is saved, no model is loaded.
     fn build_all(&mut self, sources: &[Source<'_>]) -> Result<()> {
+        let several = sources.len() > 1;
         for (i, source) in sources.iter().enumerate() {
             match self.known(source)? {
-                Some(report) => self.print(&report)?,
-                None => return self.build_rest(&sources[i..]),
+                Some(report) => report::print(self.app, &report, several, self.keep.stats)?,
+                None => return self.build_rest(&sources[i..], several),
             }
         }
         Ok(())
     }
 
     /// Builds what is not saved of `sources`, with the model loaded.
-    fn build_rest(&mut self, sources: &[Source<'_>]) -> Result<()> {
+    fn build_rest(&mut self, sources: &[Source<'_>], several: bool) -> Result<()> {
         let start = Instant::now();
         let engine = Engine::start(self.app.shows_log())?;
         let model = self.target.load(self.app, &engine)?;
@@ -85,14 +99,14 @@ impl Builder<'_> {
                 Some(report) => report,
                 None => self.build(&model, source, load.take())?,
             };
-            self.print(&report)?;
+            report::print(self.app, &report, several, self.keep.stats)?;
         }
         Ok(())
     }
 
     /// Refuses a name that another state has.
     fn check_name_is_free(&self, key: &StateKey) -> Result<()> {
-        self.args.name.as_deref().map_or(Ok(()), |name| check_name_is_free(&self.store, name, key))
+        self.keep.name.as_deref().map_or(Ok(()), |name| check_name_is_free(self.store, name, key))
     }
 
     /// The hit that needs no model: the same text was built before, and every object of its state is intact.
@@ -111,12 +125,12 @@ impl Builder<'_> {
                 .warn(format!("state {}: its row in the index is damaged; building it again", key.short()));
             return Ok(None);
         }
-        let lock = self.app.lock_shared(&self.store)?;
+        let lock = self.app.lock_shared(self.store)?;
         // It may have been removed while this waited, though another state may still have all of its segments.
         if self.store.index().state(&key)?.is_none() {
             return Ok(None);
         }
-        let found = job.find(&self.store)?;
+        let found = job.find(self.store)?;
         let recall = found.verify(&job);
         if recall.tokens() < job.tokens.len() {
             let why = recall.reason(&job).unwrap_or_default();
@@ -127,27 +141,27 @@ impl Builder<'_> {
         unless_unwritable(self.store.index_mut().touch(&key, now))?;
         unless_unwritable(self.store.mend_record(&key))?;
         self.note_new_name(state.name.as_deref());
-        let (args, expires) = (self.args, self.expires(now));
+        let (keep, expires) = (self.keep, self.expires(now));
         self.store.change_state(&key, |record| {
-            record.name = args.name.clone().or(record.name.take());
-            record.pinned |= args.pin;
+            record.name = keep.name.clone().or(record.name.take());
+            record.pinned |= keep.pin;
             // What is built again is wanted again, so an expiry that is past does not count.
-            record.expires = match args.ttl {
+            record.expires = match keep.ttl {
                 Some(_) => expires,
                 None => record.expires.filter(|at| *at > now),
             };
         })?;
         drop(lock);
-        let mut timings = Timings::default();
+        let mut timings = self.app.timings();
         timings.add("verify_state", recall.took, Some(job.tokens.len()));
-        let name = self.args.name.clone().or(state.name);
+        let name = self.keep.name.clone().or(state.name);
         let verdict = Verdict { status: Status::Hit, restored_tokens: 0, evaluated_tokens: 0, reason: None };
-        Ok(Some(self.report(source, &job, key, name, verdict, &Filled::default(), timings)?))
+        Ok(Some(self.report(&source.label(), &job, key, name, verdict, &Filled::default(), timings)?))
     }
 
     /// When a state that is built now may go.
     fn expires(&self, now: i64) -> Option<i64> {
-        match self.args.ttl {
+        match self.keep.ttl {
             Some(Ttl::For(seconds)) => Some(now.saturating_add(seconds)),
             Some(Ttl::Never) | None => None,
         }
@@ -155,47 +169,61 @@ impl Builder<'_> {
 
     /// A state has one name: giving it another takes the old one away.
     fn note_new_name(&self, before: Option<&str>) {
-        if let (Some(old), Some(new)) = (before, &self.args.name)
+        if let (Some(old), Some(new)) = (before, &self.keep.name)
             && old != new
         {
             self.app.say(format!("the state was named {old}; now it is {new}"));
         }
     }
 
-    fn print(&self, report: &Report) -> Result<()> {
-        report::print(self.app, report, self.args.prompts.len() > 1, self.args.stats)
+    /// Builds a prompt with a model that is loaded.
+    pub fn build(
+        &mut self,
+        model: &Model<'_>,
+        source: &Source<'_>,
+        load: Option<Duration>,
+    ) -> Result<Report> {
+        let prompt = source.tokenize(self.app, model)?;
+        if self.app.explains() {
+            let job = self.target.job(model.layout(), prompt.tokens.clone())?;
+            self.explain(model, source, &prompt, &job)?;
+        }
+        self.save(model, &prompt, &source.origin(&prompt), load)
     }
 
-    fn build(&mut self, model: &Model<'_>, source: &Source<'_>, load: Option<Duration>) -> Result<Report> {
-        let prompt = source.tokenize(self.app, model)?;
+    /// Evaluates and saves what is not saved of a prompt, and commits its state.
+    pub fn save(
+        &mut self,
+        model: &Model<'_>,
+        prompt: &Prompt,
+        origin: &Origin,
+        load: Option<Duration>,
+    ) -> Result<Report> {
         let job = self.target.job(model.layout(), prompt.tokens.clone())?;
-        let job = Job { codec: self.args.codec, ..job };
-        source.check_length(job.tokens.len(), model.usable_context(&job.params))?;
+        let job = Job { codec: self.keep.codec, ..job };
+        source::check_length(&origin.label, job.tokens.len(), model.usable_context(&job.params))?;
         let key = job.chain.state_key(&prompt.carried, &prompt.suffix);
         self.check_name_is_free(&key)?;
         self.built.insert(key);
-        let mut timings = Timings::default();
+        let mut timings = self.app.timings();
         if let Some(load) = load {
             timings.add("model_load", load, None);
         }
         self.warn_if_too_short(&job)?;
-        let _turn = self.app.take_turn(&self.store, &job)?;
-        if let Some(limit) = self.args.max_size {
-            budget::make_room(self.app, &mut self.store, model, &job, limit)?;
+        let _turn = self.app.take_turn(self.store, &job)?;
+        if let Some(limit) = self.keep.max_size {
+            budget::make_room(self.app, self.store, model, &job, limit)?;
         }
 
-        budget::check_disk(&self.store, model, &job)?;
-        let _lock = self.app.lock_shared(&self.store)?;
-        let recall = job.find(&self.store)?.verify(&job);
-        if self.app.explains() {
-            self.explain(model, source, &prompt, &job)?;
-        }
-        let (filled, verdict) = self.complete(model, source, &job, &recall, &mut timings)?;
+        budget::check_disk(self.store, model, &job)?;
+        let _lock = self.app.lock_shared(self.store)?;
+        let recall = job.find(self.store)?.verify(&job);
+        let (filled, verdict) = self.complete(model, &origin.label, &job, &recall, &mut timings)?;
         let before = self.store.index().state(&key)?.and_then(|s| s.name);
         self.note_new_name(before.as_deref());
-        self.commit(source, &prompt, &job, key, &filled)?;
+        self.commit(origin, prompt, &job, key, &filled)?;
         let name = self.store.index().state(&key)?.and_then(|s| s.name);
-        self.report(source, &job, key, name, verdict, &filled, timings)
+        self.report(&origin.label, &job, key, name, verdict, &filled, timings)
     }
 
     /// Says once that a prompt is shorter than what was measured to pay on this machine.
@@ -214,7 +242,7 @@ impl Builder<'_> {
     }
 
     fn explain(&self, model: &Model<'_>, source: &Source<'_>, prompt: &Prompt, job: &Job) -> Result<()> {
-        let explanation = Explanation::of(Some(&self.store), model, job, prompt, source)?;
+        let explanation = Explanation::of(Some(self.store), model, job, prompt, source)?;
         self.app.say(explain::parts(job, &explanation.key, explanation.saved_tokens));
         self.app.say_if(explanation.why());
         Ok(())
@@ -224,7 +252,7 @@ impl Builder<'_> {
     fn complete(
         &mut self,
         model: &Model<'_>,
-        source: &Source<'_>,
+        label: &str,
         job: &Job,
         recall: &Recall,
         timings: &mut Timings,
@@ -240,7 +268,7 @@ impl Builder<'_> {
                 Err(why) => reason = Some(why),
             }
             timings.add("reset", start.elapsed(), None);
-            filled = prefill::fill(self.app, &mut self.store, &mut session, job, &source.label())?;
+            filled = prefill::fill(self.app, self.store, &mut session, job, label)?;
         }
         timings.add("eval_time", filled.evaluating, Some(filled.tokens));
         timings.add("save_state", filled.saving, None);
@@ -251,7 +279,7 @@ impl Builder<'_> {
 
     fn commit(
         &mut self,
-        source: &Source<'_>,
+        origin: &Origin,
         prompt: &Prompt,
         job: &Job,
         key: StateKey,
@@ -260,7 +288,7 @@ impl Builder<'_> {
         let now = self.store.now();
         let record = Record {
             key,
-            name: self.args.name.clone(),
+            name: self.keep.name.clone(),
             model: job.model,
             model_path: fs_err::canonicalize(&self.target.model_path)?.to_string_lossy().into_owned(),
             params: job.params.clone(),
@@ -268,14 +296,14 @@ impl Builder<'_> {
             tokens: job.tokens.clone(),
             carried: prompt.carried.clone(),
             suffix: prompt.suffix.clone(),
-            framing: source.framing().to_owned(),
+            framing: origin.framing.clone(),
             own: prompt.own,
-            text: Some(source.text_digest()),
-            digest: (!prompt.dated).then_some(source.digest),
-            origin: source.label(),
+            text: origin.text,
+            digest: origin.digest,
+            origin: origin.label.clone(),
             created: now,
             expires: self.expires(now),
-            pinned: self.args.pin,
+            pinned: self.keep.pin,
             build_s: filled.evaluating.as_secs_f64(),
             evaluated: filled.tokens,
             revision: 1,
@@ -286,7 +314,7 @@ impl Builder<'_> {
     #[allow(clippy::too_many_arguments, reason = "the parts of one report")]
     fn report(
         &self,
-        source: &Source<'_>,
+        label: &str,
         job: &Job,
         key: StateKey,
         name: Option<String>,
@@ -311,7 +339,7 @@ impl Builder<'_> {
             bytes: rows.iter().map(|r| r.file_bytes).sum::<u64>() + record,
             bytes_written: filled.bytes,
             timings,
-            prompt: source.label(),
+            prompt: label.to_owned(),
         })
     }
 }

@@ -41,10 +41,11 @@ pub fn print(app: &App, report: &Report, several: bool, stats: bool) -> Result<(
     if stats {
         app.say(report.timings.table().trim_end());
     }
+    app.named_event("build", report)?;
     match app.output() {
         Output::Text => app.print(&report.key[..12]),
         Output::Json => app.print_json(report),
-        Output::Jsonl => app.named_event("build", report),
+        _ => Ok(()),
     }
 }
 

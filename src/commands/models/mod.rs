@@ -49,7 +49,7 @@ pub fn chosen(app: &App) -> Result<PathBuf> {
 }
 
 /// A path as it is, or the name of a model that `pcache models` lists.
-fn resolve(named: &Path) -> Result<PathBuf> {
+pub fn resolve(named: &Path) -> Result<PathBuf> {
     if named.exists() {
         return Ok(named.to_owned());
     }

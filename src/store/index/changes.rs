@@ -11,46 +11,19 @@ use crate::format::Record;
 use crate::key::{ChainKey, ObjectId, StateKey};
 
 impl Index {
-    /// Commits a state, its segments and its text in one transaction, as a change of the revision before it; a new
-    /// state's revision is 1. Says whether it was: not if somebody else changed the state in between. `used` is the
-    /// time of a use that is noted with it.
+    /// Commits states with their new records, all or none. Says false, and commits nothing, if somebody else changed one
+    /// in between: each record must have the revision that follows.
     ///
     /// # Errors
-    /// When SQLite fails, for instance because the name is taken.
-    pub fn commit_state(
-        &mut self,
-        record: &Record,
-        object: &ObjectId,
-        object_bytes: u64,
-        used: Option<i64>,
-    ) -> Result<bool> {
+    /// When SQLite fails, for instance because a name is taken.
+    pub fn commit_states(&mut self, states: &[Published<'_>], used: Option<i64>) -> Result<bool> {
         self.transaction(|tx| {
-            let key = record.key.as_bytes();
-            let before: Option<(u64, bool, Option<ObjectId>)> = tx
-                .query_row("SELECT revision, going, record FROM states WHERE key = ?1", [key], |r| {
-                    Ok((r.get(0)?, r.get(1)?, rows::maybe_hash(r, 2)?))
-                })
-                .optional()?;
-            match before {
-                // What was about to go is made anew.
-                Some((_, true, _)) => drop(tx.execute("DELETE FROM states WHERE key = ?1", [key])?),
-                Some((revision, false, _)) if revision + 1 != record.revision => return Ok(false),
-                None if record.revision != 1 => return Ok(false),
-                _ => {}
+            for state in states {
+                if !follows(tx, state.record)? {
+                    return Ok(false);
+                }
             }
-            put_state(tx, record, object, object_bytes)?;
-            let spare = before.as_ref().and_then(|(.., old)| *old);
-            spare.map_or(Ok(()), |old| note_spare(tx, &record.key, &old))?;
-            // Only now: it may have had the very same record.
-            tx.execute("DELETE FROM spare_records WHERE object = ?1", [object.as_bytes()])?;
-            if let Some(now) = used {
-                let again = u32::from(matches!(before, Some((_, false, _))));
-                tx.execute(
-                    "UPDATE states SET last_used = ?2, hits = hits + ?3,
-                         last_use = (SELECT max(last_use) + 1 FROM states) WHERE key = ?1",
-                    params![key, now, again],
-                )?;
-            }
+            states.iter().try_for_each(|state| commit_state(tx, state, used))?;
             Ok(true)
         })
     }
@@ -191,6 +164,57 @@ fn adopt_state(
     let name = record.name.clone().filter(|_| !taken);
     put_state(tx, &Record { name, ..record.clone() }, object, bytes)?;
     tx.execute("UPDATE states SET last_used = ?2 WHERE key = ?1", params![record.key.as_bytes(), now])?;
+    Ok(())
+}
+
+/// A state's record and the object that holds it.
+pub struct Published<'r> {
+    /// The record.
+    pub record: &'r Record,
+    /// The object.
+    pub object: ObjectId,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// Whether a record is the next one of its state.
+fn follows(tx: &Transaction<'_>, record: &Record) -> rusqlite::Result<bool> {
+    let before: Option<(u64, bool)> = tx
+        .query_row("SELECT revision, going FROM states WHERE key = ?1", [record.key.as_bytes()], |r| {
+            Ok((r.get(0)?, r.get(1)?))
+        })
+        .optional()?;
+    Ok(match before {
+        // What was about to go is made anew.
+        Some((_, true)) => true,
+        Some((revision, false)) => revision + 1 == record.revision,
+        None => record.revision == 1,
+    })
+}
+
+fn commit_state(tx: &Transaction<'_>, state: &Published<'_>, used: Option<i64>) -> rusqlite::Result<()> {
+    let key = state.record.key.as_bytes();
+    let before: Option<(bool, Option<ObjectId>)> = tx
+        .query_row("SELECT going, record FROM states WHERE key = ?1", [key], |r| {
+            Ok((r.get(0)?, rows::maybe_hash(r, 1)?))
+        })
+        .optional()?;
+    if matches!(before, Some((true, _))) {
+        tx.execute("DELETE FROM states WHERE key = ?1", [key])?;
+    }
+    put_state(tx, state.record, &state.object, state.bytes)?;
+    let spare = before.as_ref().and_then(|(.., old)| *old);
+    spare.map_or(Ok(()), |old| note_spare(tx, &state.record.key, &old))?;
+    // Only now: it may have had the very same record.
+    tx.execute("DELETE FROM spare_records WHERE object = ?1", [state.object.as_bytes()])?;
+    if let Some(now) = used {
+        let again = u32::from(matches!(before, Some((false, _))));
+        tx.execute(
+            "UPDATE states SET last_used = ?2, hits = hits + ?3,
+                 last_use = (SELECT max(last_use) + 1 FROM states) WHERE key = ?1",
+            params![key, now, again],
+        )?;
+    }
     Ok(())
 }
 

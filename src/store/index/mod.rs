@@ -7,6 +7,7 @@ mod search;
 mod segments;
 mod states;
 
+pub use changes::Published;
 pub use rows::{ListedState, SegmentRow, Use};
 pub use search::{Lookup, Relative};
 

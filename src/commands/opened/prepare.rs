@@ -4,22 +4,22 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use super::super::failure::Failure;
-use super::super::job::{Status, Verdict};
-use super::super::{explain, prefill, states};
-use super::Asker;
+use super::Opened;
+use crate::commands::failure::Failure;
+use crate::commands::job::{Status, Verdict};
+use crate::commands::{explain, prefill, states};
 use crate::report::human;
 use crate::report::timings::Timings;
 use crate::store::StoreError;
 
-impl Asker<'_, '_> {
+impl Opened<'_, '_> {
     /// Brings the session to the state's end: restored as far as it is saved, the rest evaluated and saved.
-    pub(super) fn prepare(&mut self, timings: &mut Timings) -> Result<Verdict> {
+    pub fn prepare(&mut self, timings: &mut Timings) -> Result<Verdict> {
         self.session.reset();
         let total = self.job.tokens.len();
         let mut verdict =
             Verdict { status: Status::Miss, restored_tokens: 0, evaluated_tokens: 0, reason: None };
-        if self.args.no_cache {
+        if self.how.no_cache {
             let start = Instant::now();
             prefill::evaluate_only(self.app, &mut self.session, self.job, &self.state.key.short())?;
             timings.add("eval_time", start.elapsed(), Some(total));
@@ -32,7 +32,7 @@ impl Asker<'_, '_> {
         verdict.reason = self.recall.reason(self.job);
         match self.recall.restore(&mut self.session) {
             Ok(_) => verdict.restored_tokens = self.recall.tokens(),
-            Err(why) if self.args.require_hit => bail!(Failure::Miss(why)),
+            Err(why) if self.how.require_hit => bail!(Failure::Miss(why)),
             Err(why) => verdict.reason = Some(why),
         }
         timings.add("load_state", start.elapsed(), Some(verdict.restored_tokens));

@@ -1,0 +1,80 @@
+//! Arguments of `map`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::ask::{SamplingArgs, ShapeArgs};
+use super::prompt::ParamArgs;
+
+/// Arguments of `map`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pcache map menu --input questions.txt                 one question a line, one answer a line
+  pcache map extract --input docs.jsonl --output answers.jsonl --field text
+  pcache map reviews --input reviews.csv --output rated.csv --template \"{title}: {body}\"
+  pcache map extract --input docs.jsonl | pcache map normalise --field answer --into employer
+  pcache map extract --input docs.jsonl --output answers.jsonl --parallel 4
+  pcache map extract --input docs.jsonl --json-schema person.schema.json --output people.jsonl
+
+Records of JSON Lines and CSV come out as they went in, with the answer added. A
+record that cannot be answered has an error in the answer's place. A run that was
+cut short goes on where it stopped when the same command is given again.")]
+pub struct Map {
+    /// Key of the state (6 digits or more), or its name
+    #[arg(value_name = "KEY", index = 1)]
+    pub key: String,
+    /// The records: .jsonl, .csv, .tsv, or lines of text; - reads stdin
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    pub input: PathBuf,
+    /// What the input holds, if its name does not say so
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub input_format: Option<RecordFormat>,
+    /// What the output holds [default: what its name says, else what the input holds]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub output_format: Option<RecordFormat>,
+    /// The field of a record that is asked
+    #[arg(long, value_name = "NAME", default_value = "text", conflicts_with = "template")]
+    pub field: String,
+    /// What is asked instead, with fields in braces; {{ and }} are braces
+    #[arg(long, value_name = "TEXT")]
+    pub template: Option<String>,
+    /// The field for the answer
+    #[arg(long, value_name = "NAME", default_value = "answer")]
+    pub into: String,
+    /// Answer N records together, in one batch; faster, and equal but for rounding
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub parallel: u32,
+    /// Begin anew where the output exists
+    #[arg(long)]
+    pub overwrite: bool,
+    /// How answers are sampled.
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// What shape answers have.
+    #[command(flatten)]
+    pub shape: ShapeArgs,
+    /// Fail with exit code 3 rather than evaluate any of the prompt
+    #[arg(long)]
+    pub require_hit: bool,
+    /// Print where the time went on stderr
+    #[arg(long)]
+    pub stats: bool,
+    /// What the state was built with; only needed to say where a LoRA adapter lies now.
+    #[command(flatten)]
+    pub params: ParamArgs,
+}
+
+/// How records lie in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RecordFormat {
+    /// A JSON object a line.
+    Jsonl,
+    /// A text a line.
+    Lines,
+    /// Columns with a header.
+    Csv,
+    /// As csv, with tabs.
+    Tsv,
+}

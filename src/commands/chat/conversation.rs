@@ -1,0 +1,229 @@
+//! A conversation: what was said behind the state, and the session that holds it.
+//!
+//! Before a message is evaluated, what was said so far is copied out of the session. With that the same message can be
+//! answered again, and a larger context takes over, without evaluating anything twice or rewinding the state.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::commands::job::Verdict;
+use crate::commands::opened::{Answered, Opened, Sampled};
+use crate::engine::generate::{Sampling, StopReason};
+use crate::engine::prompt::{message_tokens, question_tokens};
+use crate::engine::session::Session;
+use crate::engine::template::Turn;
+use crate::format::Layout;
+use crate::key::Segment;
+use crate::report::human;
+use crate::report::timings::Timings;
+
+/// Answers shorter than this make no sense.
+const SHORTEST_ANSWER: usize = 16;
+
+/// A message and its answer.
+struct Exchange {
+    message: String,
+    /// Of the message, with what the template puts around it.
+    asked: Vec<i32>,
+    answered: Vec<i32>,
+}
+
+/// What the session held at some moment.
+#[derive(Default)]
+struct Moment {
+    /// Tokens behind the state.
+    tokens: usize,
+    state: Vec<u8>,
+}
+
+/// A conversation that is going on.
+pub struct Conversation<'o, 'a, 'm> {
+    pub opened: &'o mut Opened<'a, 'm>,
+    pub turn: Turn,
+    exchanges: Vec<Exchange>,
+    before_last: Moment,
+    prepared: bool,
+}
+
+impl<'o, 'a, 'm> Conversation<'o, 'a, 'm> {
+    /// Nothing is said yet.
+    pub fn new(opened: &'o mut Opened<'a, 'm>, turn: Turn) -> Self {
+        Self { opened, turn, exchanges: Vec::new(), before_last: Moment::default(), prepared: false }
+    }
+
+    /// Everything that was said behind the state.
+    pub fn said(&self) -> Vec<i32> {
+        self.exchanges.iter().flat_map(|e| e.asked.iter().chain(&e.answered)).copied().collect()
+    }
+
+    /// Messages with their answers.
+    pub fn len(&self) -> usize {
+        self.exchanges.len()
+    }
+
+    /// Tokens of state and conversation, and how many the model reads at most.
+    pub fn fill(&self) -> (usize, usize) {
+        (self.opened.job.tokens.len() + self.said().len(), self.most())
+    }
+
+    fn most(&self) -> usize {
+        self.opened.session.model().usable_context(&self.opened.job.params)
+    }
+
+    /// Says a message and gives the answer; `emit` gets its text as it comes.
+    pub fn say(
+        &mut self,
+        message: &str,
+        sampling: &Sampling,
+        emit: impl FnMut(&str) -> Result<()>,
+    ) -> Result<Answered> {
+        let model = self.opened.session.model();
+        let asked = if self.exchanges.is_empty() {
+            question_tokens(model, &self.opened.state.carried, message, &self.opened.state.suffix)
+        } else {
+            message_tokens(model, &self.turn, message)
+        };
+        let since = Instant::now();
+        let mut timings = self.opened.app.timings();
+        let verdict = self.prepare(&mut timings)?;
+        self.make_room(asked.len(), sampling.max_tokens)?;
+        self.keep_moment()?;
+        self.exchanges.push(Exchange { message: message.to_owned(), asked, answered: Vec::new() });
+        self.answer(sampling, verdict, since, timings, emit)
+    }
+
+    /// Answers the last message again.
+    pub fn retry(&mut self, sampling: &Sampling, emit: impl FnMut(&str) -> Result<()>) -> Result<Answered> {
+        let Some(mut last) = self.exchanges.pop() else { bail!("nothing was said yet") };
+        last.answered.clear();
+        let since = Instant::now();
+        let mut timings = self.opened.app.timings();
+        let verdict = self.go_back(&mut timings)?;
+        self.exchanges.push(last);
+        self.answer(sampling, verdict, since, timings, emit)
+    }
+
+    /// The last message.
+    pub fn last_message(&self) -> Option<&str> {
+        self.exchanges.last().map(|e| e.message.as_str())
+    }
+
+    /// Forgets the oldest `count` messages with their answers; what is left is evaluated anew with the next one.
+    pub fn drop_oldest(&mut self, count: usize) {
+        self.exchanges.drain(..count.min(self.exchanges.len()));
+        if let Some(first) = self.exchanges.first_mut() {
+            // It now follows the state, and not an answer.
+            let (model, state) = (self.opened.session.model(), self.opened.state);
+            first.asked = question_tokens(model, &state.carried, &first.message, &state.suffix);
+        }
+        self.prepared = false;
+        self.before_last = Moment::default();
+    }
+
+    fn answer(
+        &mut self,
+        sampling: &Sampling,
+        verdict: Verdict,
+        since: Instant,
+        timings: Timings,
+        emit: impl FnMut(&str) -> Result<()>,
+    ) -> Result<Answered> {
+        let behind = self.opened.session.position() - self.opened.job.tokens.len();
+        let open = self.said().split_off(behind);
+        let how = Sampled { sampling, since, timings };
+        let answered = self.opened.go_on(&open, verdict, how, emit);
+        let Some(last) = self.exchanges.last_mut() else { return answered };
+        match &answered {
+            // A stop text is no part of the answer, and should not be remembered as one.
+            Ok(done) if done.answer.stop == StopReason::StopString => {
+                let text = crate::engine::text::Text::default().user(&done.answer.text);
+                last.answered = self.opened.session.model().tokenize(&text);
+                self.prepared = false;
+            }
+            Ok(done) => last.answered.clone_from(&done.answer.tokens),
+            Err(_) => {
+                self.exchanges.pop();
+                self.prepared = false;
+            }
+        }
+        answered
+    }
+
+    /// Brings the session to the end of what was said, or before what of it is not evaluated yet.
+    fn prepare(&mut self, timings: &mut Timings) -> Result<Verdict> {
+        let total = self.opened.job.tokens.len();
+        if self.prepared {
+            let restored_tokens = self.opened.session.position();
+            return Ok(Verdict::in_memory(restored_tokens));
+        }
+        let verdict = self.opened.prepare(timings)?;
+        debug_assert_eq!(self.opened.session.position(), total);
+        self.prepared = true;
+        Ok(verdict)
+    }
+
+    /// Brings the session back to before the last message.
+    fn go_back(&mut self, timings: &mut Timings) -> Result<Verdict> {
+        let start = Instant::now();
+        self.prepared = false;
+        let mut verdict = self.opened.prepare(timings)?;
+        self.prepared = true;
+        let segment = self.segment(self.before_last.tokens);
+        if self.before_last.tokens > 0 && !self.before_last.state.is_empty() {
+            if self.opened.job.layout == Layout::Snapshot {
+                self.opened.session.reset();
+            }
+            self.opened.session.restore(&segment, &self.before_last.state)?;
+            verdict.restored_tokens = self.opened.session.position();
+            timings.add("load_state", start.elapsed(), Some(self.before_last.tokens));
+        }
+        Ok(verdict)
+    }
+
+    /// The place of so many tokens behind the state; of everything, where a state cannot be cut.
+    fn segment(&self, tokens: usize) -> Segment {
+        let (state, chain) = (self.opened.job.tokens.len(), self.opened.job.chain.last());
+        match self.opened.job.layout {
+            Layout::Segment => Segment { chain, parent: chain, first: state, count: tokens },
+            Layout::Snapshot => Segment { chain, parent: chain, first: 0, count: state + tokens },
+        }
+    }
+
+    /// Copies what was said out of the session.
+    fn keep_moment(&mut self) -> Result<()> {
+        let tokens = self.opened.session.position() - self.opened.job.tokens.len();
+        let mut state = std::mem::take(&mut self.before_last.state);
+        state.clear();
+        if tokens > 0 {
+            self.opened.session.snapshot(&self.segment(tokens), &mut state)?;
+        }
+        self.before_last = Moment { tokens, state };
+        Ok(())
+    }
+
+    /// Makes room for a message of so many tokens and its answer: in a larger context, if the model has one.
+    fn make_room(&mut self, message: usize, max_tokens: usize) -> Result<()> {
+        let (used, most) = self.fill();
+        let least = used + message + SHORTEST_ANSWER.min(max_tokens);
+        if least > most {
+            bail!(
+                "the context is full: {} of {}, and the message needs {}; /drop forgets the oldest message, /reset all of them; /save NAME keeps them first",
+                human::thousands(used),
+                human::count(most, "token"),
+                human::thousands(message)
+            );
+        }
+        let wanted = (used + message).saturating_add(max_tokens).min(most);
+        self.opened.limit = wanted;
+        if wanted <= self.opened.session.cells() {
+            return Ok(());
+        }
+        self.keep_moment()?;
+        let (model, params) = (self.opened.session.model(), &self.opened.job.params);
+        let cells = wanted.max(2 * self.opened.session.cells()).min(most);
+        self.opened.session = Session::new(model, params, cells, self.opened.app.threads())?;
+        self.go_back(&mut self.opened.app.timings())?;
+        Ok(())
+    }
+}

@@ -1,0 +1,269 @@
+//! `pcache chat`: a conversation from a saved state, which can be kept as a state of its own.
+
+mod conversation;
+mod lines;
+
+use anyhow::{Context, Result, bail};
+
+use super::app::{App, read_text};
+use super::ask::report::{self, Report};
+use super::build::Builder;
+use super::failure::Failure;
+use super::opened::{Answered, Opened, Place, Question, Room, Use};
+use super::sampling;
+use super::source::Origin;
+use super::states::{self, check_name, check_name_is_free};
+use super::target::Target;
+use crate::cli::{Chat, KeepArgs, Output};
+use crate::engine::generate::{self, Sampling};
+use crate::engine::model::Model;
+use crate::engine::prompt::{self, ChatFraming};
+use crate::engine::template::Turn;
+use crate::format::Record;
+use crate::report::human;
+use conversation::Conversation;
+use lines::{Input, Lines};
+
+/// Tokens of a conversation that there is room for from the beginning.
+const ROOM: usize = 1024;
+/// The temperature of another answer where the first one had none.
+const RETRY_TEMPERATURE: f32 = 0.8;
+
+const HELP: &str = "\
+/save NAME    keep the conversation as a state of its own: pcache chat --resume NAME goes on with it
+/retry        another answer to the last message
+/drop [N]     forget the oldest N messages (1) with their answers
+/reset        begin anew from the state
+/stats        where the time of the last answer went, and how full the context is
+/quit         or Ctrl-D
+A line that ends with \\ goes on in the next one. Ctrl-C stops an answer. // begins a message with a /.";
+
+pub fn run(app: &App, args: &Chat) -> Result<()> {
+    let text = args.key.as_deref().or(args.resume.as_deref()).unwrap_or_default();
+    let mut place = Place::find(app, text, &args.params)?;
+    let target = Target::of_state(app, &mut place.store, &place.state, &args.params)?;
+    let framing = ChatFraming {
+        template: args.template.as_deref().map(read_text).transpose()?,
+        arguments: args.template_args.clone(),
+        ..ChatFraming::default()
+    };
+    let sampling = sampling::of_args(&args.sampling, args.sampling.seed);
+    place.open(
+        app,
+        Use::default(),
+        None,
+        |model, state, job| {
+            let turn = turn(model, state, &framing)?;
+            Ok((Room::one(Question::limit(model, job, ROOM, args.sampling.max_tokens)), turn))
+        },
+        |opened, turn, _| {
+            app.begin_conversation();
+            let mut chat = Talk { app, args, target: &target, sampling, last: None };
+            chat.greet(opened, args.resume.is_some(), &turn);
+            chat.go_on(&mut Conversation::new(opened, turn))
+        },
+    )
+}
+
+/// What stands between an answer and the next message of a state's conversations. The template must be the one that the
+/// state was built with: what it puts behind a question shows that.
+fn turn(model: &Model<'_>, state: &Record, framing: &ChatFraming) -> Result<Turn> {
+    if state.is_raw() {
+        // A raw prompt has no turns but those of its question format.
+        let whole = model.text_of(&state.tokens) + &state.carried;
+        let format = state.own.and_then(|(first, bytes)| whole.get(first.checked_add(bytes)?..));
+        let between = format!("\n{}", format.unwrap_or_default());
+        return Ok(Turn { between, after: state.suffix.clone() });
+    }
+    let turn = prompt::turn(model, framing)?;
+    if turn.after != state.suffix {
+        bail!(Failure::Usage(format!(
+            "state {} was built with another template or other template arguments; pass the same --template and --template-arg",
+            state.key.short()
+        )));
+    }
+    Ok(turn)
+}
+
+/// What stays the same from message to message.
+struct Talk<'a> {
+    app: &'a App,
+    args: &'a Chat,
+    target: &'a Target,
+    sampling: Sampling,
+    last: Option<Answered>,
+}
+
+impl Talk<'_> {
+    fn greet(&self, opened: &Opened<'_, '_>, resumed: bool, turn: &Turn) {
+        let label = states::label(&opened.state.key, opened.state.name.as_deref());
+        let tokens = human::count(opened.job.tokens.len(), "token");
+        self.app.say(format!("{label}: {tokens}; /help says what there is, /quit ends"));
+        let whole = opened.session.model().text_of(&opened.state.tokens) + &opened.state.carried;
+        let last = whole.strip_suffix(&turn.between).and_then(|t| t.rsplit_once(&opened.state.suffix));
+        if let Some((_, answer)) = last.filter(|_| resumed && !opened.state.suffix.is_empty()) {
+            self.app.say(format!("the last answer was: {}", answer.trim()));
+        }
+    }
+
+    fn go_on(&mut self, talk: &mut Conversation<'_, '_, '_>) -> Result<()> {
+        let mut lines = Lines::of_stdin()?;
+        loop {
+            self.app.take_interrupt();
+            let line = match lines.next()? {
+                Input::Line(line) => line,
+                Input::End => return Ok(()),
+                Input::Interrupt => {
+                    self.app.say("/quit or Ctrl-D ends the conversation");
+                    continue;
+                }
+            };
+            let done = match line.trim() {
+                "" => Ok(()),
+                "/quit" | "/exit" | "/q" => return Ok(()),
+                command if command.starts_with('/') && !command.starts_with("//") => {
+                    self.command(talk, command)
+                }
+                _ => self.say(talk, line.strip_prefix('/').unwrap_or(&line)),
+            };
+            match done {
+                Ok(()) => {}
+                // What cannot be shown any more has nobody to talk to.
+                Err(error) if !lines.are_typed() || is_broken_pipe(&error) => return Err(error),
+                Err(error) => self.app.warn(format!("{error:#}")),
+            }
+        }
+    }
+
+    fn command(&mut self, talk: &mut Conversation<'_, '_, '_>, command: &str) -> Result<()> {
+        let (name, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
+        match (name, rest.trim()) {
+            ("/help" | "/?", _) => self.app.say(HELP),
+            ("/save", "") => bail!(Failure::Usage("/save needs a name".into())),
+            ("/save", name) => self.save(talk, name)?,
+            ("/retry", _) => self.retry(talk)?,
+            ("/reset", _) => {
+                talk.drop_oldest(usize::MAX);
+                self.app.say("the conversation begins anew");
+            }
+            ("/drop", count) => {
+                let count = if count.is_empty() { Ok(1) } else { count.parse() };
+                let Ok(count) = count else {
+                    bail!(Failure::Usage("/drop takes a number of messages".into()))
+                };
+                let before = talk.len();
+                talk.drop_oldest(count);
+                let (gone, left) = (before - talk.len(), talk.len());
+                let gone = human::count(gone, "message");
+                self.app.say(format!("{gone} forgotten, {} left", human::thousands(left)));
+            }
+            ("/stats", _) => self.stats(talk),
+            _ => bail!(Failure::Usage(format!("there is no {name}; /help says what there is"))),
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, talk: &mut Conversation<'_, '_, '_>, message: &str) -> Result<()> {
+        let sampling = self.sampling.clone();
+        let answered = talk.say(message, &sampling, |text| self.emit(text))?;
+        self.told(talk, message, sampling.seed, answered)
+    }
+
+    fn retry(&mut self, talk: &mut Conversation<'_, '_, '_>) -> Result<()> {
+        let Some(message) = talk.last_message().map(str::to_owned) else {
+            bail!(Failure::Usage("nothing was said yet".into()));
+        };
+        self.sampling.seed = generate::trial_seed(self.sampling.seed, 1);
+        let mut sampling = self.sampling.clone();
+        if sampling.temperature <= 0.0 {
+            sampling.temperature = RETRY_TEMPERATURE;
+            self.app
+                .say(format!("with --temp 0 the answer would be the same: this one has {RETRY_TEMPERATURE}"));
+        }
+        let answered = talk.retry(&sampling, |text| self.emit(text))?;
+        self.told(talk, &message, sampling.seed, answered)
+    }
+
+    fn emit(&self, text: &str) -> Result<()> {
+        match self.app.output() {
+            Output::Text => self.app.write(text),
+            Output::Jsonl => self.app.named_event("text", &serde_json::json!({ "text": text })),
+            Output::Json => Ok(()),
+        }
+    }
+
+    /// Ends an answer that was shown.
+    fn told(
+        &mut self,
+        talk: &Conversation<'_, '_, '_>,
+        message: &str,
+        seed: u32,
+        answered: Answered,
+    ) -> Result<()> {
+        let report = Report {
+            key: talk.opened.state.key.to_hex(),
+            question: message,
+            answer: &answered.answer.text,
+            stop_reason: answered.answer.stop,
+            answer_tokens: answered.answer.tokens.len(),
+            seed,
+            cache: &answered.verdict,
+            time_to_first_token_s: answered.time_to_first_token.as_secs_f64(),
+            timings: &answered.timings,
+        };
+        report::print(self.app, &report, false, self.args.stats)?;
+        self.last = Some(answered);
+        Ok(())
+    }
+
+    fn stats(&self, talk: &Conversation<'_, '_, '_>) {
+        let (used, most) = talk.fill();
+        let state = talk.opened.job.tokens.len();
+        self.app.say(format!(
+            "{} of {} used: the state {}, {} since",
+            human::thousands(used),
+            human::count(most, "token"),
+            human::thousands(state),
+            human::count(talk.len(), "message")
+        ));
+        if let Some(last) = &self.last {
+            self.app.say(last.timings.table().trim_end());
+        }
+    }
+
+    /// Keeps the conversation as a state. It is evaluated again in whole segments, as a build would: what was evaluated
+    /// message by message has other bytes, and a key means the same bytes always.
+    fn save(&self, talk: &mut Conversation<'_, '_, '_>, name: &str) -> Result<()> {
+        check_name(name)?;
+        if talk.len() == 0 {
+            bail!(Failure::Usage("nothing was said yet".into()));
+        }
+        let (model, state) = (talk.opened.session.model(), talk.opened.state);
+        let tokens = [state.tokens.clone(), talk.said()].concat();
+        let opened = &mut *talk.opened;
+        let prompt = prompt::conversation(model, tokens, &talk.turn.between, &state.suffix);
+        let job = self.target.job(model.layout(), prompt.tokens.clone())?;
+        check_name_is_free(opened.store, name, &job.chain.state_key(&prompt.carried, &prompt.suffix))?;
+        let keep = KeepArgs { name: Some(name.to_owned()), ..KeepArgs::default() };
+        let label = state.name.as_deref().unwrap_or(&state.origin);
+        let origin = Origin {
+            label: format!("conversation from {label}"),
+            framing: state.framing.clone(),
+            text: None,
+            digest: None,
+        };
+        let mut builder = Builder::new(self.app, &keep, opened.store, self.target);
+        let report = builder.save(model, &prompt, &origin, None).context("the conversation is not saved")?;
+        self.app.say(format!(
+            "saved {} as {name} ({}); pcache chat --resume {name} goes on from here",
+            human::count(report.tokens, "token"),
+            &report.key[..12]
+        ));
+        Ok(())
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let broken = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
+    error.chain().any(|e| e.downcast_ref().is_some_and(broken))
+}

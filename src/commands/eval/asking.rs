@@ -1,0 +1,205 @@
+//! Putting the questions of one prompt to one model.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use super::generate;
+use super::plan::{PlannedPrompt, PlannedQuestion};
+use crate::cli::KeepArgs;
+use crate::commands::app::App;
+use crate::commands::build::Builder;
+use crate::commands::failure::Failure;
+use crate::commands::job::Job;
+use crate::commands::models::file_name;
+use crate::commands::opened::{Answered, Opened, Question, Room, Sampled};
+use crate::commands::source::Source;
+use crate::commands::states;
+use crate::commands::target::Target;
+use crate::engine::EngineError;
+use crate::engine::generate::{Sampling, trial_seed};
+use crate::engine::model::Model;
+use crate::engine::shape::Guides;
+use crate::eval::outcome::{Kind, Outcome};
+use crate::eval::suite::Suite;
+use crate::report::progress::Unit;
+use crate::store::Store;
+
+/// Tokens of a question that the model makes up, at most.
+const GENERATED: usize = 512;
+
+/// A prompt's questions on their way to a model.
+pub struct Asker<'a, 'm> {
+    pub app: &'a App,
+    pub suite: &'a Suite,
+    pub target: &'a Target,
+    pub model: &'m Model<'m>,
+    pub outcomes: &'a mut Vec<Outcome>,
+}
+
+/// A state that is being asked, and what its answers are called.
+pub struct Asked<'o, 'a, 'm> {
+    pub opened: &'o mut Opened<'a, 'm>,
+    pub prompt: &'o str,
+    pub model: String,
+    pub suite: &'o Suite,
+    pub outcomes: &'o mut Vec<Outcome>,
+}
+
+impl Asker<'_, '_> {
+    /// Builds the prompt's state, if it is not saved, and asks everything.
+    pub fn prompt(&mut self, store: &mut Store, prompt: &PlannedPrompt, generate: Option<u32>) -> Result<()> {
+        let root = self.target.params.root(&self.target.model);
+        let source = Source::of_text(&prompt.path, prompt.text.clone(), &root, &prompt.framed)?;
+        let keep = KeepArgs::default();
+        let mut builder = Builder::new(self.app, &keep, store, self.target);
+        let built = builder.build(self.model, &source, None)?;
+        let state = states::state(store, &states::key(store, &built.key)?)?;
+        let job = Job::of_state(&state);
+
+        let texts = prompt.questions.iter().flat_map(|q| wordings(q));
+        let longest = texts.map(|t| Question::new(self.model, &state, t.to_owned()).tokens.len()).max();
+        let longest = longest.unwrap_or(0).max(if generate.is_some() { GENERATED } else { 0 });
+        let most = prompt.questions.iter().filter_map(|q| q.case.max_tokens).max().unwrap_or(0);
+        let answer = self.suite.max_tokens.max(most).max(if generate.is_some() { GENERATED } else { 0 });
+        let limit = Question::limit(self.model, &job, longest, answer);
+        let mut opened = Opened::with_model(self.app, store, &state, &job, self.model, Room::one(limit))?;
+        self.app.stop_gently_on_ctrl_c();
+        let mut asked = Asked {
+            opened: &mut opened,
+            prompt: &prompt.label,
+            model: file_name(&self.target.model_path),
+            suite: self.suite,
+            outcomes: self.outcomes,
+        };
+        asked.all(&prompt.questions)?;
+        if let Some(count) = generate {
+            generate::run(&mut asked, count as usize)?;
+        }
+        opened.note_use();
+        Ok(())
+    }
+}
+
+/// All wordings of a question.
+fn wordings(question: &PlannedQuestion) -> impl Iterator<Item = &str> {
+    std::iter::once(&question.case.ask).chain(&question.case.also).map(String::as_str)
+}
+
+impl<'m> Asked<'_, '_, 'm> {
+    /// Asks the suite's questions in every wording, temperature and trial.
+    fn all(&mut self, questions: &[PlannedQuestion]) -> Result<()> {
+        let each: usize = self.samplings(None).len();
+        let total: usize = questions.iter().map(|q| wordings(q).count() * each).sum();
+        let progress = self.opened.app.progress();
+        progress.start(&format!("asking {} ({})", self.prompt, self.model), total as u64, Unit::Answers);
+        let mut done = 0;
+        let mut ask_all = || -> Result<()> {
+            for question in questions {
+                let model: &'m Model<'m> = self.opened.session.model();
+                self.opened.guides = question.shape.as_ref().map(|s| Guides::new(model, s)).transpose()?;
+                for wording in wordings(question) {
+                    for sampling in self.samplings(question.case.max_tokens) {
+                        self.ask(Kind::Suite, question, wording, &sampling)?;
+                        done += 1;
+                        progress.set(done);
+                    }
+                }
+            }
+            Ok(())
+        };
+        let asked = ask_all();
+        self.opened.guides = None;
+        progress.finish();
+        asked
+    }
+
+    /// Each temperature with its seeds; without one, the seed changes nothing.
+    fn samplings(&self, max_tokens: Option<usize>) -> Vec<Sampling> {
+        let suite = self.suite;
+        let of = |temperature: f32| {
+            let trials = if temperature > 0.0 { suite.trials } else { 1 };
+            (0..trials).map(move |trial| Sampling {
+                temperature,
+                top_k: 40,
+                top_p: 0.95,
+                min_p: 0.05,
+                repeat_penalty: 1.0,
+                seed: trial_seed(suite.seed, trial),
+                max_tokens: max_tokens.unwrap_or(suite.max_tokens),
+                stop: suite.stop.clone(),
+            })
+        };
+        suite.temperature.all().into_iter().flat_map(of).collect()
+    }
+
+    /// Asks once, checks the answer and keeps what came of it.
+    pub fn ask(
+        &mut self,
+        kind: Kind,
+        question: &PlannedQuestion,
+        wording: &str,
+        sampling: &Sampling,
+    ) -> Result<String> {
+        let answered = self.answer(wording, sampling)?;
+        let checks = &question.case.checks;
+        let mut outcome = Outcome {
+            kind,
+            prompt: self.prompt.to_owned(),
+            model: self.model.clone(),
+            key: self.opened.state.key.short(),
+            question: question.case.ask.clone(),
+            wording: wording.to_owned(),
+            temperature: sampling.temperature,
+            seed: sampling.seed,
+            answer: String::new(),
+            stop_reason: String::new(),
+            error: None,
+            checks: checks.len(),
+            failures: Vec::new(),
+            time_to_first_token_s: 0.0,
+            answer_tokens: 0,
+            timings: self.opened.app.timings(),
+        };
+        match answered {
+            Err(problem) => outcome.error = Some(problem),
+            Ok(done) => {
+                outcome.failures = checks.iter().filter_map(|c| c.failure(&done.answer.text)).collect();
+                let stop = serde_json::to_value(done.answer.stop)?;
+                outcome.stop_reason = stop.as_str().unwrap_or_default().to_owned();
+                outcome.time_to_first_token_s = done.time_to_first_token.as_secs_f64();
+                outcome.answer_tokens = done.answer.tokens.len();
+                outcome.answer = done.answer.text;
+                outcome.timings = done.timings;
+            }
+        }
+        self.opened.app.named_event("outcome", &outcome)?;
+        let answer = outcome.answer.clone();
+        self.outcomes.push(outcome);
+        Ok(answer)
+    }
+
+    /// Answers a text, or says why that cannot be.
+    pub fn answer(&mut self, text: &str, sampling: &Sampling) -> Result<Result<Answered, String>> {
+        let app = self.opened.app;
+        if app.interrupted() {
+            bail!(Failure::Interrupted("interrupted; what was answered by then is shown".into()));
+        }
+        let model = self.opened.session.model();
+        let question = Question::new(model, self.opened.state, text.to_owned());
+        if let Err(problem) = question.check(model, self.opened.job) {
+            return Ok(Err(problem.to_string()));
+        }
+        let how = Sampled { sampling, since: Instant::now(), timings: app.timings() };
+        match self.opened.answer(&question, how, |_| Ok(())) {
+            Ok(answered) => {
+                answered.complete()?;
+                Ok(Ok(answered))
+            }
+            Err(error) => match error.downcast_ref::<EngineError>() {
+                Some(EngineError::Shape(problem)) => Ok(Err(problem.clone())),
+                _ => Err(error),
+            },
+        }
+    }
+}

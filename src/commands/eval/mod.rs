@@ -1,0 +1,142 @@
+//! `pcache eval`: a suite of questions, put to every prompt with every model, seed and temperature.
+
+mod asking;
+mod generate;
+mod plan;
+
+use anyhow::{Context, Result, bail};
+
+use super::app::{App, read_text};
+use super::failure::Failure;
+use super::models;
+use super::target::Target;
+use crate::cli::{Eval, Output, OutputTo};
+use crate::engine::model::Engine;
+use crate::eval::outcome::{self, Inconsistent, Outcome, Sum};
+use crate::eval::suite::Suite;
+use crate::report::eval as report;
+use asking::Asker;
+use plan::Plan;
+
+pub fn run(app: &App, args: &Eval) -> Result<()> {
+    let text = read_text(&args.suite)?;
+    let named = || args.suite.display().to_string();
+    let mut suite = Suite::parse(&text).map_err(Failure::Usage).with_context(named)?;
+    overridden(&mut suite, args)?;
+    let plan = Plan::of(&suite, &args.suite)?;
+    let models = match (app.global.model_is_explicit, suite.models.as_slice()) {
+        (true, _) | (_, []) => vec![models::chosen(app)?],
+        (false, named) => named.iter().map(|name| models::resolve(name)).collect::<Result<_>>()?,
+    };
+
+    let mut outcomes = Vec::new();
+    let done = ask_all(app, args, &suite, &plan, models, &mut outcomes);
+    let interrupted = done.as_ref().err().and_then(|e| e.downcast_ref::<Failure>());
+    if done.is_err() && !matches!(interrupted, Some(Failure::Interrupted(_))) {
+        return done;
+    }
+    // What was answered before Ctrl-C is told all the same.
+    let result =
+        Results { sums: outcome::sums(&outcomes), found: outcome::inconsistent(&outcomes), outcomes };
+    result.print(app, args)?;
+    done?;
+    result.verdict(args)
+}
+
+/// The suite with what the command line says instead.
+fn overridden(suite: &mut Suite, args: &Eval) -> Result<()> {
+    suite.trials = args.trials.unwrap_or(suite.trials);
+    if let Some(temperature) = args.temp {
+        suite.temperature = crate::eval::suite::OneOrMany::One(temperature);
+    }
+    if !args.prompt.is_empty() {
+        let names: Vec<_> = suite.prompts.iter().map(|p| p.label()).collect();
+        if let Some(unknown) = args.prompt.iter().find(|name| !names.contains(name)) {
+            let names = names.join(", ");
+            bail!(Failure::Usage(format!("the suite has no prompt {unknown:?}; it has {names}")));
+        }
+        suite.prompts.retain(|prompt| args.prompt.contains(&prompt.label()));
+    }
+    let questions = suite.prompts.iter().map(|p| p.questions.len()).sum::<usize>();
+    if questions == 0 && args.generate.is_none() {
+        bail!(Failure::Usage("the suite has no questions; --generate N lets the model make some up".into()));
+    }
+    Ok(())
+}
+
+fn ask_all(
+    app: &App,
+    args: &Eval,
+    suite: &Suite,
+    plan: &Plan,
+    models: Vec<std::path::PathBuf>,
+    outcomes: &mut Vec<Outcome>,
+) -> Result<()> {
+    let mut store = app.store()?;
+    let targets = models.into_iter().map(|path| Target::of_model(app, Some(&mut store), path, &args.params));
+    let targets: Vec<Target> = targets.collect::<Result<_>>()?;
+    let engine = Engine::start(app.shows_log())?;
+    for target in &targets {
+        let model = target.load(app, &engine)?;
+        for prompt in &plan.prompts {
+            let mut asker = Asker { app, suite, target, model: &model, outcomes };
+            asker.prompt(&mut store, prompt, args.generate)?;
+        }
+    }
+    Ok(())
+}
+
+/// What came of the suite.
+struct Results {
+    outcomes: Vec<Outcome>,
+    sums: Vec<Sum>,
+    found: Vec<Inconsistent>,
+}
+
+impl Results {
+    fn print(&self, app: &App, args: &Eval) -> Result<()> {
+        if app.global.output == OutputTo::Junit && !app.global.json {
+            let name = models::file_name(&args.suite);
+            return app.print(report::junit(&name, &self.outcomes, &self.sums, &self.found, args.strict)?);
+        }
+        let whole = serde_json::json!({
+            "suite": args.suite.display().to_string(),
+            "outcomes": self.outcomes,
+            "sums": self.sums,
+            "inconsistent": self.found,
+        });
+        match app.output() {
+            Output::Text => app.print(self.text(args)),
+            Output::Json => app.print_json(&whole),
+            Output::Jsonl => app.named_event("eval", &whole),
+        }
+    }
+
+    fn text(&self, args: &Eval) -> String {
+        let shown = self.outcomes.iter().filter(|o| args.all || !o.passed());
+        let mut parts: Vec<String> = shown.map(report::answer).collect();
+        parts.extend(self.found.iter().map(report::inconsistent));
+        parts.push(report::table(&self.sums));
+        if args.all {
+            parts.extend(self.sums.iter().map(|sum| {
+                format!("#### {} ({})\n{}", sum.prompt, sum.model, sum.timings.table().trim_end())
+            }));
+        }
+        parts.join("\n\n")
+    }
+
+    /// A failure of the program if too many answers failed.
+    fn verdict(&self, args: &Eval) -> Result<()> {
+        let counting = self.outcomes.iter().filter(|o| o.counts()).count();
+        let passed = self.outcomes.iter().filter(|o| o.counts() && o.passed()).count();
+        let share = if counting == 0 { 1.0 } else { passed as f64 / counting as f64 };
+        if share < f64::from(args.pass) {
+            let failed = counting - passed;
+            bail!("{failed} of {counting} checked answers failed");
+        }
+        if args.strict && !self.found.is_empty() {
+            bail!("{} of the questions have answers that disagree", self.found.len());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,261 @@
+//! `pcache map`: one answer for each record of a file or a stream, in order.
+//!
+//! The model is loaded once. One after the other, each record starts from the restored state just as a question of `ask`
+//! does; with `--parallel` the state is restored once and several records go on from it in the same batches.
+
+mod one_by_one;
+mod output;
+mod question;
+mod records;
+mod room;
+mod together;
+
+use anyhow::{Result, bail};
+use serde_json::Value;
+
+use super::app::App;
+use super::failure::Failure;
+use super::job::Job;
+use super::opened::{Opened, Place, Question, Use};
+use super::sampling;
+use crate::cli::{Map, Output as Format, OutputTo, RecordFormat};
+use crate::engine::EngineError;
+use crate::engine::generate::{Answer, Sampling, StopReason};
+use crate::engine::model::Model;
+use crate::engine::shape::Shape;
+use crate::format::Record as State;
+use crate::report::human;
+use crate::report::progress::{Progress, Unit};
+use crate::report::timings::Timings;
+use output::{Layout, Outcome, Output};
+use question::Template;
+use records::{Record, Records};
+
+pub fn run(app: &App, args: &Map) -> Result<()> {
+    let template = Template::of_args(args)?;
+    let shape = sampling::shape(&args.shape)?;
+    let mut place = Place::find(app, &args.key, &args.params)?;
+    let records = Records::open(&args.input, args.input_format)?;
+    records.check_fields(&template.fields())?;
+    let sampling = sampling::of_args(&args.sampling, args.sampling.seed);
+    let layout = layout(app, args, &records);
+    let output = match &app.global.output {
+        OutputTo::File(path) => {
+            if records::is_same_file(path, &args.input) {
+                bail!(Failure::Usage(format!("{} would be read and overwritten at once", path.display())));
+            }
+            let run = run_id(&place, args, &sampling, shape.as_ref(), layout.format);
+            Output::to_file(app, layout, path, &run, args.overwrite)?
+        }
+        _ => Output::to_stdout(app, layout)?,
+    };
+    let total = records::count(&args.input, args.input_format)?;
+    let json = matches!(shape, Some(Shape::Schema(_)));
+    let format = records.format;
+    let how = Use { no_cache: false, require_hit: args.require_hit };
+    let mut tally = Tally::default();
+    place.open(
+        app,
+        how,
+        shape.as_ref(),
+        |model, _, job| Ok((room::first(model, job, args, format), ())),
+        |opened, (), timings| {
+            let progress = app.progress();
+            let mut work =
+                Work { app, template, sampling, records, output, json, progress, tally: &mut tally };
+            work.tally.timings = timings;
+            work.skip_done(total)?;
+            let done = match args.parallel {
+                1 => one_by_one::run(opened, &mut work),
+                n => together::run(opened, &mut work, n as usize),
+            };
+            work.progress.finish();
+            done?;
+            work.output.complete()
+        },
+    )?;
+    tally.tell(app, args.stats)
+}
+
+/// What the output holds: by what was asked for, its name, or as the input.
+fn layout(app: &App, args: &Map, records: &Records) -> Layout {
+    let by_name = match &app.global.output {
+        OutputTo::File(path) => records::by_name(path),
+        _ if app.output() != Format::Text => Some(RecordFormat::Jsonl),
+        _ => None,
+    };
+    let format = args.output_format.or(by_name).unwrap_or(records.format);
+    let mut columns = records.columns.clone();
+    if columns.is_empty() {
+        columns.push(records::LINE.to_owned());
+    }
+    Layout { format, into: args.into.clone(), columns }
+}
+
+/// Names everything that the answers follow from but the records.
+fn run_id(
+    place: &Place,
+    args: &Map,
+    sampling: &Sampling,
+    shape: Option<&Shape>,
+    format: RecordFormat,
+) -> String {
+    let asked = (&args.field, &args.template, &args.into);
+    let all = format!("{} {sampling:?} {shape:?} {asked:?} {format:?}", place.state.key);
+    blake3::hash(all.as_bytes()).to_hex()[..32].to_owned()
+}
+
+/// A record, and what it asks or why it does not.
+type Asked = (Record, Result<Question, String>);
+
+/// What a question is tokenised for.
+#[derive(Clone, Copy)]
+struct Asking<'o, 'm> {
+    model: &'m Model<'m>,
+    state: &'o State,
+    job: &'o Job,
+}
+
+impl<'o, 'm> Asking<'o, 'm> {
+    fn of(opened: &Opened<'o, 'm>) -> Self {
+        Self { model: opened.session.model(), state: opened.state, job: opened.job }
+    }
+}
+
+/// What is done with each record.
+struct Work<'a> {
+    app: &'a App,
+    template: Template,
+    sampling: Sampling,
+    records: Records,
+    output: Output<'a>,
+    /// Whether answers are JSON.
+    json: bool,
+    progress: Box<dyn Progress>,
+    tally: &'a mut Tally,
+}
+
+/// What came of the run.
+#[derive(Default)]
+struct Tally {
+    before: usize,
+    answered: usize,
+    problems: usize,
+    cut: usize,
+    timings: Timings,
+}
+
+impl Tally {
+    fn tell(&self, app: &App, stats: bool) -> Result<()> {
+        let mut text = format!("{} answered", human::count(self.answered, "record"));
+        if self.before > 0 {
+            text.push_str(&format!(", {} were answered before", human::thousands(self.before)));
+        }
+        if self.cut > 0 {
+            text.push_str(&format!(
+                ", {} cut off by --max-tokens or a full context",
+                human::thousands(self.cut)
+            ));
+        }
+        app.say(text);
+        if stats {
+            app.say(self.timings.table().trim_end());
+        }
+        if self.problems > 0 {
+            let problems = human::count(self.problems, "record");
+            bail!("{problems} could not be answered: the reason stands in the answer's place");
+        }
+        Ok(())
+    }
+}
+
+impl Work<'_> {
+    /// Passes over what an earlier run has answered.
+    fn skip_done(&mut self, total: Option<usize>) -> Result<()> {
+        self.tally.before = self.output.done();
+        if self.tally.before > 0 {
+            let before = human::count(self.tally.before, "record");
+            self.app.say(format!("{before} are answered already; going on from there"));
+        }
+        for _ in 0..self.tally.before {
+            match self.records.next()? {
+                Some(record) => self.output.check_done(&record)?,
+                None => bail!(Failure::Usage(
+                    "the input has fewer records than there are answers; --overwrite begins it anew".into()
+                )),
+            }
+        }
+        self.progress.start("answering", total.unwrap_or(0) as u64, Unit::Records);
+        self.progress.set(self.tally.before as u64);
+        Ok(())
+    }
+
+    /// The next record with what is to be asked, or why that cannot be.
+    fn next(&mut self, asking: Asking<'_, '_>) -> Result<Option<Asked>> {
+        if self.app.interrupted() {
+            return Err(interruption(self));
+        }
+        let Some(record) = self.records.next()? else { return Ok(None) };
+        let text = match &record.problem {
+            Some(problem) => Err(problem.clone()),
+            None => self.template.fill(&record.fields),
+        };
+        let question = text.and_then(|text| {
+            let question = Question::new(asking.model, asking.state, text);
+            question.check(asking.model, asking.job).map_err(|e| e.to_string()).map(|()| question)
+        });
+        Ok(Some((record, question)))
+    }
+
+    /// What an answer is in the output. An answer in the shape of a JSON schema is a value, if it is whole.
+    fn outcome(&self, answer: &Answer) -> Outcome {
+        let text = answer.text.trim();
+        let parsed = if self.json { serde_json::from_str(text).ok() } else { None };
+        let value = parsed.unwrap_or_else(|| Value::from(text));
+        Outcome::Answer { value, stop: serde_json::to_value(answer.stop).unwrap_or_default() }
+    }
+
+    /// Writes what became of a record.
+    fn finish(&mut self, record: &Record, outcome: &Outcome) -> Result<()> {
+        match outcome {
+            Outcome::Answer { stop, .. } => {
+                self.tally.answered += 1;
+                let cut =
+                    [StopReason::MaxTokens, StopReason::ContextFull].map(|s| serde_json::to_value(s).ok());
+                self.tally.cut += usize::from(cut.contains(&Some(stop.clone())));
+            }
+            Outcome::Problem(problem) => {
+                self.tally.problems += 1;
+                let (app, number) = (self.app, record.number);
+                self.progress.aside(&mut || app.warn(format!("record {number}: {problem}")));
+            }
+        }
+        let mut written = Ok(());
+        let output = &mut self.output;
+        self.progress.aside(&mut || written = output.write(record, outcome));
+        written?;
+        self.progress.set((self.tally.before + self.tally.answered + self.tally.problems) as u64);
+        let outcome = match outcome {
+            Outcome::Answer { value, stop } => serde_json::json!({ "answer": value, "stop_reason": stop }),
+            Outcome::Problem(problem) => serde_json::json!({ "error": problem }),
+        };
+        self.app.record("record", &serde_json::json!({ "record": record.number, "outcome": outcome }));
+        Ok(())
+    }
+}
+
+/// That Ctrl-C ends the run, and what is kept.
+fn interruption(work: &Work<'_>) -> anyhow::Error {
+    let done = work.tally.before + work.tally.answered + work.tally.problems;
+    let done = human::count(done, "record");
+    let then = if work.output.is_file() { "; the same command goes on from there" } else { "" };
+    Failure::Interrupted(format!("interrupted after {done}{then}")).into()
+}
+
+/// A shape that an answer cannot keep is that record's problem; anything else is everybody's.
+fn problem_of(error: anyhow::Error) -> Result<Outcome> {
+    match error.downcast_ref::<EngineError>() {
+        Some(EngineError::Shape(problem)) => Ok(Outcome::Problem(problem.clone())),
+        _ => Err(error),
+    }
+}

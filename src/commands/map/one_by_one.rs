@@ -1,0 +1,33 @@
+//! One record after the other, each from the restored state.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::{Asking, Opened, Outcome, Work, interruption, problem_of, room};
+use crate::commands::opened::Sampled;
+
+/// Answers all records.
+pub fn run(opened: &mut Opened<'_, '_>, work: &mut Work<'_>) -> Result<()> {
+    while let Some((record, question)) = work.next(Asking::of(opened))? {
+        let outcome = match question {
+            Err(problem) => Outcome::Problem(problem),
+            Ok(question) => {
+                room::ensure(opened, &question, work.sampling.max_tokens, 0)?;
+                let timings = opened.app.timings();
+                let how = Sampled { sampling: &work.sampling, since: Instant::now(), timings };
+                match opened.answer(&question, how, |_| Ok(())) {
+                    Ok(answered) => {
+                        work.tally.timings.absorb(&answered.timings);
+                        // Half an answer is none; the same command asks again.
+                        answered.complete().map_err(|_| interruption(work))?;
+                        work.outcome(&answered.answer)
+                    }
+                    Err(error) => problem_of(error)?,
+                }
+            }
+        };
+        work.finish(&record, &outcome)?;
+    }
+    Ok(())
+}

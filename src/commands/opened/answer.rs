@@ -1,0 +1,106 @@
+//! One answer: the state restored, the question evaluated, the answer sampled.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use super::{Opened, Question};
+use crate::commands::failure::Failure;
+use crate::commands::job::Verdict;
+use crate::engine::generate::{self, Answer, Sampling, StopReason};
+use crate::key::SEGMENT_TOKENS;
+use crate::report::progress::Unit;
+use crate::report::timings::Timings;
+
+/// An answer and what it took.
+pub struct Answered {
+    pub answer: Answer,
+    pub verdict: Verdict,
+    /// From the moment that the caller gave on.
+    pub time_to_first_token: Duration,
+    pub timings: Timings,
+}
+
+impl Answered {
+    /// Refuses an answer that Ctrl-C cut short.
+    pub fn complete(&self) -> Result<()> {
+        if self.answer.stop == StopReason::Interrupted {
+            bail!(Failure::Interrupted("interrupted; the answer is not complete".into()));
+        }
+        Ok(())
+    }
+}
+
+/// What answers are sampled with, and since when their time counts.
+pub struct Sampled<'s> {
+    pub sampling: &'s Sampling,
+    pub since: Instant,
+    pub timings: Timings,
+}
+
+impl Opened<'_, '_> {
+    /// Answers one question from the restored state; `emit` gets the text as it comes. Ends early on Ctrl-C or when
+    /// the text cannot be shown.
+    pub fn answer(
+        &mut self,
+        question: &Question,
+        how: Sampled<'_>,
+        emit: impl FnMut(&str) -> Result<()>,
+    ) -> Result<Answered> {
+        let mut how = how;
+        let verdict = self.prepare(&mut how.timings)?;
+        self.go_on(&question.tokens, verdict, how, emit)
+    }
+
+    /// Evaluates tokens in the session's batches, with the logits of the last; stops on Ctrl-C, and then has none.
+    fn evaluate(&mut self, tokens: &[i32]) -> Result<()> {
+        let progress = self.app.progress();
+        let shown = tokens.len() > SEGMENT_TOKENS;
+        if shown {
+            progress.start("reading", tokens.len() as u64, Unit::Tokens);
+        }
+        let batches = tokens.chunks(SEGMENT_TOKENS).len();
+        for (n, batch) in tokens.chunks(SEGMENT_TOKENS).enumerate() {
+            if self.app.interrupted() {
+                break;
+            }
+            self.session.evaluate(batch, n + 1 == batches)?;
+            self.session.wait();
+            progress.set((n * SEGMENT_TOKENS + batch.len()) as u64);
+        }
+        if shown {
+            progress.finish();
+        }
+        Ok(())
+    }
+
+    /// Evaluates tokens from where the session is, and answers. `verdict` is the cache's on what came before.
+    pub fn go_on(
+        &mut self,
+        tokens: &[i32],
+        mut verdict: Verdict,
+        how: Sampled<'_>,
+        mut emit: impl FnMut(&str) -> Result<()>,
+    ) -> Result<Answered> {
+        let Sampled { sampling, since, mut timings } = how;
+        let start = Instant::now();
+        self.evaluate(tokens)?;
+        timings.add("eval_prompt", start.elapsed(), Some(tokens.len()));
+        let guide = self.guides.as_ref().map(|guides| guides.guide()).transpose()?;
+
+        let before = since.elapsed();
+        let (app, mut failed) = (self.app, None);
+        let answer = generate::answer(&mut self.session, sampling, guide, self.limit, |text| {
+            if !text.is_empty() {
+                failed = emit(text).err().or(failed.take());
+            }
+            failed.is_none() && !app.interrupted()
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        timings.add("main_sample", answer.elapsed, Some(answer.tokens.len()));
+        verdict.evaluated_tokens += tokens.len();
+        Ok(Answered { time_to_first_token: before + answer.first_token, answer, verdict, timings })
+    }
+}

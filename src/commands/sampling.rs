@@ -1,0 +1,51 @@
+//! How answers are sampled and what shape they have, from the command line.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::app::read_text;
+use super::failure::Failure;
+use crate::cli::{SamplingArgs, ShapeArgs};
+use crate::engine::generate::Sampling;
+use crate::engine::shape::Shape;
+
+/// What the options say, with this seed.
+pub fn of_args(args: &SamplingArgs, seed: u32) -> Sampling {
+    Sampling {
+        temperature: args.temp,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        min_p: args.min_p,
+        repeat_penalty: args.repeat_penalty,
+        seed,
+        max_tokens: args.max_tokens,
+        stop: args.stop.clone(),
+    }
+}
+
+/// The shape that the options ask for, if they do.
+pub fn shape(args: &ShapeArgs) -> Result<Option<Shape>> {
+    shape_of(args.grammar.as_deref(), args.json_schema.as_deref())
+}
+
+/// The shape that one of two files describes.
+pub fn shape_of(gbnf: Option<&Path>, json_schema: Option<&Path>) -> Result<Option<Shape>> {
+    match (gbnf, json_schema) {
+        (Some(file), _) => grammar(file).map(Some),
+        (None, Some(file)) => schema(file).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+fn grammar(file: &Path) -> Result<Shape> {
+    let text = read_text(file)?;
+    let shape = Shape::grammar(&text).map_err(|e| Failure::Usage(e.to_string()));
+    shape.with_context(|| file.display().to_string())
+}
+
+fn schema(file: &Path) -> Result<Shape> {
+    let text = read_text(file)?;
+    let value = serde_json::from_str(&text).map_err(|e| Failure::Usage(format!("not JSON: {e}")));
+    Ok(Shape::Schema(value.with_context(|| file.display().to_string())?))
+}

@@ -1,0 +1,126 @@
+//! A state's prompt with another text in its place.
+//!
+//! What the template put around a prompt is not kept beside the state: it is in the tokens. It is taken from there and
+//! proved: with the old text between, it must give the old tokens again.
+
+use super::model::Model;
+use super::prompt::{Prompt, cut};
+use super::text::Text;
+
+/// What of a state is needed.
+#[derive(Debug, Clone, Copy)]
+pub struct Saved<'s> {
+    /// The state's tokens.
+    pub tokens: &'s [i32],
+    /// The prompt's end that is evaluated with each question.
+    pub carried: &'s str,
+    /// What follows a question.
+    pub suffix: &'s str,
+    /// Where the prompt's own text lies, in bytes of [`Model::text_of`] the tokens and the carried text.
+    pub own: (usize, usize),
+    /// Whether control tokens count in the prompt.
+    pub raw: bool,
+}
+
+/// A prompt's own text and what stands around it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reframe {
+    before: String,
+    /// The prompt's own text.
+    pub own: String,
+    after: String,
+    suffix: String,
+    raw: bool,
+}
+
+impl Reframe {
+    /// Takes a state apart; nothing if that cannot be proved to be right.
+    pub fn of(model: &Model<'_>, saved: &Saved<'_>) -> Option<Self> {
+        let whole = model.text_of(saved.tokens) + saved.carried;
+        let (first, bytes) = saved.own;
+        let end = first.checked_add(bytes)?;
+        let (before, own, after) = (whole.get(..first)?, whole.get(first..end)?, whole.get(end..)?);
+        let reframe = |before: String| Self {
+            before,
+            own: own.to_owned(),
+            after: after.to_owned(),
+            suffix: saved.suffix.to_owned(),
+            raw: saved.raw,
+        };
+        // Some tokenizers put a space in front of the first text, which is no space of the template.
+        let without_space = before.replacen(' ', "", 1);
+        [before.to_owned(), without_space].into_iter().map(reframe).find(|reframe| {
+            let prompt = reframe.render(model, own);
+            prompt.tokens == saved.tokens && prompt.carried == saved.carried
+        })
+    }
+
+    /// The prompt with `own` for its text.
+    pub fn render(&self, model: &Model<'_>, own: &str) -> Prompt {
+        let text = Text::default().template(&self.before);
+        let text = if self.raw { text.template(own) } else { text.user(own) };
+        Prompt { suffix: self.suffix.clone(), ..cut(model, &text.template(&self.after), own) }
+    }
+
+    /// The prompt's text with `update` behind it, or in the place of what follows the line `mark`. A text file ends with
+    /// a newline: so does the prompt before the update, and what follows the last line of a message is not part of it.
+    ///
+    /// # Errors
+    /// When there is no such line, or there are several, with their number.
+    pub fn updated(&self, update: &str, mark: Option<&str>) -> Result<String, usize> {
+        let mut text = match mark {
+            None => self.own.clone(),
+            Some(mark) => up_to_line(&self.own, mark)?.to_owned(),
+        };
+        if !self.raw && !text.is_empty() && !text.ends_with('\n') || mark.is_some() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.push_str(if self.raw { update } else { update.trim_end_matches(['\n', '\r']) });
+        Ok(text)
+    }
+}
+
+/// The text up to the end of the line that says `mark`.
+fn up_to_line<'t>(text: &'t str, mark: &str) -> Result<&'t str, usize> {
+    let mut found = Vec::new();
+    let mut end = 0;
+    for line in text.split_inclusive('\n') {
+        end += line.len();
+        if line.trim() == mark.trim() {
+            found.push(end);
+        }
+    }
+    match found.as_slice() {
+        [end] => Ok(&text[..*end]),
+        all => Err(all.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(own: &str, raw: bool) -> Reframe {
+        let (before, after, suffix) = (String::new(), String::new(), String::new());
+        Reframe { before, own: own.into(), after, suffix, raw }
+    }
+
+    #[test]
+    fn an_update_follows_as_if_the_files_were_joined() {
+        assert_eq!(of("a", false).updated("b\n", None).unwrap(), "a\nb");
+        assert_eq!(of("a\n", true).updated("b\n", None).unwrap(), "a\nb\n");
+        assert_eq!(of("a", true).updated("b", None).unwrap(), "ab");
+    }
+
+    #[test]
+    fn what_follows_the_mark_is_replaced() {
+        let menu = of("Menu\n## Today\nsoup\n", false);
+        assert_eq!(menu.updated("cake\n", Some("## Today")).unwrap(), "Menu\n## Today\ncake");
+        assert_eq!(
+            of("Menu\n## Today", false).updated("cake", Some(" ## Today")).unwrap(),
+            "Menu\n## Today\ncake"
+        );
+        assert_eq!(menu.updated("cake", Some("Today")), Err(0));
+        assert_eq!(of("-\na\n-\n", false).updated("b", Some("-")), Err(2));
+    }
+}

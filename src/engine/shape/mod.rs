@@ -1,0 +1,166 @@
+//! Answers of a given shape: a GBNF grammar, or a JSON schema.
+//!
+//! A grammar is llama.cpp's own business; it is read here first, because llama.cpp tells a mistake in it with the whole
+//! file on stderr, and some mistakes not at all. A schema goes to llguidance, which refuses what it cannot keep: a
+//! keyword that is passed over would be a promise broken.
+
+mod gbnf;
+
+use llama_cpp_2::sampling::LlamaSampler;
+use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::token::data::LlamaTokenData;
+use llama_cpp_2::token::data_array::LlamaTokenDataArray;
+use llguidance::api::TopLevelGrammar;
+use llguidance::{Matcher, ParserFactory};
+use serde_json::Value;
+
+pub use gbnf::GrammarError;
+
+use super::model::Model;
+use super::{EngineError, Result, logged_reason};
+
+/// The rule that an answer must match.
+const ROOT: &str = "root";
+
+/// What answers must look like, as it was written.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Shape {
+    /// A grammar in GBNF, llama.cpp's notation.
+    Grammar(String),
+    /// A JSON schema.
+    Schema(Value),
+}
+
+impl Shape {
+    /// A grammar whose syntax is right.
+    ///
+    /// # Errors
+    /// A [`GrammarError`] with the line of the mistake.
+    pub fn grammar(text: &str) -> Result<Self, GrammarError> {
+        gbnf::check(text, ROOT)?;
+        Ok(Self::Grammar(text.to_owned()))
+    }
+}
+
+/// A shape, ready for a model: makes a [`Guide`] for each answer.
+pub struct Guides<'m> {
+    model: &'m Model<'m>,
+    kind: Kind,
+}
+
+enum Kind {
+    Grammar(String),
+    Schema(Box<ParserFactory>, Value),
+}
+
+impl<'m> Guides<'m> {
+    /// Prepares `shape` for the vocabulary of `model`; a schema costs a walk over all of it.
+    ///
+    /// # Errors
+    /// When the shape cannot be kept, with the reason.
+    pub fn new(model: &'m Model<'m>, shape: &Shape) -> Result<Self> {
+        let kind = match shape {
+            Shape::Grammar(text) => Kind::Grammar(text.clone()),
+            Shape::Schema(schema) => {
+                let vocabulary = LlamaSampler::llguidance_tok_env(&model.llama);
+                let mut factory = ParserFactory::new_simple(&vocabulary)
+                    .map_err(|e| EngineError::Shape(format!("the vocabulary: {e:#}")))?;
+                factory.quiet();
+                Kind::Schema(Box::new(factory), schema.clone())
+            }
+        };
+        let guides = Self { model, kind };
+        guides.guide()?;
+        Ok(guides)
+    }
+
+    /// What leads one answer.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn guide(&self) -> Result<Guide> {
+        match &self.kind {
+            Kind::Grammar(text) => LlamaSampler::grammar(&self.model.llama, text, ROOT)
+                .map(Guide::Grammar)
+                .map_err(|_| EngineError::Shape(format!("the grammar: {}", logged_reason()))),
+            Kind::Schema(factory, schema) => {
+                let parser = factory.create_parser(TopLevelGrammar::from_json_schema(schema.clone()));
+                let parser = parser.map_err(|e| EngineError::Shape(format!("the JSON schema: {e:#}")))?;
+                Ok(Guide::Schema(Box::new(Matcher::new(Ok(parser)))))
+            }
+        }
+    }
+}
+
+/// Leads one answer: says which token may come next.
+pub enum Guide {
+    /// By llama.cpp's grammar.
+    Grammar(LlamaSampler),
+    /// By a JSON schema.
+    Schema(Box<Matcher>),
+}
+
+impl Guide {
+    /// Chooses the next token by `sampler` among those that the shape allows after what came so far.
+    ///
+    /// # Errors
+    /// When the shape allows none.
+    pub fn choose(&mut self, logits: &[f32], sampler: &mut LlamaSampler) -> Result<LlamaToken> {
+        let all = LlamaTokenDataArray::from_iter(
+            logits.iter().zip(0..).map(|(logit, id)| LlamaTokenData::new(LlamaToken(id), *logit, 0.0)),
+            false,
+        );
+        let chosen = match self {
+            // Looking at every token of the vocabulary is slow, and mostly the model's choice is right.
+            Self::Grammar(grammar) => selected(all.clone(), sampler)
+                .filter(|token| allows(grammar, *token))
+                .or_else(|| selected(all.with_sampler(grammar), sampler)),
+            Self::Schema(matcher) => {
+                let allowed = matcher.compute_mask_or_eos().map_err(|e| stuck(&e.to_string()))?;
+                let allowed = all.data.into_iter().filter(|d| allowed.is_allowed(d.id().0.cast_unsigned()));
+                selected(LlamaTokenDataArray::from_iter(allowed, false), sampler)
+            }
+        };
+        chosen.ok_or_else(|| stuck("no token of the vocabulary fits"))
+    }
+
+    /// Goes on by a token that does not end the answer.
+    ///
+    /// # Errors
+    /// When it is none that [`Self::choose`] would give.
+    pub fn accept(&mut self, token: LlamaToken) -> Result<()> {
+        match self {
+            Self::Grammar(grammar) => {
+                grammar.accept(token);
+                Ok(())
+            }
+            Self::Schema(matcher) => {
+                matcher.consume_token(token.0.cast_unsigned()).map_err(|e| stuck(&e.to_string()))
+            }
+        }
+    }
+
+    /// Whether nothing can follow but the end.
+    pub fn is_complete(&self) -> bool {
+        matches!(self, Self::Schema(matcher) if matcher.is_stopped())
+    }
+}
+
+fn stuck(reason: &str) -> EngineError {
+    EngineError::Shape(format!("the answer cannot go on in its shape: {reason}"))
+}
+
+fn allows(grammar: &mut LlamaSampler, token: LlamaToken) -> bool {
+    let one = LlamaTokenDataArray::new(vec![LlamaTokenData::new(token, 1.0, 0.0)], false);
+    one.with_sampler(grammar).data.iter().all(|d| d.logit() > f32::NEG_INFINITY)
+}
+
+/// The sampler's choice, if it is a possible one.
+fn selected(candidates: LlamaTokenDataArray, sampler: &mut LlamaSampler) -> Option<LlamaToken> {
+    let mut candidates = candidates;
+    candidates.data.retain(|d| d.logit() > f32::NEG_INFINITY);
+    if candidates.data.is_empty() {
+        return None;
+    }
+    candidates.with_sampler(sampler).selected_token()
+}

@@ -1,0 +1,197 @@
+//! What an answer must be.
+
+use regex::{Regex, RegexBuilder};
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json_path::JsonPath;
+
+/// What must hold of an answer, or with `json` of a part of it. Several of them in one check must all hold.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Check {
+    /// A JSON path (RFC 9535): the answer is JSON, and what the path finds first is looked at.
+    pub json: Option<String>,
+    /// It has this text.
+    pub contains: Option<String>,
+    /// It does not.
+    pub not_contains: Option<String>,
+    /// It is this: a text, but for white space around it; or with `json` any value.
+    pub equals: Option<Value>,
+    /// This regular expression is found in it (the syntax of Rust's regex crate).
+    pub regex: Option<String>,
+    /// The first number in it is this.
+    pub number: Option<f64>,
+    /// How far the number may be off.
+    pub tolerance: Option<f64>,
+    /// Capitals count as small letters.
+    pub ignore_case: bool,
+}
+
+/// What is looked at.
+enum Subject {
+    Text(String),
+    Value(Value),
+}
+
+impl Check {
+    /// Why it makes no sense, if it does not.
+    pub fn problem(&self) -> Option<String> {
+        let kinds = [
+            self.contains.is_some(),
+            self.not_contains.is_some(),
+            self.equals.is_some(),
+            self.regex.is_some(),
+            self.number.is_some(),
+            self.json.is_some(),
+        ];
+        if !kinds.contains(&true) {
+            return Some("a check needs one of contains, not-contains, equals, regex, number or json".into());
+        }
+        if self.tolerance.is_some() && self.number.is_none() {
+            return Some("tolerance goes with number".into());
+        }
+        if self.tolerance.is_some_and(|t| t.is_nan() || t < 0.0) {
+            return Some("tolerance must be 0 or more".into());
+        }
+        let regex = self.regex.as_deref().and_then(|r| self.compiled(r).err());
+        let json = self.json.as_deref().and_then(|p| JsonPath::parse(p).err());
+        regex.map(|e| format!("regex: {e}")).or(json.map(|e| format!("json: {e}")))
+    }
+
+    /// The check in a few words.
+    pub fn name(&self) -> String {
+        let mut parts = Vec::new();
+        parts.extend(self.json.as_ref().map(|p| format!("json {p}")));
+        parts.extend(self.contains.as_ref().map(|t| format!("contains {t:?}")));
+        parts.extend(self.not_contains.as_ref().map(|t| format!("not-contains {t:?}")));
+        parts.extend(self.equals.as_ref().map(|v| format!("equals {v}")));
+        parts.extend(self.regex.as_ref().map(|r| format!("regex {r:?}")));
+        let tolerance = self.tolerance.map_or_else(String::new, |t| format!(" ± {t}"));
+        parts.extend(self.number.map(|n| format!("number {n}{tolerance}")));
+        parts.join(", ")
+    }
+
+    /// Why an answer does not pass, if it does not.
+    pub fn failure(&self, answer: &str) -> Option<String> {
+        let subject = match self.subject(answer) {
+            Ok(subject) => subject,
+            Err(why) => return Some(why),
+        };
+        let text = match &subject {
+            Subject::Text(text) | Subject::Value(Value::String(text)) => text.clone(),
+            Subject::Value(value) => value.to_string(),
+        };
+        let has = |part: &str| self.folded(&text).contains(&self.folded(part));
+        let fails = self.contains.as_deref().is_some_and(|part| !has(part))
+            || self.not_contains.as_deref().is_some_and(has)
+            || self.regex.as_deref().is_some_and(|r| !self.compiled(r).is_ok_and(|r| r.is_match(&text)))
+            || self.equals.as_ref().is_some_and(|expected| !self.is_equal(&subject, &text, expected))
+            || self.number.is_some_and(|expected| !self.is_near(&text, expected));
+        fails.then(|| format!("{}: found {:?}", self.name(), shortened(&text)))
+    }
+
+    fn subject(&self, answer: &str) -> Result<Subject, String> {
+        let Some(path) = &self.json else { return Ok(Subject::Text(answer.trim().to_owned())) };
+        let path = JsonPath::parse(path).map_err(|e| e.to_string())?;
+        let answer: Value = serde_json::from_str(answer.trim())
+            .map_err(|e| format!("{}: the answer is not JSON: {e}", self.name()))?;
+        let found = path.query(&answer).first().cloned();
+        found.map(Subject::Value).ok_or_else(|| format!("{}: found nothing there", self.name()))
+    }
+
+    fn is_equal(&self, subject: &Subject, text: &str, expected: &Value) -> bool {
+        match (subject, expected) {
+            (Subject::Value(found), expected) if found == expected => true,
+            (_, Value::String(expected)) => self.folded(text.trim()) == self.folded(expected.trim()),
+            (Subject::Text(text), expected) => *text == expected.to_string(),
+            (Subject::Value(found), expected) => {
+                found.as_f64().is_some() && found.as_f64() == expected.as_f64()
+            }
+        }
+    }
+
+    fn is_near(&self, text: &str, expected: f64) -> bool {
+        let off = first_number(text).map(|found| (found - expected).abs());
+        off.is_some_and(|off| off <= self.tolerance.unwrap_or(0.0))
+    }
+
+    fn folded(&self, text: &str) -> String {
+        if self.ignore_case { text.to_lowercase() } else { text.to_owned() }
+    }
+
+    fn compiled(&self, regex: &str) -> Result<Regex, regex::Error> {
+        RegexBuilder::new(regex).case_insensitive(self.ignore_case).build()
+    }
+}
+
+/// The first number in a text: `5.50`, `-3`, `1,200` with its thousands set off.
+fn first_number(text: &str) -> Option<f64> {
+    let start = text.find(|c: char| c.is_ascii_digit())?;
+    let sign = if text[..start].ends_with('-') { -1.0 } else { 1.0 };
+    let rest = &text[start..];
+    let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ',').unwrap_or(rest.len());
+    let digits = rest[..end].trim_end_matches(['.', ',']);
+    let grouped = digits.split_once(',').is_some_and(|(_, after)| {
+        after.split(',').all(|group| group.split('.').next().is_some_and(|g| g.len() == 3))
+    });
+    let plain = if grouped { digits.replace(',', "") } else { digits.split(',').next()?.to_owned() };
+    plain.parse::<f64>().ok().map(|n| sign * n)
+}
+
+fn shortened(text: &str) -> String {
+    const MOST: usize = 160;
+    let mut letters = text.chars();
+    let head: String = letters.by_ref().take(MOST).collect();
+    if letters.next().is_some() { head + "…" } else { head }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fails(check: &str, answer: &str) -> bool {
+        let check: Check = toml::from_str(check).unwrap();
+        assert_eq!(check.problem(), None);
+        check.failure(answer).is_some()
+    }
+
+    #[test]
+    fn each_kind_passes_and_fails() {
+        let cases = [
+            ("contains = 'Ontario'", "It was Ontario.", "It was ontario."),
+            ("contains = 'ontario'\nignore-case = true", "It was ONTARIO.", "It was Reno."),
+            ("not-contains = 'cheese'", "soup", "cheese soup"),
+            ("equals = 'Dave'", " Dave\n", "Dave."),
+            ("equals = 3", "3", "4"),
+            ("regex = '^\\d+ euros$'", "12 euros", "about 12 euros"),
+            ("number = 5.5\ntolerance = 0.1", "It costs 5.45 euros, or 6.", "It costs 6 euros, not 5.5"),
+            ("number = 1200", "1,200 people", "1.2 people"),
+            ("number = -3", "-3 degrees", "3 degrees"),
+            ("json = '$.name'\nequals = 'Dave'", "{\"name\": \"Dave\"}", "{\"name\": \"Nora\"}"),
+            ("json = '$.items[1].price'\nnumber = 2", "{\"items\": [1, {\"price\": 2}]}", "{\"items\": []}"),
+            ("json = '$.n'\nequals = 2", "{\"n\": 2.0}", "not JSON"),
+            ("json = '$.a'", "{\"a\": null}", "{\"b\": 1}"),
+            ("contains = 'a'\nnot-contains = 'b'", "a", "ab"),
+        ];
+        for (check, good, bad) in cases {
+            assert!(!fails(check, good), "{check}: {good}");
+            assert!(fails(check, bad), "{check}: {bad}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named() {
+        let problem = |text: &str| toml::from_str::<Check>(text).unwrap().problem().unwrap_or_default();
+        assert!(problem("ignore-case = true").contains("needs one of"));
+        assert!(problem("regex = '('").starts_with("regex:"));
+        assert!(problem("json = 'a b'").starts_with("json:"));
+        assert!(problem("contains = 'a'\ntolerance = 1.0").contains("goes with number"));
+        assert!(problem("number = 1\ntolerance = -1.0").contains("0 or more"));
+    }
+
+    #[test]
+    fn numbers_are_found_as_people_write_them() {
+        let found = ["12.5%", "on 3 May", "1,234,567.8", "5, 6", "none", "-7", "3,50"].map(first_number);
+        assert_eq!(found, [Some(12.5), Some(3.0), Some(1_234_567.8), Some(5.0), None, Some(-7.0), Some(3.0)]);
+    }
+}

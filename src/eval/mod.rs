@@ -1,0 +1,14 @@
+//! Suites of questions with checks: what is asked, what an answer must be, and when two answers agree. Pure: nothing here
+//! reads a file or knows a model.
+//!
+//! - [`suite`]: the file, in TOML.
+//! - [`check`]: what an answer must be.
+//! - [`agree`]: whether two answers say the same.
+//! - [`interval`]: how sure a pass rate is.
+//! - [`outcome`]: what came of a run, and its sums.
+
+pub mod agree;
+pub mod check;
+pub mod interval;
+pub mod outcome;
+pub mod suite;
