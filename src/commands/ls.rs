@@ -191,5 +191,5 @@ fn name(state: &Listed, width: usize, now: i64) -> String {
 
 /// A model's name in a table's width: without the ending.
 fn model_name(name: &str, width: usize) -> String {
-    human::shortened(&human::harmless(name.strip_suffix(".gguf").unwrap_or(name)), width)
+    human::shortened(&human::harmless(human::model(name)), width)
 }

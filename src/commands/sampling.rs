@@ -47,5 +47,5 @@ fn grammar(file: &Path) -> Result<Shape> {
 fn schema(file: &Path) -> Result<Shape> {
     let text = read_text(file)?;
     let value = serde_json::from_str(&text).map_err(|e| Failure::Usage(format!("not JSON: {e}")));
-    Ok(Shape::Schema(value.with_context(|| file.display().to_string())?))
+    Ok(Shape::schema(value.with_context(|| file.display().to_string())?))
 }

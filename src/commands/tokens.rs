@@ -218,9 +218,14 @@ fn segments(report: &Report) -> String {
 
 /// One token a row, with a line between segments.
 fn tokens(list: &[TokenReport], segments: &[SegmentReport]) -> String {
-    let rows = list
-        .iter()
-        .map(|t| [human::thousands(t.position), t.id.to_string(), t.from.name().to_owned(), shown(&t.text)]);
+    let rows = list.iter().map(|t| {
+        [
+            human::thousands(t.position),
+            t.id.to_string(),
+            t.from.name().to_owned(),
+            format!("\"{}\"", shown(&t.text)),
+        ]
+    });
     let all = table::plain(&["POSITION", "TOKEN", "FROM", "TEXT"], &[0, 1], rows);
     let ends = |row: usize| segments.iter().any(|s| s.last + 1 == row && row < list.len());
     let lines = all.lines().enumerate().map(|(row, line)| {

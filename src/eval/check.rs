@@ -103,7 +103,7 @@ impl Check {
         match (subject, expected) {
             (Subject::Value(found), expected) if found == expected => true,
             (_, Value::String(expected)) => self.folded(text.trim()) == self.folded(expected.trim()),
-            (Subject::Text(text), expected) => *text == expected.to_string(),
+            (Subject::Text(_), expected) => text.trim() == expected.to_string().as_str(),
             (Subject::Value(found), expected) => {
                 found.as_f64().is_some() && found.as_f64() == expected.as_f64()
             }

@@ -77,7 +77,7 @@ pub struct Sum {
     pub prompt: String,
     /// The model's name.
     pub model: String,
-    /// Different questions.
+    /// Different questions of the suite.
     pub questions: usize,
     /// Answers of which something is demanded.
     pub answers: usize,
@@ -127,7 +127,8 @@ pub fn sums(outcomes: &[Outcome]) -> Vec<Sum> {
         let mine: Vec<_> = outcomes.iter().filter(|o| o.prompt == *prompt && o.model == *model).collect();
         let counting: Vec<_> = mine.iter().filter(|o| o.counts()).collect();
         let passed = counting.iter().filter(|o| o.passed()).count();
-        let mut questions: Vec<_> = mine.iter().map(|o| &o.question).collect();
+        let suite = mine.iter().filter(|o| o.kind == Kind::Suite);
+        let mut questions: Vec<_> = suite.map(|o| &o.question).collect();
         questions.sort();
         questions.dedup();
         let mut timings = Timings::default();

@@ -24,6 +24,11 @@ pub fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
+/// A model's file name as people say it: without its ending.
+pub fn model(name: &str) -> &str {
+    name.strip_suffix(".gguf").unwrap_or(name)
+}
+
 /// A text in at most so many columns of a terminal: cut in the middle if need be.
 pub fn shortened(text: &str, width: usize) -> String {
     if text.width() <= width || width == 0 {

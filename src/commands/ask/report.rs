@@ -31,13 +31,18 @@ pub fn announce(app: &App, labels: Vec<String>) -> Result<()> {
 
 /// Ends an answer that was streamed, or prints it as an object; and says on stderr what happened.
 pub fn print(app: &App, report: &Report<'_>, several: bool, stats: bool) -> Result<()> {
+    print_with(app, report, several, stats, true)
+}
+
+/// As [`print`], with or without the line that says what happened.
+pub fn print_with(app: &App, report: &Report<'_>, several: bool, stats: bool, tells: bool) -> Result<()> {
     app.named_event("answer", report)?;
     match app.output() {
         Output::Text => app.write(if several { "\n\n" } else { "\n" })?,
         Output::Json => app.print_json(report)?,
         _ => {}
     }
-    app.say(summary(report));
+    app.say_if(tells.then(|| summary(report)));
     if stats {
         app.say(report.timings.table().trim_end());
     }

@@ -15,7 +15,7 @@ use super::source::Origin;
 use super::states::{self, check_name, check_name_is_free};
 use super::target::Target;
 use crate::cli::{Chat, KeepArgs, Output};
-use crate::engine::generate::{self, Sampling};
+use crate::engine::generate::{self, Sampling, StopReason};
 use crate::engine::model::Model;
 use crate::engine::prompt::{self, ChatFraming};
 use crate::engine::template::Turn;
@@ -211,9 +211,15 @@ impl Talk<'_> {
             time_to_first_token_s: answered.time_to_first_token.as_secs_f64(),
             timings: &answered.timings,
         };
-        report::print(self.app, &report, false, self.args.stats)?;
+        report::print_with(self.app, &report, false, self.args.stats, self.tells(&answered))?;
         self.last = Some(answered);
         Ok(())
+    }
+
+    /// Whether what an answer took is told: if it was asked for, or if something is out of the ordinary.
+    fn tells(&self, answered: &Answered) -> bool {
+        let usual = answered.verdict.reason.is_none() && answered.answer.stop == StopReason::Eos;
+        !usual || self.args.stats || self.app.explains()
     }
 
     fn stats(&self, talk: &Conversation<'_, '_, '_>) {

@@ -22,6 +22,7 @@ use crate::engine::model::Model;
 use crate::engine::shape::Guides;
 use crate::eval::outcome::{Kind, Outcome};
 use crate::eval::suite::Suite;
+use crate::report::human;
 use crate::report::progress::Unit;
 use crate::store::Store;
 
@@ -57,7 +58,7 @@ impl Asker<'_, '_> {
         let state = states::state(store, &states::key(store, &built.key)?)?;
         let job = Job::of_state(&state);
 
-        let texts = prompt.questions.iter().flat_map(|q| wordings(q));
+        let texts = prompt.questions.iter().flat_map(wordings);
         let longest = texts.map(|t| Question::new(self.model, &state, t.to_owned()).tokens.len()).max();
         let longest = longest.unwrap_or(0).max(if generate.is_some() { GENERATED } else { 0 });
         let most = prompt.questions.iter().filter_map(|q| q.case.max_tokens).max().unwrap_or(0);
@@ -68,7 +69,7 @@ impl Asker<'_, '_> {
         let mut asked = Asked {
             opened: &mut opened,
             prompt: &prompt.label,
-            model: file_name(&self.target.model_path),
+            model: human::model(&file_name(&self.target.model_path)).to_owned(),
             suite: self.suite,
             outcomes: self.outcomes,
         };

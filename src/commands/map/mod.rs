@@ -39,16 +39,12 @@ pub fn run(app: &App, args: &Map) -> Result<()> {
     records.check_fields(&template.fields())?;
     let sampling = sampling::of_args(&args.sampling, args.sampling.seed);
     let layout = layout(app, args, &records);
-    let output = match &app.global.output {
-        OutputTo::File(path) => {
-            if records::is_same_file(path, &args.input) {
-                bail!(Failure::Usage(format!("{} would be read and overwritten at once", path.display())));
-            }
-            let run = run_id(&place, args, &sampling, shape.as_ref(), layout.format);
-            Output::to_file(app, layout, path, &run, args.overwrite)?
-        }
-        _ => Output::to_stdout(app, layout)?,
-    };
+    if let OutputTo::File(path) = &app.global.output
+        && records::is_same_file(path, &args.input)
+    {
+        bail!(Failure::Usage(format!("{} would be read and overwritten at once", path.display())));
+    }
+    let run = run_id(&place, args, &sampling, shape.as_ref(), layout.format);
     let total = records::count(&args.input, args.input_format)?;
     let json = matches!(shape, Some(Shape::Schema(_)));
     let format = records.format;
@@ -60,6 +56,11 @@ pub fn run(app: &App, args: &Map) -> Result<()> {
         shape.as_ref(),
         |model, _, job| Ok((room::first(model, job, args, format), ())),
         |opened, (), timings| {
+            // Only now: what cannot be answered should leave no file.
+            let output = match &app.global.output {
+                OutputTo::File(path) => Output::to_file(app, layout, path, &run, args.overwrite)?,
+                _ => Output::to_stdout(app, layout)?,
+            };
             let progress = app.progress();
             let mut work =
                 Work { app, template, sampling, records, output, json, progress, tally: &mut tally };

@@ -244,6 +244,11 @@ fn resumed(path: &Path, journal_path: &Path, run: &str) -> Result<Option<Sink>> 
     else {
         return Ok(None);
     };
+    if head.run != run && lines.clone().next().is_none() {
+        // Nothing was answered yet, so nothing is lost.
+        fs_err::File::create(path)?;
+        return Ok(None);
+    }
     if head.run != run {
         bail!(Failure::Usage(format!(
             "{} was begun with another state or other options; the same ones go on with it, --overwrite begins it anew",

@@ -90,7 +90,8 @@ impl Place {
             let engine = Engine::start(app.shows_log())?;
             let model = models::load(app, &engine, model, state.params.gpu_layers, lora.as_deref())?;
             timings.add("model_load", start.elapsed(), None);
-            let guides = shape.map(|shape| Guides::new(&model, shape)).transpose()?;
+            let guides = shape.map(|shape| Guides::new(&model, shape)).transpose();
+            let guides = guides.map_err(|e| Failure::Usage(e.to_string()))?;
             let (room, sized) = size(&model, state, job)?;
 
             let start = Instant::now();

@@ -40,6 +40,16 @@ impl Shape {
         gbnf::check(text, ROOT)?;
         Ok(Self::Grammar(text.to_owned()))
     }
+
+    /// A JSON schema. Between the parts of an answer there is one space at most: a model that is not sure of itself would
+    /// else fill its answer with them.
+    pub fn schema(mut schema: Value) -> Self {
+        if let Some(keywords) = schema.as_object_mut() {
+            let spaces = serde_json::json!({ "whitespace_pattern": "[ ]?" });
+            keywords.entry("x-guidance").or_insert(spaces);
+        }
+        Self::Schema(schema)
+    }
 }
 
 /// A shape, ready for a model: makes a [`Guide`] for each answer.
@@ -82,10 +92,11 @@ impl<'m> Guides<'m> {
         match &self.kind {
             Kind::Grammar(text) => LlamaSampler::grammar(&self.model.llama, text, ROOT)
                 .map(Guide::Grammar)
-                .map_err(|_| EngineError::Shape(format!("the grammar: {}", logged_reason()))),
+                .map_err(|_| EngineError::Shape(format!("the grammar cannot be kept: {}", logged_reason()))),
             Kind::Schema(factory, schema) => {
                 let parser = factory.create_parser(TopLevelGrammar::from_json_schema(schema.clone()));
-                let parser = parser.map_err(|e| EngineError::Shape(format!("the JSON schema: {e:#}")))?;
+                let parser = parser
+                    .map_err(|e| EngineError::Shape(format!("the JSON schema cannot be kept: {e:#}")))?;
                 Ok(Guide::Schema(Box::new(Matcher::new(Ok(parser)))))
             }
         }

@@ -1,0 +1,238 @@
+//! `pcache chat` and `pcache extend` on the real binary and the tiny models.
+
+mod common;
+#[path = "common/program.rs"]
+mod program;
+
+use common::{TINY, prose, tiny};
+use program::{Program, Run, json};
+use serde_json::Value;
+
+fn program(model: &str) -> Program {
+    let program = Program::new(&tiny(model));
+    program.write("prompt.txt", &prose(120, 1));
+    program.ok(&["build", "prompt.txt", "--name", "s"]);
+    program
+}
+
+fn chat(program: &Program, args: &[&str], input: &str) -> Run {
+    let run = program.run_with(&[&["chat", "--max-tokens", "8", "--json"], args].concat(), input);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    run
+}
+
+fn reports(run: &Run) -> Vec<Value> {
+    run.stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+}
+
+#[test]
+fn a_conversation_goes_on_from_what_is_in_the_session_and_again_from_what_was_saved() {
+    for model in TINY {
+        let program = program(model);
+        let run = chat(&program, &["s"], "one\ntwo\n/save talk\nthree\n");
+        let said = reports(&run);
+        assert_eq!(said.len(), 3, "{model}: {}", run.stderr);
+        let asked = json(&program.ok(&["ask", "s", "one", "--max-tokens", "8", "--json"]));
+        assert_eq!(said[0]["answer"], asked["answer"], "{model}: the first answer is that of ask");
+        let restored = |n: usize| said[n]["cache"]["restored_tokens"].as_u64().unwrap();
+        let evaluated = |n: usize| said[n]["cache"]["evaluated_tokens"].as_u64().unwrap();
+        // Nothing is evaluated twice: what a message finds is all that was there before it, but for the last token.
+        assert!(restored(1) + 1 >= restored(0) + evaluated(0) + said[0]["answer_tokens"].as_u64().unwrap());
+        assert!(evaluated(1) < 60 && evaluated(2) < 60, "{model}: {}", run.stdout);
+
+        let resumed = reports(&chat(&program, &["--resume", "talk"], "three\n"));
+        let state = json(&program.ok(&["show", "talk", "--json"]));
+        assert_eq!(resumed[0]["cache"]["restored_tokens"], state["tokens"], "{model}");
+        assert_eq!(resumed[0]["cache"]["status"], "hit");
+        assert!(resumed[0]["cache"]["evaluated_tokens"].as_u64().unwrap() < 60);
+        // The saved conversation is a state like any other: ask and resume give one answer, and it has the logits of a
+        // prompt that was evaluated in one go.
+        let asked = json(&program.ok(&["ask", "talk", "three", "--max-tokens", "8", "--json"]));
+        assert_eq!(asked["answer"], resumed[0]["answer"], "{model}");
+        let verified = json(&program.ok(&["verify", "talk", "--logits", "--json"]));
+        assert_eq!(verified["states"][0]["max_logit_difference"], 0.0, "{model}");
+    }
+}
+
+#[test]
+fn another_answer_comes_from_the_same_place() {
+    for model in TINY {
+        let program = program(model);
+        let hot = ["s", "--temp", "2", "--top-k", "0", "--min-p", "0", "--top-p", "1"];
+        let said = reports(&chat(&program, &hot, "one\ntwo\n/retry\n/retry\n"));
+        let of = |field: &str, n: usize| said[n]["cache"][field].clone();
+        assert_eq!(said.len(), 4);
+        for n in [2, 3] {
+            assert_eq!(said[n]["question"], "two");
+            assert_eq!(of("restored_tokens", n), of("restored_tokens", 2), "{model}");
+            // Token by token or from the copy: the session holds the same, so the message costs the same.
+            let total =
+                |n| of("restored_tokens", n).as_u64().unwrap() + of("evaluated_tokens", n).as_u64().unwrap();
+            assert_eq!(total(n), total(1), "{model}");
+        }
+        let seeds: Vec<_> = said.iter().map(|r| r["seed"].as_u64().unwrap()).collect();
+        assert_eq!(seeds, [0, 0, 1, 2]);
+        assert_ne!(said[2]["answer"], said[3]["answer"], "{model}: another seed, another answer");
+        // With the seed of the second answer from the beginning, the whole run is the same again.
+        assert_eq!(
+            reports(&chat(&program, &hot, "one\ntwo\n/retry\n/retry\n"))[3]["answer"],
+            said[3]["answer"]
+        );
+    }
+}
+
+#[test]
+fn messages_are_dropped_and_the_conversation_begins_anew() {
+    let program = program("llama");
+    let run = chat(&program, &["s"], "one\ntwo\n/drop\n/stats\n/reset\none\n");
+    assert!(run.stderr.contains("1 message forgotten, 1 left"), "{}", run.stderr);
+    assert!(run.stderr.contains("1 message since"), "{}", run.stderr);
+    let said = reports(&run);
+    assert_eq!(said[0]["answer"], said[2]["answer"]);
+    assert_eq!(said[2]["cache"]["restored_tokens"], said[0]["cache"]["restored_tokens"]);
+}
+
+#[test]
+fn a_full_context_is_told_with_what_can_be_done() {
+    let program = program("llama");
+    let long = prose(250, 3).replace('\n', " ");
+    let input = format!("{long}\n{long}\n{long}\n{long}\n{long}\n{long}\n");
+    let run = program.run_with(&["chat", "s", "--max-tokens", "8"], &input);
+    assert_eq!(run.code, 1);
+    for part in ["the context is full", "/drop", "/reset", "/save NAME"] {
+        assert!(run.stderr.contains(part), "{part}: {}", run.stderr);
+    }
+    assert!(!run.stdout.is_empty(), "what fitted was answered");
+}
+
+#[test]
+fn what_makes_no_sense_in_a_conversation_is_said() {
+    let program = program("llama");
+    for (input, text) in [
+        ("/foo\n", "there is no /foo"),
+        ("/save\n", "/save needs a name"),
+        ("/save a b\n", "the name \"a b\""),
+        ("/save x\n", "nothing was said yet"),
+        ("/retry\n", "nothing was said yet"),
+        ("/drop x\n", "takes a number"),
+        ("hello\n/save s\n", "belongs to state"),
+    ] {
+        let run = program.run_with(&["chat", "s", "--max-tokens", "4"], input);
+        assert_eq!(run.code, 2, "{input}: {}", run.stderr);
+        assert!(run.stderr.contains(text), "{input}: {}", run.stderr);
+    }
+    assert_eq!(program.run(&["chat"]).code, 2);
+    assert_eq!(program.run(&["chat", "--resume", "gone"]).code, 3);
+    // A message may begin with a slash, and go on in the next line.
+    let said = reports(&chat(&program, &["s"], "//etc\\\nand more\n"));
+    assert_eq!(said[0]["question"], "/etc\nand more");
+    program.write("other.jinja", "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}<bot>");
+    program.ok(&["build", "prompt.txt", "--name", "other", "--template", "other.jinja"]);
+    let run = program.run_with(&["chat", "other"], "hello\n");
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("pass the same --template"), "{}", run.stderr);
+    assert_eq!(chat(&program, &["other", "--template", "other.jinja"], "a\nb\n").stdout.lines().count(), 2);
+    program.ok(&["build", "prompt.txt", "--name", "raw", "--raw", "--question-format", "Q: {question}\\nA:"]);
+    assert_eq!(chat(&program, &["raw", "--stop", "\nQ:"], "a\nb\n/save r2\n").stdout.lines().count(), 2);
+    assert!(program.ok(&["show", "r2", "--prompt", "--all"]).stdout.contains("A:"));
+}
+
+#[test]
+fn an_extended_state_is_that_of_the_joined_files() {
+    for model in TINY {
+        let program = program(model);
+        program.write("today.txt", "## Today\nsoup\n");
+        let report = json(&program.ok(&["extend", "s", "today.txt", "--json"]));
+        program.write("joined.txt", &format!("{}\n## Today\nsoup\n", prose(120, 1).trim_end()));
+        let joined = json(&program.ok(&["build", "joined.txt", "--json"]));
+        assert_eq!(report["key"], joined["key"], "{model}");
+        assert_eq!(joined["cache"]["status"], "hit", "{model}");
+        let reused = if ["lfm2", "mamba2", "qwen35"].contains(&model) { 0 } else { 512 };
+        assert_eq!(report["cache"]["restored_tokens"], reused, "{model}: evaluated from where they part");
+        let prompt = program.ok(&["show", report["key"].as_str().unwrap(), "--prompt"]).stdout;
+        assert!(prompt.ends_with("## Today\nsoup\n"), "{prompt}");
+
+        // Tomorrow's version takes the place of today's, from the base or from the extended state.
+        program.write("tomorrow.txt", "cake\n");
+        let mark = ["tomorrow.txt", "--replace-from", "## Today", "--json"];
+        let key = report["key"].as_str().unwrap();
+        let replaced = json(&program.ok(&[&["extend", key], &mark[..]].concat()));
+        program.write("joined.txt", &format!("{}\n## Today\ncake\n", prose(120, 1).trim_end()));
+        assert_eq!(replaced["key"], json(&program.ok(&["build", "joined.txt", "--json"]))["key"], "{model}");
+        let again = json(&program.ok(&[
+            "extend",
+            replaced["key"].as_str().unwrap(),
+            "tomorrow.txt",
+            "--replace-from",
+            "## Today",
+            "--json",
+        ]));
+        assert_eq!((&again["key"], &again["cache"]["status"]), (&replaced["key"], &"hit".into()));
+    }
+}
+
+#[test]
+fn a_raw_prompt_is_extended_as_it_is() {
+    let program = program("llama");
+    program.write("raw.txt", "once upon a time\n");
+    program.write("more.txt", "there was a ship\n");
+    program.write("joined.txt", "once upon a time\nthere was a ship\n");
+    let framing = ["--raw", "--question-format", "Q: {question}\\nA:"];
+    program.ok(&[&["build", "raw.txt", "--name", "raw"], &framing[..]].concat());
+    let extended = json(&program.ok(&["extend", "raw", "more.txt", "--json"]));
+    let joined = json(&program.ok(&[&["build", "joined.txt", "--json"], &framing[..]].concat()));
+    assert_eq!(extended["key"], joined["key"]);
+}
+
+#[test]
+fn a_name_goes_over_to_the_new_state() {
+    let program = program("llama");
+    program.write("today.txt", "soup");
+    let old = json(&program.ok(&["show", "s", "--json"]))["key"].clone();
+    let run = program.ok(&["extend", "s", "today.txt", "--name", "s", "--pin", "--ttl", "2d"]);
+    assert!(run.stderr.contains("s is now"), "{}", run.stderr);
+    let new = json(&program.ok(&["show", "s", "--json"]));
+    assert_ne!(new["key"], old);
+    assert_eq!(new["pinned"], true);
+    let listed = json(&program.ok(&["ls", "--json"]));
+    assert_eq!(listed["states"].as_array().unwrap().len(), 2, "the old one stays");
+    // The same again changes nothing; a name that somebody else has is not taken.
+    program.ok(&["extend", old.as_str().unwrap(), "today.txt", "--name", "s"]);
+    program.write("other.txt", "something else");
+    program.ok(&["build", "other.txt", "--name", "other"]);
+    let run = program.run(&["extend", "s", "today.txt", "--name", "other"]);
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("belongs to state"), "{}", run.stderr);
+    // Names survive the loss of the index: the records beside the states say the same.
+    std::fs::remove_file(program.store().join("index.sqlite")).unwrap();
+    program.ok(&["verify", "--repair"]);
+    assert_eq!(json(&program.ok(&["show", "s", "--json"]))["key"], new["key"]);
+}
+
+#[test]
+fn what_cannot_be_extended_is_said() {
+    let program = program("llama");
+    program.write("today.txt", "soup");
+    program.write("empty.txt", "\n");
+    program.write("twice.txt", "-\na\n-\nb");
+    program.ok(&["build", "twice.txt", "--name", "twice"]);
+    chat(&program, &["s"], "one\n/save talk\n");
+    for (args, code, text) in [
+        (&["extend", "gone", "today.txt"][..], 3, "no state"),
+        (&["extend", "s", "gone.txt"], 1, "gone.txt"),
+        (&["extend", "s", "empty.txt"], 1, "nothing to add"),
+        (
+            &["extend", "s", "today.txt", "--replace-from", "## Today"],
+            2,
+            "no line of the prompt is \"## Today\"",
+        ),
+        (&["extend", "twice", "today.txt", "--replace-from", "-"], 2, "2 lines of the prompt"),
+        (&["extend", "talk", "today.txt"], 1, "it is a conversation"),
+        (&["extend", "s", "today.txt", "--kv-type", "q8_0"], 2, "was built with --kv-type f16"),
+        (&["extend", "s", "today.txt", "--name", "a b"], 2, "the name"),
+    ] {
+        let run = program.run(args);
+        assert_eq!(run.code, code, "{args:?}: {}", run.stderr);
+        assert!(run.stderr.contains(text), "{args:?}: {}", run.stderr);
+    }
+}

@@ -1,0 +1,271 @@
+//! `pcache map` on the real binary and the tiny models.
+
+#![cfg(unix)]
+
+mod common;
+#[path = "common/program.rs"]
+mod program;
+
+use std::time::{Duration, Instant};
+
+use common::{TINY, prose, tiny};
+use program::{Program, json};
+use serde_json::Value;
+
+/// A program with a state `s` of some 640 tokens.
+fn program(model: &str) -> Program {
+    let program = Program::new(&tiny(model));
+    program.write("prompt.txt", &prose(120, 1));
+    program.ok(&["build", "prompt.txt", "--name", "s"]);
+    program
+}
+
+/// `count` records of different lengths.
+fn records(count: usize) -> String {
+    let record = |n: usize| format!("{{\"id\": {n}, \"text\": {:?}}}\n", prose(1 + n * 7 % 40, n as u64));
+    (0..count).map(record).collect()
+}
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+}
+
+#[test]
+fn answers_are_those_of_ask_for_every_kind_of_model_alone_and_together() {
+    for model in TINY {
+        let program = program(model);
+        program.write("in.jsonl", &records(7));
+        let map = ["map", "s", "--input", "in.jsonl", "--max-tokens", "9"];
+        let alone = program.ok(&map).stdout;
+        let answers = lines(&alone);
+        assert_eq!(answers.len(), 7);
+        for (n, answer) in answers.iter().enumerate() {
+            assert_eq!(answer["id"], n, "{model}");
+            let text = answer["text"].as_str().unwrap();
+            let asked = json(&program.ok(&["ask", "s", text, "--max-tokens", "9", "--json"]));
+            assert_eq!(answer["answer"], asked["answer"].as_str().unwrap().trim(), "{model}, record {n}");
+            assert_eq!(answer["stop_reason"], asked["stop_reason"]);
+            assert_eq!(asked["cache"]["status"], "hit");
+        }
+        // The tiny models' choices are far apart, so that rounding changes none of them.
+        let together = program.ok(&[&map[..], &["--parallel", "3"]].concat()).stdout;
+        assert_eq!(together, alone, "{model}");
+    }
+}
+
+#[test]
+fn a_record_that_cannot_be_asked_is_an_error_in_its_place() {
+    let program = program("llama");
+    program.write_bytes(
+        "in.jsonl",
+        b"{\"text\": \"one\"}\nnot json\n{\"body\": 1}\n\xff\xfe\n{\"text\": \"\"}\n{\"text\": 5}\n",
+    );
+    let long = format!("{{\"text\": {:?}}}\n", prose(4000, 2));
+    std::fs::OpenOptions::new()
+        .append(true)
+        .open(program.path("in.jsonl"))
+        .and_then(|mut file| std::io::Write::write_all(&mut file, long.as_bytes()))
+        .unwrap();
+    for parallel in ["1", "3"] {
+        let run = program.run(&["map", "s", "-i", "in.jsonl", "--max-tokens", "4", "--parallel", parallel]);
+        assert_eq!(run.code, 1, "{}", run.stderr);
+        assert!(run.stderr.contains("5 records could not be answered"), "{}", run.stderr);
+        let answers = lines(&run.stdout);
+        let errors: Vec<_> = answers.iter().map(|a| a["error"].as_str().unwrap_or("")).collect();
+        assert_eq!((errors[0], errors[5], answers[0]["answer"].is_string()), ("", "", true));
+        for (n, part) in [
+            (1, "not JSON"),
+            (2, "no field \"text\"; it has body"),
+            (3, "not UTF-8"),
+            (4, "empty"),
+            (6, "the model's context"),
+        ] {
+            assert!(errors[n].contains(part), "{errors:?}");
+            assert!(answers[n]["answer"].is_null());
+        }
+    }
+}
+
+#[test]
+fn lines_columns_and_pipes() {
+    let program = program("llama");
+    let text = program.run_with(&["-q", "map", "s", "--max-tokens", "4", "--output", "text"], "one\ntwo\n");
+    assert_eq!((text.code, text.stdout.lines().count()), (0, 2), "{}", text.stderr);
+    assert!(!text.stdout.contains('{'));
+
+    program.write("in.csv", "id,body,note\n1,\"a, b\",x\n2,c,\n3\n");
+    let run =
+        program.run(&["-q", "map", "s", "-i", "in.csv", "--template", "{body} ({id})", "--max-tokens", "4"]);
+    assert_eq!(run.code, 1);
+    let rows: Vec<_> = run.stdout.lines().collect();
+    assert_eq!(rows[0], "id,body,note,answer,error");
+    assert!(
+        rows[1].starts_with("1,\"a, b\",x,") && rows[3].ends_with("\"it has 1 columns, expected 3\""),
+        "{rows:?}"
+    );
+    let run = program.run(&["map", "s", "-i", "in.csv", "--field", "text"]);
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("there is no column \"text\"; there are id, body, note"), "{}", run.stderr);
+    // What a name does not say can be said.
+    program.write("in.dat", "a\tb\n1\t2\n");
+    let tsv = ["map", "s", "-i", "in.dat", "--input-format", "tsv", "--field", "b", "--max-tokens", "3"];
+    assert!(program.ok(&tsv).stdout.starts_with("a\tb\tanswer\terror\n1\t2\t"));
+
+    program.write("in.jsonl", &format!("{}oops\n", records(3)));
+    let pipe = "$PCACHE -q map s -i in.jsonl --into first --max-tokens 4 \
+                | $PCACHE -q map s --field first --into second --max-tokens 4";
+    let run = program.script("sh", &["-c", pipe]);
+    let answers = lines(&run.stdout);
+    assert_eq!(answers.len(), 4, "{}", run.stderr);
+    assert!(answers[..3].iter().all(|a| a["first"].is_string() && a["second"].is_string()));
+    assert!(
+        answers[3]["error"].as_str().unwrap().starts_with("it came without \"first\": not JSON"),
+        "{}",
+        run.stdout
+    );
+}
+
+/// What the uninterrupted run writes.
+fn whole(program: &Program, name: &str, more: &[&str]) -> String {
+    program.ok(&[&["map", "s", "-i", "in.jsonl", "--max-tokens", "16", "--output", name], more].concat());
+    std::fs::read_to_string(program.path(name)).unwrap()
+}
+
+#[test]
+fn a_killed_run_goes_on_where_it_stopped() {
+    let program = program("qwen35");
+    program.write("in.jsonl", &records(60));
+    let expected = whole(&program, "whole.jsonl", &[]);
+    for parallel in ["1", "4"] {
+        let out = format!("out{parallel}.jsonl");
+        let args =
+            ["map", "s", "-i", "in.jsonl", "--max-tokens", "16", "--output", &out, "--parallel", parallel];
+        let mut killed = 0;
+        let finished = loop {
+            let mut child = program.start(&args);
+            let before = std::fs::read_to_string(program.path(&out)).map_or(0, |t| t.lines().count());
+            let deadline = Instant::now() + Duration::from_secs(60);
+            let ended = loop {
+                let written = std::fs::read_to_string(program.path(&out)).map_or(0, |t| t.lines().count());
+                if let Some(status) = child.try_wait().unwrap() {
+                    break Some(status.success());
+                }
+                assert!(Instant::now() < deadline, "it hangs");
+                if written >= before + 10 && killed < 3 {
+                    child.kill().unwrap();
+                    child.wait().unwrap();
+                    break None;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            };
+            match ended {
+                Some(success) => break success,
+                None => killed += 1,
+            }
+            // What a loss of power may leave: half a line, of which the journal knows nothing.
+            let text = std::fs::read_to_string(program.path(&out)).unwrap();
+            std::fs::write(program.path(&out), format!("{text}{{\"id\": 9")).unwrap();
+        };
+        assert!(finished && killed > 0, "it was killed {killed} times");
+        assert_eq!(std::fs::read_to_string(program.path(&out)).unwrap(), expected);
+        assert!(!program.path(&format!("{out}.progress")).exists());
+    }
+}
+
+/// Leaves `out.jsonl` as a run that was stopped after some records would.
+fn interrupted(program: &Program) -> usize {
+    program.write("in.jsonl", &records(40));
+    let mut child =
+        program.start(&["map", "s", "-i", "in.jsonl", "--max-tokens", "16", "--output", "out.jsonl"]);
+    let count = || std::fs::read_to_string(program.path("out.jsonl")).map_or(0, |t| t.lines().count());
+    while count() < 5 && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!((5..40).contains(&count()), "{} records were answered before it was killed", count());
+    count()
+}
+
+#[test]
+fn what_is_answered_is_not_asked_again_and_not_mixed_with_another_run() {
+    let program = program("qwen35");
+    interrupted(&program);
+    let map = ["map", "s", "-i", "in.jsonl", "--max-tokens", "16", "--output", "out.jsonl"];
+    let other = program.run(&[&map[..], &["--temp", "1"]].concat());
+    assert_eq!(other.code, 2);
+    assert!(other.stderr.contains("with another state or other options"), "{}", other.stderr);
+    let records_before = std::fs::read_to_string(program.path("in.jsonl")).unwrap();
+    program.write("in.jsonl", &records_before.replacen("\"id\": 0", "\"id\": 100", 1));
+    let changed = program.run(&map);
+    assert_eq!(changed.code, 2);
+    assert!(
+        changed.stderr.contains("record 1 is not the one that out.jsonl has an answer to"),
+        "{}",
+        changed.stderr
+    );
+    program.write("in.jsonl", &records_before);
+    let done = program.ok(&map);
+    assert!(done.stderr.contains("are answered already; going on from there"), "{}", done.stderr);
+    assert!(done.stderr.contains("were answered before"), "{}", done.stderr);
+    let again = program.run(&map);
+    assert_eq!(again.code, 2);
+    assert!(again.stderr.contains("--overwrite begins it anew"), "{}", again.stderr);
+    let first = std::fs::read_to_string(program.path("out.jsonl")).unwrap();
+    program.ok(&[&map[..], &["--overwrite"]].concat());
+    assert_eq!(std::fs::read_to_string(program.path("out.jsonl")).unwrap(), first);
+}
+
+#[test]
+fn what_cannot_be_is_said_and_leaves_nothing() {
+    let program = program("llama");
+    program.write("in.jsonl", &records(2));
+    let before = program.contents();
+    let cases: [(&[&str], i32, &str); 10] = [
+        (&["map", "t", "-i", "in.jsonl"], 3, "no state \"t\""),
+        (&["map", "s", "-i", "gone.jsonl"], 1, "gone.jsonl"),
+        (&["map", "s", "-i", "."], 1, "is a folder"),
+        (&["map", "s", "-i", "in.jsonl", "--output", "gone/out.jsonl"], 1, "gone/out.jsonl"),
+        (&["map", "s", "-i", "in.jsonl", "--output", "in.jsonl"], 2, "overwritten at once"),
+        (
+            &["map", "s", "-i", "in.jsonl", "--output", "xml"],
+            2,
+            "[possible values: text, json, jsonl, junit]",
+        ),
+        (&["map", "s", "-i", "in.jsonl", "--template", "{"], 2, "a lone {"),
+        (&["map", "s", "-i", "in.jsonl", "--template", "no field"], 2, "names no field"),
+        (&["map", "s", "-i", "in.jsonl", "--json-schema", "in.jsonl", "--output", "o.jsonl"], 2, "not JSON"),
+        (&["ask", "s", "x", "--output", "o.jsonl"], 2, "only map writes to a file"),
+    ];
+    for (args, code, text) in cases {
+        let run = program.run(args);
+        assert_eq!(run.code, code, "{args:?}: {}", run.stderr);
+        assert!(run.stderr.contains(text), "{args:?}: {}", run.stderr);
+        assert_eq!(run.stdout, "", "{args:?}");
+    }
+    assert!(!program.path("o.jsonl").exists());
+    assert_eq!(program.contents(), before);
+}
+
+#[test]
+fn ctrl_c_keeps_what_is_done() {
+    let program = program("qwen35");
+    program.write("in.jsonl", &records(60));
+    let args = ["map", "s", "-i", "in.jsonl", "--max-tokens", "24", "--output", "out.jsonl"];
+    let mut child = program.start(&args);
+    let count = || std::fs::read_to_string(program.path("out.jsonl")).map_or(0, |t| t.lines().count());
+    while count() < 3 && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let interrupt = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(interrupt, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("the same command goes on from there"), "{said}");
+    let done = count();
+    assert!((3..60).contains(&done));
+    let run = program.ok(&args);
+    assert!(run.stderr.contains(&format!("{done} records are answered already")), "{done}: {}", run.stderr);
+    assert_eq!(count(), 60);
+}
