@@ -114,7 +114,9 @@ fn what_cannot_be_compared_drawn_or_measured_is_said() {
     let program = Program::new(&tiny("llama"));
     program.write("text.json", "{\"schema\": 99}");
     program.write("other.json", "[]");
-    let cases: [(&[&str], i32, &str); 7] = [
+    program.write("empty.txt", " \n");
+    let cases: [(&[&str], i32, &str); 8] = [
+        (&["bench", "--prompt", "empty.txt"], 1, "empty.txt is empty"),
         (&["bench", "compare", "text.json", "text.json"], 1, "its schema is 99, and this pcache reads 1"),
         (&["bench", "compare", "other.json", "other.json"], 1, "no measurement of pcache bench"),
         (&["bench", "compare", "text.json"], 2, "FILE"),
@@ -185,4 +187,90 @@ fn build_says_once_when_a_prompt_is_too_short_to_gain() {
     assert_eq!(run.stderr.matches("saving pays from 500 tokens on").count(), 1, "{}", run.stderr);
     let others = program.ok(&["build", "--raw", "b.txt", "--threads", "2"]);
     assert!(!others.stderr.contains("saving pays"), "{}", others.stderr);
+}
+
+/// Each removed the other's store that was not locked yet, and containers, whose processes have the same numbers, the
+/// other's that was.
+#[test]
+fn measurements_at_the_same_time_leave_each_other_alone() {
+    let program = Program::with_two_states();
+    let before = program.contents();
+    for _ in 0..4 {
+        let args = ["bench", "--max-tokens", "40", "--runs", "1", "--codec", "raw", "--json"];
+        let children: Vec<_> = (0..3).map(|_| program.start(&args)).collect();
+        for child in children {
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+    assert_eq!(staging(&program), Vec::<PathBuf>::new());
+    assert_eq!(program.contents(), before);
+}
+
+/// One number without end made a picture of a report take all memory; others made it no picture.
+#[test]
+fn what_cannot_have_been_measured_is_refused() {
+    let program = Program::new(&tiny("llama"));
+    program.ok(&["bench", "--max-tokens", "40", "--runs", "2", "--codec", "raw", "--save", "a.json"]);
+    let good: Value =
+        serde_json::from_str(&std::fs::read_to_string(program.path("a.json")).unwrap()).unwrap();
+    let sample = "/setups/0/lengths/0/stages/0/samples_s";
+    let cases = [
+        (sample, serde_json::json!([1.7e308]), "a sample of 1.7e308 seconds"),
+        (sample, serde_json::json!([-1.0]), "a sample of -1e0 seconds"),
+        (sample, serde_json::json!([5e-324]), "a sample of 5e-324 seconds"),
+        (sample, serde_json::json!([]), "has no samples"),
+        ("/setups/0/lengths/0/stored_bytes", serde_json::json!(0), "0 tokens, objects or bytes"),
+    ];
+    for (place, value, text) in cases {
+        let mut bad = good.clone();
+        *bad.pointer_mut(place).unwrap() = value;
+        program.write("bad.json", &bad.to_string());
+        let run = program.run(&["bench", "report", "bad.json", "-o", "x.svg"]);
+        assert_eq!(run.code, 1, "{text}");
+        assert!(run.stderr.contains(text), "{text}: {}", run.stderr);
+    }
+    // A stage of a later version is passed over; names that a terminal would obey are not shown as they are.
+    let mut later = good.clone();
+    later["setups"][0]["lengths"][0]["stages"]
+        .as_array_mut()
+        .unwrap()
+        .push(serde_json::json!({"stage": "new", "samples_s": [1]}));
+    later["model"]["name"] = "evil\u{1b}]0;x\u{7}".into();
+    program.write("later.json", &later.to_string());
+    let run = program.ok(&["bench", "compare", "a.json", "later.json"]);
+    assert!(!run.stdout.contains('\u{1b}'), "{}", run.stdout);
+    program.ok(&["bench", "report", "later.json", "-o", "x.svg"]);
+    assert!(!std::fs::read_to_string(program.path("x.svg")).unwrap().contains('\u{1b}'));
+}
+
+#[test]
+fn comparisons_are_numbers_for_programs() {
+    let program = Program::new(&tiny("llama"));
+    for folder in ["old", "new", "newest"] {
+        std::fs::create_dir(program.path(folder)).unwrap();
+        program.ok(&[
+            "bench",
+            "--max-tokens",
+            "40",
+            "--runs",
+            "2",
+            "--codec",
+            "raw",
+            "--save",
+            &format!("{folder}/run.json"),
+        ]);
+    }
+    let files = ["old/run.json", "new/run.json", "newest/run.json"];
+    let compared = json(&program.ok(&[&["bench", "compare", "--json"], &files[..]].concat()));
+    assert_eq!(compared["files"], serde_json::json!(files));
+    for row in compared["differences"].as_array().unwrap() {
+        let times = row["files"].as_array().unwrap();
+        assert_eq!((times.len(), &times[0]["ratio"]), (3, &1.0.into()));
+        let median = |n: usize| times[n]["median_s"].as_f64().unwrap();
+        assert!((times[2]["ratio"].as_f64().unwrap() - median(2) / median(0)).abs() < 1e-9);
+        assert!(times[1]["noise"].is_boolean());
+    }
+    let table = program.ok(&[&["bench", "compare"], &files[..]].concat()).stdout;
+    assert!(files.iter().all(|file| table.contains(file)), "files of one name are told apart: {table}");
 }

@@ -139,11 +139,16 @@ impl Cli {
 
 /// Usage lines as the definition has them: clap's own would list what the environment sets as if it had to be given.
 fn with_plain_usage(command: clap::Command) -> clap::Command {
-    command.mut_subcommands(|c| {
-        let usage = c.clone().render_usage().to_string();
-        let usage = usage.trim_start_matches("Usage: ").to_owned();
-        c.override_usage(format!("pcache {usage}"))
-    })
+    fn plain(command: clap::Command, path: &str) -> clap::Command {
+        command.mut_subcommands(|c| {
+            let usage = c.clone().render_usage().to_string();
+            let usage =
+                usage.trim_start_matches("Usage: ").replace("\n       ", &format!("\n       {path} "));
+            let inner = format!("{path} {}", c.get_name());
+            plain(c, &inner).override_usage(format!("{path} {usage}"))
+        })
+    }
+    plain(command, "pcache")
 }
 
 /// The commands.

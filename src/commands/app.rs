@@ -102,7 +102,7 @@ impl App {
             if again {
                 let folders = scratch.lock().unwrap_or_else(|e| e.into_inner());
                 folders.iter().for_each(|folder| drop(std::fs::remove_dir_all(folder)));
-                std::process::exit(130);
+                crate::sys::exit::at_once(130);
             }
             if !quiet {
                 let _ = writeln!(io::stderr(), "\nstopping; Ctrl-C again stops at once");

@@ -92,10 +92,11 @@ fn recode(app: &App, store: &mut Store, key: &StateKey, args: &Recode) -> Result
         Ok(store.index().segments_of(key)?.iter().map(|row| row.file_bytes).sum())
     };
     let bytes_before = bytes(store)?;
-    let (mut room, mut replaced) = (Room::default(), Vec::<ObjectId>::new());
+    let (mut room, mut replaced, mut all) = (Room::default(), Vec::<ObjectId>::new(), true);
     let other = recall.parts.iter().filter(|(_, object)| object.stored().codec() != args.codec.name());
     for (piece, object) in other {
         if app.interrupted() {
+            all = false;
             break;
         }
         replaced.extend(saving::save(store, &job, piece, object.state(&mut room)?)?.replaced);
@@ -106,7 +107,7 @@ fn recode(app: &App, store: &mut Store, key: &StateKey, args: &Recode) -> Result
         let _lock = store.lock_exclusive(|| app.say("waiting for a build or gc to finish …"))?;
         store.remove_unnamed(&replaced)?;
     }
-    if app.interrupted() {
+    if !all {
         bail!(Failure::Interrupted(format!(
             "interrupted; {} of {label} are stored anew, the same recode goes on from there",
             human::count(replaced.len(), "segment")
@@ -123,12 +124,22 @@ fn recode(app: &App, store: &mut Store, key: &StateKey, args: &Recode) -> Result
     })
 }
 
+/// Why nothing of a state was stored anew.
+fn why_not(recoded: &Recoded) -> &'static str {
+    match recoded.codec {
+        "raw" => "all of it is stored raw",
+        _ => {
+            "what can be compressed is compressed, at whichever level; recode it to raw first for another one"
+        }
+    }
+}
+
 fn text(recoded: &Recoded) -> String {
     let label = label(&recoded.key, recoded.name.as_deref());
     let (before, after) = (human::bytes(recoded.bytes_before), human::bytes(recoded.bytes_after));
     match recoded.recoded {
         0 => {
-            format!("{label} stays as it is ({after}): nothing of it becomes smaller or is stored otherwise")
+            format!("{label} stays as it is ({after}): {}", why_not(recoded))
         }
         n if n == recoded.segments => format!("recoded {label} to {}: {before} to {after}", recoded.codec),
         n => format!(

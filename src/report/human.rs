@@ -71,6 +71,23 @@ pub fn listed(things: &[String], width: usize, indent: usize) -> String {
     text
 }
 
+/// A text in lines of at most `width` columns, as far as its words allow.
+pub fn wrapped(text: &str, width: usize) -> String {
+    let (mut out, mut line) = (String::new(), 0);
+    for (i, word) in text.split(' ').enumerate() {
+        if i > 0 && line + 1 + word.width() > width {
+            out.push('\n');
+            line = 0;
+        } else if i > 0 {
+            out.push(' ');
+            line += 1;
+        }
+        out.push_str(word);
+        line += word.width();
+    }
+    out
+}
+
 /// A duration in its largest unit, rounded: `45 days`, `3 hours`, `1 minute`.
 pub fn duration(seconds: i64) -> String {
     let units = [(86_400, "day"), (3_600, "hour"), (60, "minute")];
@@ -183,6 +200,7 @@ mod tests {
         assert_eq!([shortened("abcdefghijklmnop", 9), shortened("abc", 3)].join(" "), "abcd…mnop abc");
         let things = ["one", "two", "three"].map(str::to_owned);
         assert_eq!(listed(&things, 9, 2), "one, two,\n  three");
+        assert_eq!(wrapped("one two three, four", 9), "one two\nthree,\nfour");
         assert_eq!(duration(45 * 86_400 + 5), "45 days");
         assert_eq!(duration(61), "1 minute");
         assert_eq!(duration(30 * 86_400 - 5), "30 days");

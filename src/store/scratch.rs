@@ -1,14 +1,16 @@
 //! A store for measurements, inside the staging of another one, and so on the same disk: it is removed afterwards.
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::lock::{Lock, is_held};
+use super::lock::{Lock, Turn, is_held};
 use super::{LOCK_NAME, Result, STAGING, Store};
 
 /// What the name of each scratch folder begins with.
 const SCRATCH: &str = "bench-";
+/// Whose turn it is to make one.
+const CREATION: &str = "turn-bench";
 
 /// A store that ends with this value. One whose process died is removed by the next gc or the next measurement.
 pub struct Scratch {
@@ -34,20 +36,20 @@ impl Scratch {
 }
 
 impl Store {
-    /// Makes an empty store inside this one's staging. Nothing of this store's own is touched but what measurements
-    /// that died left there.
+    /// Makes an empty store inside this one's staging; `named` hears its folder before it is made. Nothing of this store's
+    /// own is touched but what measurements that died left there.
     ///
     /// # Errors
     /// When the disk or the index fails.
-    pub fn scratch(&self) -> Result<(Scratch, Self)> {
-        static SERIAL: AtomicU64 = AtomicU64::new(0);
+    pub fn scratch(&self, named: impl FnOnce(&Path)) -> Result<(Scratch, Self)> {
         let _lock = self.lock_shared(|| ())?;
+        // One after the other: until it has its lock, a new one looks like one that died.
+        let _turn = Turn::take(&self.staging_path(CREATION), || ())?;
         self.remove_dead_scratch();
-        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        let path = self.root.join(STAGING).join(format!("{SCRATCH}{}-{serial}", std::process::id()));
-        // What had this name is dead: the process number is this one's.
-        let _ = std::fs::remove_dir_all(&path);
-        let folder = Folder(path);
+        // Process numbers are not unique: containers may share a folder.
+        let unique = RandomState::new().hash_one(std::process::id());
+        let folder = Folder(self.staging_path(&format!("{SCRATCH}{unique:016x}")));
+        named(&folder.0);
         let store = Self::open(&folder.0, Arc::clone(&self.disk), Arc::clone(&self.clock))?;
         let lock = store.lock_shared(|| ())?;
         Ok((Scratch { _lock: lock, folder }, store))

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod cache;
+pub mod exit;
 pub mod log;
 pub mod map;
 pub mod state;

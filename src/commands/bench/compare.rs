@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use crate::cli::{Compare, Output};
 use crate::commands::app::App;
@@ -10,6 +11,7 @@ use crate::commands::failure::Failure;
 use crate::commands::models::file_name;
 use crate::report::bench::results::{Results, SCHEMA};
 use crate::report::bench::{compare, text};
+use crate::report::human;
 
 pub fn run(app: &App, args: &Compare) -> Result<()> {
     let all = read_all(&args.files)?;
@@ -20,8 +22,12 @@ pub fn run(app: &App, args: &Compare) -> Result<()> {
     };
     match app.output() {
         Output::Text => app.print(text::shown(&table)),
-        Output::Json => app.print_json(&table.objects()),
-        Output::Jsonl => table.objects().iter().try_for_each(|row| app.named_event("difference", row)),
+        Output::Json => app.print_json(&serde_json::json!({
+            "files": args.files, "differences": compare::differences(&all),
+        })),
+        Output::Jsonl => {
+            compare::differences(&all).iter().try_for_each(|row| app.named_event("difference", row))
+        }
     }
 }
 
@@ -38,11 +44,35 @@ fn read(file: &PathBuf) -> Result<Results> {
         Some(schema) => bail!("its schema is {schema}, and this pcache reads {SCHEMA}"),
         None => bail!("it is no measurement of pcache bench: it has no schema"),
     }
-    serde_json::from_value(value).context("it is no measurement of pcache bench")
+    let results: Results =
+        serde_json::from_value(harmless(value)).context("it is no measurement of pcache bench")?;
+    match results.problem() {
+        Some(problem) => bail!("it is no measurement of pcache bench: {problem}"),
+        None => Ok(results),
+    }
 }
 
-/// What files are called in tables: their names without folder and ending.
+/// The same without what a terminal would obey and a picture could not hold: a file may come from anywhere.
+fn harmless(value: Value) -> Value {
+    match value {
+        Value::String(text) => human::harmless(&text).into(),
+        Value::Array(all) => all.into_iter().map(harmless).collect(),
+        Value::Object(all) => all.into_iter().map(|(name, value)| (name, harmless(value))).collect(),
+        other => other,
+    }
+}
+
+/// What files are called in tables: their names without folder and ending, or with them where names are alike.
 pub fn names(files: &[PathBuf]) -> Vec<String> {
+    let short = short_names(files);
+    let alike = |name: &String| short.iter().filter(|other| *other == name).count() > 1;
+    let name = |(short, file): (&String, &PathBuf)| {
+        human::harmless(&if alike(short) { file.display().to_string() } else { short.clone() })
+    };
+    short.iter().zip(files).map(name).collect()
+}
+
+fn short_names(files: &[PathBuf]) -> Vec<String> {
     let stem = |file: &PathBuf| {
         file.file_stem().map_or_else(|| file_name(file), |s| s.to_string_lossy().into_owned())
     };

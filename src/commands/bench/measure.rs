@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::evaluate::Seconds;
 use super::first_token::Asked;
@@ -36,6 +36,10 @@ pub fn run(app: &App, args: &Measure) -> Result<()> {
     let kv_types = each_once(&args.kv_type);
     let codecs = each_once(&args.codec);
     let text = args.prompt.as_deref().map_or(Ok(PROMPT.to_owned()), read_text)?;
+    if text.trim().is_empty() {
+        let file = args.prompt.as_deref().unwrap_or(Path::new("the prompt"));
+        bail!("{} is empty: there is nothing to evaluate", file.display());
+    }
     if let Some(file) = &args.save {
         check_can_be_written(file)?;
     }
@@ -65,10 +69,14 @@ pub fn run(app: &App, args: &Measure) -> Result<()> {
     }
     let results = bench.results(&targets[0], setups)?;
     remember(&mut home, app, &targets[0], &results)?;
+    // Shown first: a file that cannot be written loses nothing then.
+    show(app, &results)?;
     if let Some(file) = &args.save {
         fs_err::write(file, json(&results)?)?;
+        let file = file.display();
+        app.say(format!("every sample is in {file}; pcache bench report {file} -o report.html draws it"));
     }
-    show(app, args, &results)
+    Ok(())
 }
 
 fn target(app: &App, home: &mut Store, args: &Measure, kv_type: KvType) -> Result<Target> {
@@ -143,9 +151,7 @@ impl Bench<'_> {
 
     /// A store to measure in.
     fn scratch(&self) -> Result<(Scratch, Store)> {
-        let (scratch, store) = self.home.scratch()?;
-        self.app.remove_if_stopped(scratch.path());
-        Ok((scratch, store))
+        Ok(self.home.scratch(|folder| self.app.remove_if_stopped(folder))?)
     }
 
     /// Those that were asked for; else as long as evaluating them several times takes not too long.
@@ -157,7 +163,9 @@ impl Bench<'_> {
         };
         if wanted > most {
             let (most, wanted) = (human::thousands(most), human::thousands(wanted));
-            self.app.say(format!("the model reads {most} tokens before a question, not {wanted}"));
+            self.app.say(format!(
+                "the model reads {most} tokens before a question, not {wanted}: measuring up to {most}"
+            ));
         }
         let longest = wanted.min(most);
         if self.args.max_tokens.is_none() && longest < plan::USUAL.min(most) {
@@ -221,9 +229,13 @@ impl Bench<'_> {
         setups: &mut [Setup],
     ) -> Result<()> {
         if target.params.kv_type == KvType::F16 {
-            self.baseline = Some(logits);
+            let usual = crate::key::Params::new(KvType::F16, target.params.gpu_layers);
+            if target.params.flash_attention == usual.flash_attention {
+                self.baseline = Some(logits);
+            }
             return Ok(());
         }
+        // With flash attention as an f16 cache has it, whatever was asked for beside it.
         let baseline = match &self.baseline {
             Some(baseline) => baseline,
             None => self.baseline.insert(exact_logits(subject)?),
@@ -358,7 +370,12 @@ fn tokens(model: &Model<'_>, text: &str, wanted: usize) -> Vec<i32> {
 /// The logits after the longest prompt and the question, of a cache that is not quantised.
 fn exact_logits(subject: &Subject<'_, '_>) -> Result<Vec<f32>> {
     let app = subject.app;
-    let params = crate::key::Params { kv_type: KvType::F16, ..subject.longest.params.clone() };
+    let usual = crate::key::Params::new(KvType::F16, subject.longest.params.gpu_layers);
+    let params = crate::key::Params {
+        kv_type: KvType::F16,
+        flash_attention: usual.flash_attention,
+        ..subject.longest.params.clone()
+    };
     let cells = subject.cells(subject.longest.tokens.len());
     let mut session = Session::new(subject.model, &params, cells, app.threads())?;
     let progress = app.progress();
@@ -380,13 +397,12 @@ fn exact_logits(subject: &Subject<'_, '_>) -> Result<Vec<f32>> {
 
 /// Notes from where on saving pays, for what `build` says of shorter prompts.
 fn remember(home: &mut Store, app: &App, target: &Target, results: &Results) -> Result<()> {
-    let setup = &results.setups[0];
-    let measured = setup.break_even(Stage::FirstTokenCold).or(setup.break_even(Stage::FirstTokenWarm));
-    let Some(measured) = measured else { return Ok(()) };
-    let tokens = match measured {
-        BreakEven::From(tokens) => tokens,
-        BreakEven::Never => setup.longest().map_or(0, |l| l.tokens + 1),
-    };
+    // What is said without a word of the cache's type is said of the usual one.
+    let usual = results.setups.iter().find(|s| s.kv_type == KvType::F16.name() && s.codec == "raw");
+    let measured = usual.and_then(|setup| {
+        setup.break_even(Stage::FirstTokenCold).or(setup.break_even(Stage::FirstTokenWarm))
+    });
+    let Some(BreakEven::From(tokens)) = measured else { return Ok(()) };
     match home.index_mut().record_break_even(&target.model, app.threads(), tokens) {
         Err(error) if !error.is_unwritable() => Err(error.into()),
         _ => Ok(()),
@@ -397,16 +413,12 @@ fn json(results: &Results) -> Result<String> {
     Ok(serde_json::to_string_pretty(results).context("cannot write the results as JSON")? + "\n")
 }
 
-fn show(app: &App, args: &Measure, results: &Results) -> Result<()> {
+fn show(app: &App, results: &Results) -> Result<()> {
     match app.output() {
         Output::Text => app.write(&text::whole(results, app.explains()))?,
         Output::Json => app.print_json(results)?,
         Output::Jsonl => app.named_event("bench", results)?,
     }
     text::warnings(results).into_iter().for_each(|warning| app.say(warning));
-    if let Some(file) = &args.save {
-        let file = file.display();
-        app.say(format!("every sample is in {file}; pcache bench report {file} -o report.html draws it"));
-    }
     Ok(())
 }

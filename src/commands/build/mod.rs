@@ -22,7 +22,7 @@ use crate::engine::model::{Engine, Model};
 use crate::engine::prompt::Prompt;
 use crate::engine::session::Session;
 use crate::format::Record;
-use crate::key::StateKey;
+use crate::key::{KvType, StateKey};
 use crate::report::human;
 use crate::report::timings::Timings;
 use crate::store::Store;
@@ -228,6 +228,10 @@ impl Builder<'_> {
 
     /// Says once that a prompt is shorter than what was measured to pay on this machine.
     fn warn_if_too_short(&mut self, job: &Job) -> Result<()> {
+        if job.params.kv_type != KvType::F16 {
+            // Measured with the usual cache only.
+            return Ok(());
+        }
         let pays_from = self.store.index().break_even(&job.model, self.app.threads())?;
         let Some(pays_from) = pays_from.filter(|n| job.tokens.len() < *n && !self.warned) else {
             return Ok(());

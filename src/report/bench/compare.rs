@@ -1,5 +1,7 @@
 //! How measurements differ, and where that is more than noise.
 
+use serde::Serialize;
+
 use super::results::{Length, Results, Setup, Stage, Summary};
 use super::tables::Table;
 use crate::report::human;
@@ -18,6 +20,9 @@ const MAIN: [Stage; 9] = [
 ];
 /// What is compared at every length.
 const EVERYWHERE: [Stage; 3] = [Stage::FirstTokenEvaluated, Stage::FirstTokenCold, Stage::FirstTokenWarm];
+
+/// Fewer samples than this show little of how much they vary.
+const FEW: usize = 3;
 
 /// Times of the first measurement, and of each other one with its ratio to them. `names` are those of the files.
 /// Nothing if they have no setup and length in common.
@@ -83,6 +88,59 @@ fn row(setup: &Setup, length: &Length, stage: Stage, others: &[Results]) -> Opti
     Some(row)
 }
 
+/// A stage in all files, for programs.
+#[derive(Debug, Serialize)]
+pub struct Difference {
+    kv_type: String,
+    codec: String,
+    tokens: usize,
+    stage: Stage,
+    /// In the order of the files; nothing where one has no such stage.
+    files: Vec<Option<Times>>,
+}
+
+/// What a file says of a stage.
+#[derive(Debug, Serialize)]
+struct Times {
+    median_s: f64,
+    min_s: f64,
+    max_s: f64,
+    /// To the median of the first file.
+    ratio: Option<f64>,
+    /// Whether the difference to the first file lies within the spread of both.
+    noise: bool,
+}
+
+/// Every stage that the first measurement has in common with another one.
+pub fn differences(all: &[Results]) -> Vec<Difference> {
+    let Some((first, others)) = all.split_first() else { return Vec::new() };
+    let mut differences = Vec::new();
+    for setup in &first.setups {
+        for length in &setup.lengths {
+            for timed in &length.stages {
+                differences.extend(difference(setup, length, timed.stage, others));
+            }
+        }
+    }
+    differences
+}
+
+fn difference(setup: &Setup, length: &Length, stage: Stage, others: &[Results]) -> Option<Difference> {
+    let base = length.summary(stage)?;
+    let others: Vec<_> = others.iter().map(|o| same(o, setup, length)?.summary(stage)).collect();
+    others.iter().any(Option::is_some).then_some(())?;
+    let times = |summary: Summary| Times {
+        median_s: summary.median,
+        min_s: summary.min,
+        max_s: summary.max,
+        ratio: (base.median > 0.0).then(|| summary.median / base.median),
+        noise: is_noise(&base, &summary),
+    };
+    let files = std::iter::once(Some(base)).chain(others).map(|s| s.map(times)).collect();
+    let (kv_type, codec) = (setup.kv_type.clone(), setup.codec.clone());
+    Some(Difference { kv_type, codec, tokens: length.tokens, stage, files })
+}
+
 /// The ratio of the medians, marked where the samples of both overlap.
 fn ratio(base: &Summary, other: &Summary) -> String {
     if base.median <= 0.0 {
@@ -94,15 +152,24 @@ fn ratio(base: &Summary, other: &Summary) -> String {
 
 /// Whether a difference could be chance: the samples of one are not all faster than those of the other.
 fn is_noise(a: &Summary, b: &Summary) -> bool {
-    a.min <= b.max && b.min <= a.max
+    a.samples == 1 || b.samples == 1 || a.min <= b.max && b.min <= a.max
 }
 
 fn notes(first: &Results, others: &[Results]) -> Vec<String> {
     let mut notes = vec!["~ lies within the spread of the samples: it may be noise.".to_owned()];
+    let runs = std::iter::once(first).chain(others).map(|r| r.settings.runs).min().unwrap_or_default();
+    if runs < FEW {
+        notes.push(format!("With {} a spread says little; --runs takes more.", human::count(runs, "sample")));
+    }
     type Part = fn(&Results) -> String;
-    let parts: [(&str, Part); 5] = [
-        ("models", |r| r.model.name.clone()),
-        ("machines", |r| format!("{}, {} cores", r.machine.cpu, r.machine.cores)),
+    let parts: [(&str, Part); 7] = [
+        ("models", |r| format!("{} ({})", r.model.name, r.model.blake3.chars().take(12).collect::<String>())),
+        ("machines", |r| {
+            let file_system = r.machine.file_system.clone().unwrap_or_default();
+            format!("{}, {} cores, {}, {file_system}", r.machine.cpu, r.machine.cores, r.machine.system)
+        }),
+        ("questions", |r| human::count(r.settings.question_tokens, "token")),
+        ("numbers of samples", |r| r.settings.runs.to_string()),
         ("threads", |r| r.settings.threads.to_string()),
         ("versions", |r| r.build.pcache.clone()),
         ("llama.cpp builds", |r| r.build.llama_cpp.clone()),
@@ -122,7 +189,7 @@ mod tests {
     use super::*;
 
     fn summary(min: f64, median: f64, max: f64) -> Summary {
-        Summary { min, median, max }
+        Summary { min, median, max, samples: 5 }
     }
 
     #[test]
@@ -131,6 +198,8 @@ mod tests {
         assert_eq!(ratio(&base, &summary(0.9, 1.0, 1.05)), "~0.91");
         assert_eq!(ratio(&base, &summary(0.4, 0.55, 0.6)), "0.50");
         assert_eq!(ratio(&base, &summary(2.0, 2.2, 3.0)), "2.00");
+        let once = Summary { samples: 1, ..summary(2.0, 2.0, 2.0) };
+        assert_eq!(ratio(&base, &once), "~1.82", "one sample says nothing of the spread");
         assert_eq!(ratio(&summary(0.0, 0.0, 0.0), &base), "-");
     }
 }

@@ -14,6 +14,8 @@ pub fn first_tokens(all: &[Results], names: &[String]) -> Picture {
         (Stage::FirstTokenCold, "from the disk"),
         (Stage::FirstTokenWarm, "from the page cache"),
     ];
+    // With the measurement's name before it there is less room.
+    let brief = ["evaluated", "disk", "cache"];
     let mut lines = Vec::new();
     for (i, results) in all.iter().enumerate() {
         for (kind, (stage, what)) in kinds.iter().enumerate() {
@@ -23,9 +25,12 @@ pub fn first_tokens(all: &[Results], names: &[String]) -> Picture {
             }
             let (label, colour, dash) = match all.len() {
                 1 => ((*what).to_owned(), kind, 0),
-                _ => (format!("{}: {what}", names.get(i).map_or("", String::as_str)), i, kind),
+                _ => {
+                    let name = human::shortened(names.get(i).map_or("", String::as_str), 14);
+                    (format!("{name}: {}", brief[kind]), i, kind)
+                }
             };
-            lines.push(Line { label: human::shortened(&label, 26), colour, dash, points });
+            lines.push(Line { label, colour, dash, points });
         }
     }
     let mut lengths: Vec<usize> = lines.iter().flat_map(|l| l.points.iter().map(|p| p.0 as usize)).collect();
@@ -34,7 +39,7 @@ pub fn first_tokens(all: &[Results], names: &[String]) -> Picture {
     let chart = Lines {
         title: "Time to the first token of an answer".into(),
         subtitle: subtitle(all),
-        x_label: "tokens of the prompt".into(),
+        x_label: "tokens of the prompt (both axes are logarithmic)".into(),
         x_ticks: lengths.into_iter().map(|n| (n as f64, human::thousands(n))).collect(),
         y_text: |seconds| {
             if seconds < 0.9995 {
@@ -61,7 +66,7 @@ fn points(results: &Results, stage: Stage) -> Vec<(f64, f64)> {
 fn subtitle(all: &[Results]) -> String {
     match all {
         [only] => format!("{}, {}, {}", only.model.name, setup_of(only), machine(only)),
-        _ => format!("{}, logarithmic", human::count(all.len(), "measurement")),
+        _ => human::count(all.len(), "measurement"),
     }
 }
 
@@ -94,6 +99,8 @@ pub fn restores(all: &[Results], names: &[String]) -> Picture {
         (Stage::Decode, "decode", 4),
         (Stage::Restore, "put into the model", 0),
     ];
+    let timed = |stage: Stage| each(all).any(|(_, _, length)| length.median(stage).is_some());
+    let stages: Vec<_> = stages.into_iter().filter(|(stage, ..)| timed(*stage)).collect();
     let bar = |(i, setup, length): (usize, &Setup, &Length)| {
         let parts: Vec<f64> =
             stages.iter().map(|(stage, ..)| length.median(*stage).unwrap_or_default()).collect();

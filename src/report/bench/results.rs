@@ -24,6 +24,30 @@ pub struct Results {
     pub setups: Vec<Setup>,
 }
 
+/// No measurement takes longer, in seconds.
+const LONGEST_S: f64 = 1e9;
+/// No prompt has more tokens, and no state more bytes.
+const MOST: u64 = 1 << 50;
+
+impl Results {
+    /// What in a file cannot have been measured, if anything.
+    pub fn problem(&self) -> Option<String> {
+        let lengths = || self.setups.iter().flat_map(|setup| &setup.lengths);
+        let sizes =
+            lengths().flat_map(|l| [l.tokens as u64, l.objects as u64, l.state_bytes, l.stored_bytes]);
+        if let Some(size) = sizes.into_iter().find(|n| *n == 0 || *n > MOST) {
+            return Some(format!("a length has {size} tokens, objects or bytes"));
+        }
+        let timed = || lengths().flat_map(|length| &length.stages);
+        if let Some(empty) = timed().find(|timed| timed.samples_s.is_empty()) {
+            return Some(format!("{} has no samples", empty.stage.name()));
+        }
+        let mut samples = timed().flat_map(|timed| &timed.samples_s);
+        let wrong = samples.find(|s| !(0.0..=LONGEST_S).contains(*s) || **s > 0.0 && **s < 1e-12);
+        wrong.map(|s| format!("a sample of {s:e} seconds"))
+    }
+}
+
 /// The program that measured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Build {
@@ -102,8 +126,15 @@ pub struct Length {
     pub state_bytes: u64,
     /// Bytes of the objects.
     pub stored_bytes: u64,
-    /// What was timed.
+    /// What was timed; stages of a later version are passed over.
+    #[serde(deserialize_with = "known_stages")]
     pub stages: Vec<Timed>,
+}
+
+fn known_stages<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Timed>, D::Error> {
+    let all: Vec<serde_json::Value> = Deserialize::deserialize(deserializer)?;
+    let known = |timed: &serde_json::Value| Stage::deserialize(timed.get("stage").unwrap_or(timed)).is_ok();
+    all.into_iter().filter(known).map(|t| Timed::deserialize(t).map_err(serde::de::Error::custom)).collect()
 }
 
 /// The samples of a stage.
@@ -133,8 +164,6 @@ pub enum Stage {
     Sync,
     /// All of it as a build does it: snapshot to committed row, one stage beside the other.
     Save,
-    /// Evaluating the prompt and saving it on the way, as a build does.
-    Build,
     /// Reading the objects into memory from the disk.
     ReadCold,
     /// Reading the objects from the page cache.
@@ -187,7 +216,6 @@ impl Stage {
             Self::Write => "write",
             Self::Sync => "sync",
             Self::Save => "save",
-            Self::Build => "build",
             Self::ReadCold => "read_cold",
             Self::ReadWarm => "read_warm",
             Self::Verify => "verify",
@@ -237,6 +265,8 @@ pub struct Summary {
     pub min: f64,
     /// The largest.
     pub max: f64,
+    /// How many there are.
+    pub samples: usize,
 }
 
 /// Samples that differ by more than this share of their median say little.
@@ -253,7 +283,7 @@ impl Summary {
         let middle = sorted.len() / 2;
         let median =
             if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
-        Some(Self { median, min, max })
+        Some(Self { median, min, max, samples: sorted.len() })
     }
 
     /// Whether the samples lie so far apart that the median says little.
@@ -320,7 +350,8 @@ impl Length {
 /// From how many tokens on a saved state is the faster way to a first token.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum BreakEven {
-    /// From so many on; between two lengths that were measured a straight line is assumed.
+    /// From so many on: no sample of an ask is slower than one of an evaluation. Where one length loses and the next one
+    /// wins, a straight line between them is assumed.
     From(usize),
     /// At none of the lengths that were measured.
     Never,
@@ -329,23 +360,23 @@ pub enum BreakEven {
 impl Setup {
     /// Where restoring begins to pay; nothing if it was not measured.
     pub fn break_even(&self, cached: Stage) -> Option<BreakEven> {
-        let points: Vec<(f64, f64)> = self
-            .lengths
-            .iter()
-            .filter_map(|l| {
-                Some((l.tokens as f64, l.median(Stage::FirstTokenEvaluated)? - l.median(cached)?))
-            })
-            .collect();
+        let point = |l: &Length| {
+            let (evaluated, cached) = (l.summary(Stage::FirstTokenEvaluated)?, l.summary(cached)?);
+            Some((l.tokens as f64, evaluated.median - cached.median, evaluated.min > cached.max))
+        };
+        let points: Vec<(f64, f64, bool)> = self.lengths.iter().filter_map(point).collect();
         let last = points.len().checked_sub(1)?;
         // From the long end: a lucky sample of a short prompt is no reason to cache.
-        let Some(loses) = points.iter().rposition(|(_, gain)| *gain <= 0.0) else {
+        let Some(loses) = points.iter().rposition(|(_, _, wins)| !wins) else {
             return Some(BreakEven::From(points[0].0 as usize));
         };
         if loses == last {
             return Some(BreakEven::Never);
         }
-        let ((x0, y0), (x1, y1)) = (points[loses], points[loses + 1]);
-        Some(BreakEven::From((x0 + (x1 - x0) * -y0 / (y1 - y0)).ceil() as usize))
+        let ((x0, y0, _), (x1, y1, _)) = (points[loses], points[loses + 1]);
+        // Faster by the median, but not surely: what is sure begins with the next length.
+        let between = if y0 > 0.0 { x1 } else { x0 + (x1 - x0) * -y0 / (y1 - y0) };
+        Some(BreakEven::From(between.ceil() as usize))
     }
 
     /// The longest prompt.
@@ -417,6 +448,10 @@ mod tests {
         let lucky = [(10, 2.1, 2.0), (20, 1.9, 2.0), (30, 2.1, 2.0)];
         assert_eq!(even(&lucky), Some(BreakEven::From(25)));
         assert_eq!(even(&[]), None);
+        let mut noisy = setup(&[(10, 2.1, 2.0), (20, 9.0, 2.0)]);
+        noisy.lengths[0].add(Stage::FirstTokenCold, 2.2);
+        noisy.lengths[0].add(Stage::FirstTokenCold, 2.0);
+        assert_eq!(noisy.break_even(Stage::FirstTokenCold), Some(BreakEven::From(20)), "10 may be chance");
         assert_eq!(setup(&[(10, 1.0, 2.0)]).break_even(Stage::FirstTokenWarm), None);
     }
 

@@ -1,6 +1,6 @@
 //! The tables of a measurement, as cells.
 
-use super::results::{BreakEven, Length, Results, Setup, Stage};
+use super::results::{BreakEven, Length, Results, Setup, Stage, Summary};
 use crate::report::human;
 
 /// A table that can be shown in several ways.
@@ -32,8 +32,20 @@ pub(super) fn named(columns: &[&str]) -> Vec<String> {
 /// What stands where nothing was measured.
 const NOTHING: &str = "-";
 
-fn shown(seconds: Option<f64>) -> String {
-    seconds.map_or(NOTHING.into(), human::closely)
+/// A stage's median, marked where its samples lie far apart.
+fn shown(length: &Length, stage: Stage) -> String {
+    length.summary(stage).map_or(NOTHING.into(), |summary| marked(&summary))
+}
+
+fn marked(summary: &Summary) -> String {
+    let mark = if summary.is_wide() { "~" } else { "" };
+    format!("{mark}{}", human::closely(summary.median))
+}
+
+/// What the mark means, where one is.
+fn mark_note(rows: &[Vec<String>]) -> Option<String> {
+    let any = rows.iter().flatten().any(|cell| cell.starts_with('~'));
+    any.then(|| "~ The samples lie apart by more than half of their median.".to_owned())
 }
 
 fn factor(times: Option<f64>) -> String {
@@ -54,20 +66,24 @@ pub fn first_tokens(setup: &Setup) -> Table {
         vec![
             human::thousands(l.tokens),
             human::bytes(l.stored_bytes),
-            shown(l.median(Stage::Prefill)),
-            shown(l.median(Stage::FirstTokenEvaluated)),
-            shown(l.median(Stage::FirstTokenCold)),
-            shown(l.median(Stage::FirstTokenWarm)),
+            shown(l, Stage::Prefill),
+            shown(l, Stage::FirstTokenEvaluated),
+            shown(l, Stage::FirstTokenCold),
+            shown(l, Stage::FirstTokenWarm),
             factor(l.speed_up(cached)),
         ]
     };
     let measured = setup.lengths.iter().filter(|l| l.median(Stage::FirstTokenWarm).is_some());
+    let rows: Vec<_> = measured.map(row).collect();
+    let notes = break_even_notes(setup).into_iter().chain(mark_note(&rows));
+    let what = "COLD is an ask that reads the state from the disk, WARM one from the page cache; EVALUATED is the prefill \
+                with the load, context and question of WARM; SPEED-UP is EVALUATED over COLD.";
     Table {
         title: format!("Time to the first token of an answer, {}", setup.label()),
         header: named(&["TOKENS", "SIZE", "PREFILL", "EVALUATED", "COLD", "WARM", "SPEED-UP"]),
-        rows: measured.map(row).collect(),
         texts: Vec::new(),
-        notes: break_even_notes(setup),
+        notes: notes.chain([what.to_owned()]).collect(),
+        rows,
     }
 }
 
@@ -85,7 +101,7 @@ fn break_even_notes(setup: &Setup) -> Vec<String> {
 }
 
 /// The stages that are shown, in the order in which they happen.
-const STAGES: [Stage; 19] = [
+const STAGES: [Stage; 18] = [
     Stage::Prefill,
     Stage::Snapshot,
     Stage::Encode,
@@ -104,8 +120,17 @@ const STAGES: [Stage; 19] = [
     Stage::FirstTokenEvaluated,
     Stage::FirstTokenCold,
     Stage::FirstTokenWarm,
-    Stage::Build,
 ];
+/// A limit's name, short enough for a table.
+fn limit_name(limit: Stage) -> &'static str {
+    match limit {
+        Stage::MemoryCopy => "memory copy",
+        Stage::SequentialRead => "disk read",
+        Stage::SyncedWrite => "synced write",
+        other => other.name(),
+    }
+}
+
 /// What the machine could do.
 const LIMITS: [Stage; 3] = [Stage::MemoryCopy, Stage::SequentialRead, Stage::SyncedWrite];
 
@@ -113,25 +138,28 @@ const LIMITS: [Stage; 3] = [Stage::MemoryCopy, Stage::SequentialRead, Stage::Syn
 pub fn stages(setup: &Setup, length: &Length) -> Table {
     let row = |stage: Stage| {
         let summary = length.summary(stage)?;
-        let tokens = matches!(stage, Stage::Prefill | Stage::Build).then_some(length.tokens);
+        let tokens = (stage == Stage::Prefill).then_some(length.tokens);
         let speed = match tokens {
-            Some(n) => format!("{:.0} tokens/s", n as f64 / summary.median.max(1e-9)),
+            Some(n) => format!("{:.0} tok/s", n as f64 / summary.median.max(1e-9)),
             None => length.speed(stage).map_or(NOTHING.into(), human::speed),
         };
         let (limit, reached) = match (stage.limit(), length.reached(stage)) {
             (Some(limit), Some(reached)) => {
-                (limit.name().replace('_', " "), format!("{:.0} %", reached * 100.0))
+                (limit_name(limit).to_owned(), format!("{:.0} %", reached * 100.0))
             }
             _ => (String::new(), String::new()),
         };
-        let name = stage.name().replace('_', " ");
-        let [median, min, max] = [summary.median, summary.min, summary.max].map(human::closely);
-        let mark = if summary.is_wide() { "~" } else { "" };
-        Some(vec![name, format!("{mark}{median}"), min, max, speed, limit, reached])
+        let name = stage.name().replace('_', " ").replace("first token", "1st token");
+        let [min, max] = [summary.min, summary.max].map(human::closely);
+        Some(vec![name, marked(&summary), min, max, speed, limit, reached])
     };
     let objects = human::count(length.objects, "object");
     let mut rows: Vec<Vec<String>> = STAGES.into_iter().filter_map(row).collect();
     rows.extend(LIMITS.into_iter().filter_map(row));
+    let above = STAGES.into_iter().any(|stage| length.reached(stage).is_some_and(|r| r > 1.005));
+    let above = above.then(|| {
+        "More than 100 %: several files at once, or what still lies in the processor's caches, beat one long copy.".to_owned()
+    });
     Table {
         title: format!(
             "Stages at {}, {} in {objects}, {}",
@@ -140,9 +168,9 @@ pub fn stages(setup: &Setup, length: &Length) -> Table {
             setup.label()
         ),
         header: named(&["STAGE", "MEDIAN", "MIN", "MAX", "SPEED", "LIMIT", "REACHED"]),
-        rows,
         texts: vec![0, 5],
-        notes: Vec::new(),
+        notes: mark_note(&rows).into_iter().chain(above).collect(),
+        rows,
     }
 }
 
@@ -163,37 +191,25 @@ pub fn setups(results: &Results) -> Option<Table> {
             setup.codec.clone(),
             human::bytes(l.stored_bytes),
             format!("{:.3}", l.state_bytes as f64 / l.stored_bytes.max(1) as f64),
-            shown(l.median(Stage::Prefill)),
-            shown(l.median(Stage::Save)),
-            shown(l.median(Stage::ReadCold)),
-            shown(stored),
-            shown(l.median(Stage::Question)),
-            shown(l.median(Stage::FirstTokenWarm)),
+            shown(l, Stage::Prefill),
+            shown(l, Stage::Save),
+            shown(l, Stage::ReadCold),
+            stored.map_or(NOTHING.into(), human::closely),
+            shown(l, Stage::Question),
+            shown(l, Stage::FirstTokenWarm),
             exact(setup),
         ]
     };
+    let rows: Vec<_> = compared.iter().map(row).collect();
+    let what = "RATIO is what llama.cpp gives over what is stored, READ from the disk, RESTORE with decoding, 1ST the first \
+                token from the page cache, LOGITS the largest difference to f16.";
     Some(Table {
         title: format!("KV types and codecs at {}", human::count(first.tokens, "token")),
         header: named(&[
-            "KV TYPE", "CODEC", "SIZE", "RATIO", "PREFILL", "SAVE", "READ COLD", "RESTORE", "QUESTION",
-            "FIRST TOKEN", "LOGITS",
+            "KV", "CODEC", "SIZE", "RATIO", "PREFILL", "SAVE", "READ", "RESTORE", "QUESTION", "1ST", "LOGITS",
         ]),
-        rows: compared.iter().map(row).collect(),
         texts: vec![0, 1],
-        notes: vec![
-            "RATIO is what llama.cpp gives over what is stored, RESTORE with decoding, LOGITS the largest difference to f16."
-                .into(),
-        ],
+        notes: mark_note(&rows).into_iter().chain([what.to_owned()]).collect(),
+        rows,
     })
-}
-
-impl Table {
-    /// The rows as objects with the columns' names, for programs.
-    pub fn objects(&self) -> Vec<serde_json::Map<String, serde_json::Value>> {
-        let object = |row: &Vec<String>| {
-            let cells = self.header.iter().zip(row);
-            cells.map(|(name, cell)| (name.to_lowercase(), cell.clone().into())).collect()
-        };
-        self.rows.iter().map(object).collect()
-    }
 }

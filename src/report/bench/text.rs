@@ -1,12 +1,14 @@
 //! A measurement in the terminal.
 
-use super::results::{Length, Results, Setup};
+use super::results::{Length, Results};
 use super::tables::{self, Table};
 use crate::report::{human, table};
 
 /// The whole picture; with `all` the stages of every length, else those of the longest.
 pub fn whole(results: &Results, all: bool) -> String {
-    let mut parts = vec![about(results)];
+    let lines = about(results);
+    let lines: Vec<_> = lines.lines().map(|line| human::wrapped(line, COLUMNS)).collect();
+    let mut parts = vec![lines.join("\n")];
     if let Some(setup) = results.setups.first() {
         parts.push(shown(&tables::first_tokens(setup)));
     }
@@ -39,12 +41,16 @@ pub fn about(results: &Results) -> String {
     )
 }
 
+/// What lines of prose are kept under: the usual terminal.
+const COLUMNS: usize = 80;
+
 /// A table with its title and notes.
 pub fn shown(table: &Table) -> String {
     let header = std::iter::once(table.header.clone());
     let rows: Vec<Vec<String>> = header.chain(table.rows.iter().cloned()).collect();
     let lines = [table.title.clone(), table::columns(&rows, &table.right())];
-    lines.into_iter().chain(table.notes.iter().cloned()).collect::<Vec<_>>().join("\n")
+    let notes = table.notes.iter().map(|note| human::wrapped(note, COLUMNS));
+    lines.into_iter().chain(notes).collect::<Vec<_>>().join("\n")
 }
 
 /// What makes the figures less than they seem.
@@ -55,14 +61,14 @@ pub fn warnings(results: &Results) -> Vec<String> {
             "the page cache could not be emptied of the objects here, so nothing was read cold".to_owned(),
         );
     }
-    let longest = results.setups.iter().filter_map(Setup::longest);
-    let wide = longest.flat_map(|length| &length.stages).filter(|timed| {
+    let lengths = results.setups.iter().flat_map(|setup| &setup.lengths);
+    let wide = lengths.flat_map(|length| &length.stages).filter(|timed| {
         super::results::Summary::of(&timed.samples_s).is_some_and(|summary| summary.is_wide())
     });
     match wide.count() {
         0 => {}
         n => warnings.push(format!(
-            "{} with ~ vary by more than half of the median: is the machine busy? --runs takes more samples",
+            "{} vary by more than half of their median: is the machine busy? --runs takes more samples",
             human::count(n, "time")
         )),
     }
