@@ -15,7 +15,7 @@ pub fn first_tokens(all: &[Results], names: &[String]) -> Picture {
         (Stage::FirstTokenWarm, "from the page cache"),
     ];
     // With the measurement's name before it there is less room.
-    let brief = ["evaluated", "disk", "cache"];
+    let brief = ["no cache", "disk", "memory"];
     let mut lines = Vec::new();
     for (i, results) in all.iter().enumerate() {
         for (kind, (stage, what)) in kinds.iter().enumerate() {

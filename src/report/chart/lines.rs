@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 use super::{COLOURS, Picture};
 
-const WIDTH: f64 = 760.0;
+const WIDTH: f64 = 790.0;
 const HEIGHT: f64 = 430.0;
 /// Room for the axis labels, and for what is written at the lines' ends.
 const LEFT: f64 = 66.0;
-const RIGHT: f64 = 190.0;
+const RIGHT: f64 = 220.0;
 const TOP: f64 = 62.0;
 const BOTTOM: f64 = 46.0;
 /// Labels at the lines' ends keep this distance.

@@ -78,30 +78,50 @@ pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
+/// A set of colours.
+struct Palette {
+    ink: &'static str,
+    faint: &'static str,
+    grid: &'static str,
+    paper: &'static str,
+    colours: [&'static str; COLOURS],
+}
+
+const ON_WHITE: Palette =
+    Palette { ink: "#1f2328", faint: "#59636e", grid: "#d8dee4", paper: "#ffffff", colours: LIGHT };
+const ON_BLACK: Palette =
+    Palette { ink: "#e6edf3", faint: "#9aa4af", grid: "#373e47", paper: "#0d1117", colours: DARK };
+
+impl Palette {
+    /// The rules that colour pictures, and the same colours as variables for the page around them. Pictures have no
+    /// variables in their rules: programs that are no browsers draw everything black then.
+    fn rules(&self) -> String {
+        let Self { ink, faint, grid, paper, colours } = self;
+        let mut css = format!(
+            ":root{{--ink:{ink};--faint:{faint};--grid:{grid};--paper:{paper}}}\
+             .picture text{{fill:{ink}}}.picture .small{{fill:{faint}}}.picture .grid{{stroke:{grid}}}\
+             .picture .axis{{stroke:{faint}}}.picture .paper{{fill:{paper}}}"
+        );
+        for (i, colour) in colours.iter().enumerate() {
+            let _ = write!(
+                css,
+                ".picture .s{i}{{stroke:{colour}}}.picture .f{i}{{fill:{colour}}}.picture text.f{i}{{fill:{colour}}}"
+            );
+        }
+        css
+    }
+}
+
 /// The style sheet of the pictures, for light and dark.
 pub fn style() -> String {
-    let colours = |set: [&str; COLOURS]| {
-        let each = set.iter().enumerate().map(|(i, colour)| format!("--c{i}:{colour};"));
-        each.collect::<String>()
-    };
-    let mut css = format!(
-        ":root{{--ink:#1f2328;--faint:#59636e;--grid:#d8dee4;--paper:#ffffff;{}}}\
-         @media (prefers-color-scheme:dark){{:root{{--ink:#e6edf3;--faint:#9aa4af;--grid:#373e47;--paper:#0d1117;{}}}}}\
-         .picture text{{font:13px system-ui,sans-serif;fill:var(--ink)}}\
-         .picture .title{{font-size:16px;font-weight:600}}.picture .small{{font-size:12px;fill:var(--faint)}}\
-         .picture .grid{{stroke:var(--grid);stroke-width:1}}.picture .axis{{stroke:var(--faint);stroke-width:1}}\
-         .picture .paper{{fill:var(--paper)}}.picture path{{fill:none;stroke-width:2.2}}",
-        colours(LIGHT),
-        colours(DARK)
-    );
-    for i in 0..COLOURS {
-        let _ = write!(
-            css,
-            ".picture .s{i}{{stroke:var(--c{i})}}.picture .f{i}{{fill:var(--c{i})}}\
-             .picture text.f{i}{{font-weight:600;fill:var(--c{i})}}"
-        );
-    }
-    css
+    let bold: String = (0..COLOURS).map(|i| format!(".picture text.f{i}{{font-weight:600}}")).collect();
+    format!(
+        ".picture text{{font:13px system-ui,sans-serif}}.picture .title{{font-size:16px;font-weight:600}}\
+         .picture .small{{font-size:12px}}.picture .grid,.picture .axis{{stroke-width:1}}\
+         .picture path{{fill:none;stroke-width:2.2}}{bold}{}@media (prefers-color-scheme:dark){{{}}}",
+        ON_WHITE.rules(),
+        ON_BLACK.rules()
+    )
 }
 
 #[cfg(test)]
