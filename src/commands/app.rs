@@ -62,6 +62,7 @@ impl App {
                 "time": jiff::Timestamp::now().to_string(),
                 "arguments": arguments,
                 "threads": self.threads(),
+                "process": std::process::id(),
             }),
         );
         Ok(())
