@@ -1,5 +1,7 @@
 //! `pcache chat` and `pcache extend` on the real binary and the tiny models.
 
+#![cfg(unix)]
+
 mod common;
 #[path = "common/program.rs"]
 mod program;
@@ -235,4 +237,32 @@ fn what_cannot_be_extended_is_said() {
         assert_eq!(run.code, code, "{args:?}: {}", run.stderr);
         assert!(run.stderr.contains(text), "{args:?}: {}", run.stderr);
     }
+}
+
+/// SIGTERM only stopped the answer, of which there was none.
+#[test]
+fn a_conversation_that_waits_for_a_message_ends_with_a_signal() {
+    let program = program("llama");
+    let mut child = program.start_with_input(&["chat", "s", "--max-tokens", "4"]);
+    let mut input = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, b"hello\n").unwrap();
+    let mut output = std::io::BufReader::new(child.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut output, &mut String::new()).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM)
+        .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    drop(input);
+}
+
+#[test]
+fn a_conversation_can_be_saved_again_and_its_name_goes_over() {
+    let program = program("llama");
+    let run = chat(&program, &["s"], "one\n/save talk\ntwo\n/save talk\n");
+    assert_eq!(run.stderr.matches("as talk").count(), 2, "{}", run.stderr);
+    let listed = json(&program.ok(&["ls", "--json"]));
+    assert_eq!(listed["states"].as_array().unwrap().len(), 3);
+    let resumed = reports(&chat(&program, &["--resume", "talk"], "three\n"));
+    let tokens = json(&program.ok(&["show", "talk", "--json"]))["tokens"].as_u64().unwrap();
+    assert_eq!(resumed[0]["cache"]["restored_tokens"], tokens);
 }

@@ -222,3 +222,32 @@ fn the_log_holds_what_the_tables_show() {
     assert_eq!(run.code, 1);
     assert!(run.stderr.contains("gone/log.jsonl"), "{}", run.stderr);
 }
+
+#[test]
+fn what_was_answered_before_an_error_is_shown_and_a_share_is_exact() {
+    let program = program();
+    let five = |n: usize| {
+        format!(
+            "[[prompts.questions]]\nask = 'q{n}'\ngrammar = 'yes.gbnf'\nchecks = [{{ contains = '{}' }}]\n",
+            if n == 0 { "no" } else { "yes" }
+        )
+    };
+    let suite: String =
+        "[[prompts]]\nfile = 'prompts/ship.txt'\n".to_owned() + &(0..5).map(five).collect::<String>();
+    program.write("suites/five.toml", &suite);
+    assert_eq!(program.run(&["eval", "suites/five.toml", "--pass", "0.8"]).code, 0, "4 of 5 are 0.8");
+    assert_eq!(program.run(&["eval", "suites/five.toml", "--pass", "0.81"]).code, 1);
+    program.write("suites/long.txt", &prose(4000, 2));
+    program.write(
+        "suites/late.toml",
+        &format!("{suite}[[prompts]]\nfile = 'long.txt'\n[[prompts.questions]]\nask = 'x'\n"),
+    );
+    let run = program.run(&["eval", "suites/late.toml"]);
+    assert_eq!(run.code, 1);
+    assert!(
+        run.stdout.contains("4/5") && run.stderr.contains("shorten the prompt"),
+        "{} {}",
+        run.stdout,
+        run.stderr
+    );
+}

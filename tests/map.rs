@@ -269,3 +269,104 @@ fn ctrl_c_keeps_what_is_done() {
     assert!(run.stderr.contains(&format!("{done} records are answered already")), "{done}: {}", run.stderr);
     assert_eq!(count(), 60);
 }
+
+/// Two runs wrote into each other's lines, and one read the journal that it was writing without end.
+#[test]
+fn one_output_belongs_to_one_run() {
+    let program = program("qwen35");
+    program.write("in.jsonl", &records(60));
+    let args = ["map", "s", "-i", "in.jsonl", "--max-tokens", "16", "--output", "out.jsonl"];
+    let expected = whole(&program, "whole.jsonl", &[]);
+    let mut first = program.start(&args);
+    while !program.path("out.jsonl.progress").exists() && first.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let second = program.run(&[&args[..], &["--overwrite"]].concat());
+    assert!(first.wait().unwrap().success());
+    assert_eq!(second.code, 2, "{}", second.stderr);
+    assert!(second.stderr.contains("another map is writing out.jsonl"), "{}", second.stderr);
+    assert_eq!(std::fs::read_to_string(program.path("out.jsonl")).unwrap(), expected);
+
+    program.write("o.jsonl.progress", &records(2));
+    let run = program.run(&[
+        "map",
+        "s",
+        "-i",
+        "o.jsonl.progress",
+        "--input-format",
+        "jsonl",
+        "--output",
+        "o.jsonl",
+    ]);
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("overwritten at once"), "{}", run.stderr);
+    let run = program.run(&["map", "s", "-i", "in.jsonl", "--output", "o.jsonl"]);
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("it is no journal of pcache map"), "{}", run.stderr);
+    assert_eq!(
+        std::fs::read_to_string(program.path("o.jsonl.progress")).unwrap(),
+        records(2),
+        "somebody else's file"
+    );
+}
+
+#[test]
+fn records_come_out_as_they_went_in() {
+    let program = program("llama");
+    let record = r#"{"id":12345678901234567890123,"x":0.1000000000000000055511151231257827,"text":"a","error":"mine","n":[1,  2]}"#;
+    program.write("in.jsonl", &format!("{record}\n"));
+    let run = program.ok(&["map", "s", "-i", "in.jsonl", "--max-tokens", "3"]);
+    assert!(run.stdout.starts_with(record.trim_end_matches('}')), "{}", run.stdout);
+    program.write("in.csv", "id,text,id\n1,a,2\n");
+    let run = program.ok(&["map", "s", "-i", "in.csv", "--max-tokens", "3", "--into", "said"]);
+    assert!(run.stdout.starts_with("id,text,id,said,error\n1,a,2,"), "{}", run.stdout);
+    for into in ["error", "stop_reason"] {
+        assert_eq!(program.run(&["map", "s", "-i", "in.csv", "--into", into]).code, 2);
+    }
+}
+
+#[test]
+fn json_that_was_cut_off_is_no_answer() {
+    let program = program("llama");
+    program.write(
+        "schema.json",
+        r#"{"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}"#,
+    );
+    program.write("in.txt", "one\n");
+    let run = program.run(&["map", "s", "-i", "in.txt", "--json-schema", "schema.json", "--max-tokens", "3"]);
+    assert_eq!(run.code, 1);
+    assert!(
+        run.stdout.starts_with("error: its JSON was cut off after 3 tokens (max_tokens)"),
+        "{}",
+        run.stdout
+    );
+}
+
+/// A record that is there was not answered before the next ones came.
+#[test]
+fn a_pipe_on_which_nothing_comes_keeps_no_answer_back() {
+    let program = program("llama");
+    for parallel in ["1", "4"] {
+        let args = ["-q", "map", "s", "--max-tokens", "4", "--parallel", parallel];
+        let mut child = program.start_with_input(&args);
+        let mut input = child.stdin.take().unwrap();
+        std::io::Write::write_all(&mut input, b"one\n").unwrap();
+        let mut output = std::io::BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut output, &mut line).unwrap();
+        assert!(line.ends_with('\n') && child.try_wait().unwrap().is_none());
+        // Nor does it keep Ctrl-C from ending it.
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT)
+            .unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        drop(input);
+    }
+}
+
+#[test]
+fn a_device_is_written_without_a_journal() {
+    let program = program("llama");
+    program.write("in.txt", "one\n");
+    program.ok(&["map", "s", "-i", "in.txt", "--max-tokens", "3", "--output", "/dev/null"]);
+    assert!(!std::path::Path::new("/dev/null.progress").exists());
+}

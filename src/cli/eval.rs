@@ -34,8 +34,8 @@ pub struct Eval {
     #[arg(long, value_name = "NAME")]
     pub prompt: Vec<String>,
     /// Share of the checked answers that must pass, from 0 to 1
-    #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = super::values::probability)]
-    pub pass: f32,
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = super::values::share)]
+    pub pass: f64,
     /// Answers that disagree are failures, too
     #[arg(long)]
     pub strict: bool,

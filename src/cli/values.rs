@@ -36,6 +36,12 @@ pub(super) fn probability(text: &str) -> Result<f32, String> {
     number(text, "a probability from 0 to 1", |p| (0.0..=1.0).contains(&p))
 }
 
+/// A share, exactly as it is written: 0.8 is reached by 4 of 5.
+pub(super) fn share(text: &str) -> Result<f64, String> {
+    let value = text.parse().ok().filter(|v| (0.0..=1.0).contains(v));
+    value.ok_or_else(|| "expected a share from 0 to 1".into())
+}
+
 pub(super) fn penalty(text: &str) -> Result<f32, String> {
     number(text, "a number above 0 and up to 100", |x| x > 0.0 && x <= 100.0)
 }

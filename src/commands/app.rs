@@ -31,6 +31,8 @@ pub struct App {
     interrupted: Arc<AtomicBool>,
     /// Whether Ctrl-C only ever stops what is at hand.
     in_conversation: Arc<AtomicBool>,
+    /// Whether nothing is at hand: the program waits for the user to say something.
+    listening: Arc<AtomicBool>,
     /// Folders that nobody needs when the program is stopped at once.
     scratch: Arc<Mutex<Vec<PathBuf>>>,
 }
@@ -43,6 +45,7 @@ impl App {
             log: None,
             interrupted: Arc::default(),
             in_conversation: Arc::default(),
+            listening: Arc::default(),
             scratch: Arc::default(),
         }
     }
@@ -62,7 +65,6 @@ impl App {
                 "time": jiff::Timestamp::now().to_string(),
                 "arguments": arguments,
                 "threads": self.threads(),
-                "process": std::process::id(),
             }),
         );
         Ok(())
@@ -93,14 +95,16 @@ impl App {
     /// begins: while waiting, hashing or loading Ctrl-C should simply end the program.
     pub fn stop_gently_on_ctrl_c(&self) {
         let (flag, quiet) = (Arc::clone(&self.interrupted), self.global.quiet);
-        let (scratch, talking) = (Arc::clone(&self.scratch), Arc::clone(&self.in_conversation));
+        let scratch = Arc::clone(&self.scratch);
+        let (talking, listening) = (Arc::clone(&self.in_conversation), Arc::clone(&self.listening));
         // Fails only when a handler is set already; then Ctrl-C simply ends the process.
         let _ = ctrlc::set_handler(move || {
             let again = flag.swap(true, Ordering::SeqCst);
-            if talking.load(Ordering::SeqCst) {
+            let (talking, listening) = (talking.load(Ordering::SeqCst), listening.load(Ordering::SeqCst));
+            if talking && !listening {
                 return;
             }
-            if again {
+            if again || talking {
                 let folders = scratch.lock().unwrap_or_else(|e| e.into_inner());
                 folders.iter().for_each(|folder| drop(std::fs::remove_dir_all(folder)));
                 crate::sys::exit::at_once(130);
@@ -114,6 +118,14 @@ impl App {
     /// From now on Ctrl-C stops an answer and never the program.
     pub fn begin_conversation(&self) {
         self.in_conversation.store(true, Ordering::SeqCst);
+    }
+
+    /// While `wait` waits for the user, a signal ends the program: there is nothing else that it could stop.
+    pub fn listen<T>(&self, wait: impl FnOnce() -> T) -> T {
+        self.listening.store(true, Ordering::SeqCst);
+        let heard = wait();
+        self.listening.store(false, Ordering::SeqCst);
+        heard
     }
 
     /// Forgets a Ctrl-C that has had its effect. Says whether there was one.

@@ -75,6 +75,11 @@ impl Reframe {
         if !self.raw && !text.is_empty() && !text.ends_with('\n') || mark.is_some() && !text.ends_with('\n') {
             text.push('\n');
         }
+        // An update that brings the mark with it would leave two of them, and the next one would not know which.
+        let update = match (mark, update.split_once('\n')) {
+            (Some(mark), Some((first, rest))) if first.trim() == mark.trim() => rest,
+            _ => update,
+        };
         text.push_str(if self.raw { update } else { update.trim_end_matches(['\n', '\r']) });
         Ok(text)
     }
@@ -120,6 +125,7 @@ mod tests {
             of("Menu\n## Today", false).updated("cake", Some(" ## Today")).unwrap(),
             "Menu\n## Today\ncake"
         );
+        assert_eq!(menu.updated("## Today\ncake\n", Some("## Today")).unwrap(), "Menu\n## Today\ncake");
         assert_eq!(menu.updated("cake", Some("Today")), Err(0));
         assert_eq!(of("-\na\n-\n", false).updated("b", Some("-")), Err(2));
     }

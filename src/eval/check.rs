@@ -47,6 +47,9 @@ impl Check {
         if !kinds.contains(&true) {
             return Some("a check needs one of contains, not-contains, equals, regex, number or json".into());
         }
+        if self.number.is_some_and(|n| !n.is_finite()) {
+            return Some("number must be finite".into());
+        }
         if self.tolerance.is_some() && self.number.is_none() {
             return Some("tolerance goes with number".into());
         }
@@ -127,7 +130,10 @@ impl Check {
 /// The first number in a text: `5.50`, `-3`, `1,200` with its thousands set off.
 fn first_number(text: &str) -> Option<f64> {
     let start = text.find(|c: char| c.is_ascii_digit())?;
-    let sign = if text[..start].ends_with('-') { -1.0 } else { 1.0 };
+    // A hyphen within a word is no minus: COVID-19.
+    let before = text[..start].strip_suffix('-');
+    let minus = before.is_some_and(|before| !before.ends_with(|c: char| c.is_alphanumeric()));
+    let sign = if minus { -1.0 } else { 1.0 };
     let rest = &text[start..];
     let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ',').unwrap_or(rest.len());
     let digits = rest[..end].trim_end_matches(['.', ',']);
@@ -191,7 +197,11 @@ mod tests {
 
     #[test]
     fn numbers_are_found_as_people_write_them() {
-        let found = ["12.5%", "on 3 May", "1,234,567.8", "5, 6", "none", "-7", "3,50"].map(first_number);
-        assert_eq!(found, [Some(12.5), Some(3.0), Some(1_234_567.8), Some(5.0), None, Some(-7.0), Some(3.0)]);
+        let found =
+            ["12.5%", "on 3 May", "1,234,567.8", "5, 6", "none", "-7", "3,50", "COVID-19"].map(first_number);
+        assert_eq!(
+            found,
+            [Some(12.5), Some(3.0), Some(1_234_567.8), Some(5.0), None, Some(-7.0), Some(3.0), Some(19.0)]
+        );
     }
 }

@@ -79,7 +79,7 @@ pub struct QuestionCase {
 
 /// A value or a list of them.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a number or a list of numbers")]
 pub enum OneOrMany<T> {
     /// One.
     One(T),
@@ -138,8 +138,17 @@ impl Suite {
         if self.stop.iter().any(String::is_empty) {
             return Some("stop: a text is empty".into());
         }
+        let names: Vec<String> = self.prompts.iter().map(PromptCase::label).collect();
+        if let Some(twice) = twice(&names) {
+            return Some(format!("two prompts are called {twice:?}; give one of them another name"));
+        }
         self.prompts.iter().enumerate().find_map(|(n, prompt)| prompt.problem(n))
     }
+}
+
+/// The first text that is there twice.
+fn twice(texts: &[String]) -> Option<&String> {
+    texts.iter().enumerate().find(|(n, text)| texts[..*n].contains(text)).map(|(_, text)| text)
 }
 
 impl PromptCase {
@@ -160,6 +169,10 @@ impl PromptCase {
         };
         if let Some(problem) = problem {
             return Some(format!("{place}: {problem}"));
+        }
+        let asked: Vec<String> = self.questions.iter().map(|q| q.ask.clone()).collect();
+        if let Some(twice) = twice(&asked) {
+            return Some(format!("{place}: the question {twice:?} is there twice; put all checks into one"));
         }
         self.questions.iter().find_map(|question| {
             let problem = question.problem()?;
@@ -239,6 +252,11 @@ mod tests {
         assert!(wrong("file = 'data/aviation.txt'", "").contains("needs a file or a text"));
         assert!(wrong("'Where?'", "' '").contains("a question is empty"));
         assert!(wrong("contains = 'Ontario'", "regex = '['").contains("question \"Where?\": regex"));
+        assert!(wrong("[0.0, 0.8]", "'hot'").contains("expected a number or a list"));
+        let twice = GOOD.to_owned() + "[[prompts.questions]]\nask = 'Where?'\n";
+        assert!(Suite::parse(&twice).unwrap_err().contains("is there twice"));
+        let twins = GOOD.to_owned() + "[[prompts]]\nname = 'aviation'\ntext = 'a'";
+        assert!(Suite::parse(&twins).unwrap_err().contains("two prompts"));
         assert!(Suite::parse("").unwrap_err().contains("prompts"));
         assert!(Suite::parse("prompts = []").unwrap_err().contains("no [[prompts]]"));
         assert!(Suite::parse("[[prompts]").unwrap_err().contains("line 1"));

@@ -117,7 +117,8 @@ pub fn junit(
         }
         report.add_test_suite(suite);
     }
-    report.to_string()
+    // Characters that XML cannot hold even as references.
+    report.to_string().map(|xml| xml.replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}"))
 }
 
 fn case(o: &Outcome) -> TestCase {

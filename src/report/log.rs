@@ -27,7 +27,8 @@ impl Log {
     /// Writes an event of this name with the fields of `value`. A log that cannot be written any more ends, and never
     /// fails what it is the log of; says whether that has just happened.
     pub fn event(&self, name: &str, value: &impl Serialize) -> Result<(), std::io::Error> {
-        let mut line = json!({ "event": name, "t": self.started.elapsed().as_secs_f64() });
+        let t = self.started.elapsed().as_secs_f64();
+        let mut line = json!({ "event": name, "t": t, "process": std::process::id() });
         if let (Value::Object(line), Ok(Value::Object(fields))) = (&mut line, serde_json::to_value(value)) {
             fields.into_iter().filter(|(key, _)| key != "event").for_each(|(key, value)| {
                 line.insert(key, value);

@@ -64,7 +64,9 @@ impl<'o, 'a, 'm> Conversation<'o, 'a, 'm> {
 
     /// Tokens of state and conversation, and how many the model reads at most.
     pub fn fill(&self) -> (usize, usize) {
-        (self.opened.job.tokens.len() + self.said().len(), self.most())
+        let most = self.most();
+        // The last token of an answer that filled it was chosen and not evaluated.
+        ((self.opened.job.tokens.len() + self.said().len()).min(most), most)
     }
 
     fn most(&self) -> usize {
@@ -207,8 +209,10 @@ impl<'o, 'a, 'm> Conversation<'o, 'a, 'm> {
         let (used, most) = self.fill();
         let least = used + message + SHORTEST_ANSWER.min(max_tokens);
         if least > most {
+            // A state needs room for a question, so one that fills all of the context cannot be kept.
+            let save = if used + SHORTEST_ANSWER < most { "; /save NAME keeps them first" } else { "" };
             bail!(
-                "the context is full: {} of {}, and the message needs {}; /drop forgets the oldest message, /reset all of them; /save NAME keeps them first",
+                "the context is full: {} of {}, and the message needs {}; /drop forgets the oldest message, /reset all of them{save}",
                 human::thousands(used),
                 human::count(most, "token"),
                 human::thousands(message)

@@ -20,6 +20,7 @@ use crate::engine::model::Model;
 use crate::engine::prompt::{self, ChatFraming};
 use crate::engine::template::Turn;
 use crate::format::Record;
+use crate::key::StateKey;
 use crate::report::human;
 use conversation::Conversation;
 use lines::{Input, Lines};
@@ -58,7 +59,7 @@ pub fn run(app: &App, args: &Chat) -> Result<()> {
         },
         |opened, turn, _| {
             app.begin_conversation();
-            let mut chat = Talk { app, args, target: &target, sampling, last: None };
+            let mut chat = Talk { app, args, target: &target, sampling, last: None, saved: Vec::new() };
             chat.greet(opened, args.resume.is_some(), &turn);
             chat.go_on(&mut Conversation::new(opened, turn))
         },
@@ -92,6 +93,8 @@ struct Talk<'a> {
     target: &'a Target,
     sampling: Sampling,
     last: Option<Answered>,
+    /// What this conversation was saved as.
+    saved: Vec<StateKey>,
 }
 
 impl Talk<'_> {
@@ -110,7 +113,7 @@ impl Talk<'_> {
         let mut lines = Lines::of_stdin()?;
         loop {
             self.app.take_interrupt();
-            let line = match lines.next()? {
+            let line = match self.app.listen(|| lines.next())? {
                 Input::Line(line) => line,
                 Input::End => return Ok(()),
                 Input::Interrupt => {
@@ -239,7 +242,7 @@ impl Talk<'_> {
 
     /// Keeps the conversation as a state. It is evaluated again in whole segments, as a build would: what was evaluated
     /// message by message has other bytes, and a key means the same bytes always.
-    fn save(&self, talk: &mut Conversation<'_, '_, '_>, name: &str) -> Result<()> {
+    fn save(&mut self, talk: &mut Conversation<'_, '_, '_>, name: &str) -> Result<()> {
         check_name(name)?;
         if talk.len() == 0 {
             bail!(Failure::Usage("nothing was said yet".into()));
@@ -249,8 +252,14 @@ impl Talk<'_> {
         let opened = &mut *talk.opened;
         let prompt = prompt::conversation(model, tokens, &talk.turn.between, &state.suffix);
         let job = self.target.job(model.layout(), prompt.tokens.clone())?;
-        check_name_is_free(opened.store, name, &job.chain.state_key(&prompt.carried, &prompt.suffix))?;
-        let keep = KeepArgs { name: Some(name.to_owned()), ..KeepArgs::default() };
+        let key = job.chain.state_key(&prompt.carried, &prompt.suffix);
+        // What this conversation was saved as before is an earlier moment of it: the name goes over.
+        let before = opened.store.index().named(name)?;
+        let before = before.filter(|owner| self.saved.contains(owner) && *owner != key);
+        if before.is_none() {
+            check_name_is_free(opened.store, name, &key)?;
+        }
+        let keep = KeepArgs { name: before.is_none().then(|| name.to_owned()), ..KeepArgs::default() };
         let label = state.name.as_deref().unwrap_or(&state.origin);
         let origin = Origin {
             label: format!("conversation from {label}"),
@@ -259,7 +268,13 @@ impl Talk<'_> {
             digest: None,
         };
         let mut builder = Builder::new(self.app, &keep, opened.store, self.target);
-        let report = builder.save(model, &prompt, &origin, None).context("the conversation is not saved")?;
+        let report = builder.save(model, &prompt, &origin, None);
+        let report = report.context("the conversation is not saved; /drop makes it shorter")?;
+        if let Some(before) = before {
+            let _lock = self.app.lock_shared(talk.opened.store)?;
+            talk.opened.store.move_name(&before, &key)?;
+        }
+        self.saved.push(key);
         self.app.say(format!(
             "saved {} as {name} ({}); pcache chat --resume {name} goes on from here",
             human::count(report.tokens, "token"),

@@ -31,11 +31,10 @@ pub fn run(app: &App, args: &Eval) -> Result<()> {
 
     let mut outcomes = Vec::new();
     let done = ask_all(app, args, &suite, &plan, models, &mut outcomes);
-    let interrupted = done.as_ref().err().and_then(|e| e.downcast_ref::<Failure>());
-    if done.is_err() && !matches!(interrupted, Some(Failure::Interrupted(_))) {
+    if done.is_err() && outcomes.is_empty() {
         return done;
     }
-    // What was answered before Ctrl-C is told all the same.
+    // What was answered before something went wrong, or before Ctrl-C, is told all the same.
     let result =
         Results { sums: outcome::sums(&outcomes), found: outcome::inconsistent(&outcomes), outcomes };
     result.print(app, args)?;
@@ -130,7 +129,7 @@ impl Results {
         let counting = self.outcomes.iter().filter(|o| o.counts()).count();
         let passed = self.outcomes.iter().filter(|o| o.counts() && o.passed()).count();
         let share = if counting == 0 { 1.0 } else { passed as f64 / counting as f64 };
-        if share < f64::from(args.pass) {
+        if share < args.pass {
             let failed = counting - passed;
             bail!("{failed} of {counting} checked answers failed");
         }

@@ -3,6 +3,8 @@
 //! The model is loaded once. One after the other, each record starts from the restored state just as a question of `ask`
 //! does; with `--parallel` the state is restored once and several records go on from it in the same batches.
 
+mod fields;
+mod incoming;
 mod one_by_one;
 mod output;
 mod question;
@@ -11,7 +13,6 @@ mod room;
 mod together;
 
 use anyhow::{Result, bail};
-use serde_json::Value;
 
 use super::app::App;
 use super::failure::Failure;
@@ -27,6 +28,7 @@ use crate::format::Record as State;
 use crate::report::human;
 use crate::report::progress::{Progress, Unit};
 use crate::report::timings::Timings;
+use incoming::Incoming;
 use output::{Layout, Outcome, Output};
 use question::Template;
 use records::{Record, Records};
@@ -40,14 +42,21 @@ pub fn run(app: &App, args: &Map) -> Result<()> {
     let sampling = sampling::of_args(&args.sampling, args.sampling.seed);
     let layout = layout(app, args, &records);
     if let OutputTo::File(path) = &app.global.output
-        && records::is_same_file(path, &args.input)
+        && [path, &output::journal_of(path)].into_iter().any(|p| records::is_same_file(p, &args.input))
     {
-        bail!(Failure::Usage(format!("{} would be read and overwritten at once", path.display())));
+        bail!(Failure::Usage(format!("{} would be read and overwritten at once", args.input.display())));
     }
-    let run = run_id(&place, args, &sampling, shape.as_ref(), layout.format);
+    if [records::ERROR, output::STOP].contains(&args.into.as_str()) {
+        bail!(Failure::Usage(format!(
+            "--into {}: map needs that field itself; choose another one",
+            args.into
+        )));
+    }
+    let run = run_id(&place, args, &sampling, shape.as_ref(), &layout);
     let total = records::count(&args.input, args.input_format)?;
     let json = matches!(shape, Some(Shape::Schema(_)));
     let format = records.format;
+    let records = Incoming::of(records);
     let how = Use { no_cache: false, require_hit: args.require_hit };
     let mut tally = Tally::default();
     place.open(
@@ -94,20 +103,33 @@ fn layout(app: &App, args: &Map, records: &Records) -> Layout {
 }
 
 /// Names everything that the answers follow from but the records.
-fn run_id(
-    place: &Place,
-    args: &Map,
-    sampling: &Sampling,
-    shape: Option<&Shape>,
-    format: RecordFormat,
-) -> String {
+fn run_id(place: &Place, args: &Map, sampling: &Sampling, shape: Option<&Shape>, layout: &Layout) -> String {
     let asked = (&args.field, &args.template, &args.into);
-    let all = format!("{} {sampling:?} {shape:?} {asked:?} {format:?}", place.state.key);
+    let all = format!(
+        "{} {sampling:?} {shape:?} {asked:?} {:?} {:?}",
+        place.state.key, layout.format, layout.columns
+    );
     blake3::hash(all.as_bytes()).to_hex()[..32].to_owned()
 }
 
 /// A record, and what it asks or why it does not.
 type Asked = (Record, Result<Question, String>);
+
+/// Tokens that a record took.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cost {
+    restored: usize,
+    question: usize,
+    answer: usize,
+}
+
+/// What comes next.
+enum Arrival {
+    Record(Record, Result<Question, String>),
+    /// There is none yet: whoever sends them has not.
+    NotYet,
+    End,
+}
 
 /// What a question is tokenised for.
 #[derive(Clone, Copy)]
@@ -128,7 +150,7 @@ struct Work<'a> {
     app: &'a App,
     template: Template,
     sampling: Sampling,
-    records: Records,
+    records: Incoming,
     output: Output<'a>,
     /// Whether answers are JSON.
     json: bool,
@@ -179,7 +201,7 @@ impl Work<'_> {
             self.app.say(format!("{before} are answered already; going on from there"));
         }
         for _ in 0..self.tally.before {
-            match self.records.next()? {
+            match self.records.wait()? {
                 Some(record) => self.output.check_done(&record)?,
                 None => bail!(Failure::Usage(
                     "the input has fewer records than there are answers; --overwrite begins it anew".into()
@@ -191,12 +213,19 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// The next record with what is to be asked, or why that cannot be.
-    fn next(&mut self, asking: Asking<'_, '_>) -> Result<Option<Asked>> {
-        if self.app.interrupted() {
-            return Err(interruption(self));
-        }
-        let Some(record) = self.records.next()? else { return Ok(None) };
+    /// The next record with what is to be asked, or why that cannot be. With `wait` until there is one.
+    fn next(&mut self, asking: Asking<'_, '_>, wait: bool) -> Result<Arrival> {
+        let record = loop {
+            if self.app.interrupted() {
+                return Err(interruption(self));
+            }
+            match self.records.next(wait)? {
+                Some(record) => break record,
+                None if self.records.ended => return Ok(Arrival::End),
+                None if wait => {}
+                None => return Ok(Arrival::NotYet),
+            }
+        };
         let text = match &record.problem {
             Some(problem) => Err(problem.clone()),
             None => self.template.fill(&record.fields),
@@ -205,19 +234,30 @@ impl Work<'_> {
             let question = Question::new(asking.model, asking.state, text);
             question.check(asking.model, asking.job).map_err(|e| e.to_string()).map(|()| question)
         });
-        Ok(Some((record, question)))
+        Ok(Arrival::Record(record, question))
     }
 
-    /// What an answer is in the output. An answer in the shape of a JSON schema is a value, if it is whole.
+    /// What an answer is in the output. An answer in the shape of a JSON schema is a value; one that was cut off is none.
     fn outcome(&self, answer: &Answer) -> Outcome {
         let text = answer.text.trim();
-        let parsed = if self.json { serde_json::from_str(text).ok() } else { None };
-        let value = parsed.unwrap_or_else(|| Value::from(text));
-        Outcome::Answer { value, stop: serde_json::to_value(answer.stop).unwrap_or_default() }
+        let stop = serde_json::to_value(answer.stop).unwrap_or_default();
+        if !self.json {
+            return Outcome::Answer { value: text.into(), stop };
+        }
+        match serde_json::from_str(text) {
+            Ok(value) => Outcome::Answer { value, stop },
+            Err(_) => {
+                let tokens = human::count(answer.tokens.len(), "token");
+                Outcome::Problem(format!(
+                    "its JSON was cut off after {tokens} ({}): {text}",
+                    stop.as_str().unwrap_or_default()
+                ))
+            }
+        }
     }
 
     /// Writes what became of a record.
-    fn finish(&mut self, record: &Record, outcome: &Outcome) -> Result<()> {
+    fn finish(&mut self, record: &Record, outcome: &Outcome, cost: &Cost) -> Result<()> {
         match outcome {
             Outcome::Answer { stop, .. } => {
                 self.tally.answered += 1;
@@ -240,7 +280,16 @@ impl Work<'_> {
             Outcome::Answer { value, stop } => serde_json::json!({ "answer": value, "stop_reason": stop }),
             Outcome::Problem(problem) => serde_json::json!({ "error": problem }),
         };
-        self.app.record("record", &serde_json::json!({ "record": record.number, "outcome": outcome }));
+        self.app.record(
+            "record",
+            &serde_json::json!({
+                "record": record.number,
+                "outcome": outcome,
+                "restored_tokens": cost.restored,
+                "question_tokens": cost.question,
+                "answer_tokens": cost.answer,
+            }),
+        );
         Ok(())
     }
 }

@@ -4,12 +4,13 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::{Asking, Opened, Outcome, Work, interruption, problem_of, room};
+use super::{Arrival, Asking, Cost, Opened, Outcome, Work, interruption, problem_of, room};
 use crate::commands::opened::Sampled;
 
 /// Answers all records.
 pub fn run(opened: &mut Opened<'_, '_>, work: &mut Work<'_>) -> Result<()> {
-    while let Some((record, question)) = work.next(Asking::of(opened))? {
+    while let Arrival::Record(record, question) = work.next(Asking::of(opened), true)? {
+        let mut cost = Cost::default();
         let outcome = match question {
             Err(problem) => Outcome::Problem(problem),
             Ok(question) => {
@@ -19,6 +20,11 @@ pub fn run(opened: &mut Opened<'_, '_>, work: &mut Work<'_>) -> Result<()> {
                 match opened.answer(&question, how, |_| Ok(())) {
                     Ok(answered) => {
                         work.tally.timings.absorb(&answered.timings);
+                        cost = Cost {
+                            restored: answered.verdict.restored_tokens,
+                            question: question.tokens.len(),
+                            answer: answered.answer.tokens.len(),
+                        };
                         // Half an answer is none; the same command asks again.
                         answered.complete().map_err(|_| interruption(work))?;
                         work.outcome(&answered.answer)
@@ -27,7 +33,7 @@ pub fn run(opened: &mut Opened<'_, '_>, work: &mut Work<'_>) -> Result<()> {
                 }
             }
         };
-        work.finish(&record, &outcome)?;
+        work.finish(&record, &outcome, &cost)?;
     }
     Ok(())
 }

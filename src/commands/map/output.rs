@@ -4,13 +4,15 @@
 //! which record it was and how long the file was then. What a crash left half-written behind the last such line is cut
 //! off, and what is answered is not asked again.
 
-use std::io::{Seek, SeekFrom, Write};
+use std::fs::{File, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::fields::Fields;
 use super::records::{ERROR, Record};
 use crate::cli::RecordFormat;
 use crate::commands::app::App;
@@ -42,39 +44,57 @@ impl Layout {
 
     /// The columns of the output: those of the input, then the answer and what went wrong.
     fn names(&self) -> impl Iterator<Item = &str> {
-        let names = self.columns.iter().map(String::as_str).filter(|c| *c != self.into && *c != ERROR);
+        let names = self.columns.iter().map(String::as_str).filter(|name| self.keeps(name));
         names.chain([self.into.as_str(), ERROR])
     }
 
     /// One record with what became of it, as it is written.
     pub fn line(&self, record: &Record, outcome: &Outcome) -> String {
         match self.format {
-            RecordFormat::Jsonl => format!("{}\n", Value::Object(self.object(record, outcome))),
+            RecordFormat::Jsonl => format!("{}\n", self.object(record, outcome).line()),
             RecordFormat::Lines => format!("{}\n", one_line(outcome)),
             RecordFormat::Csv | RecordFormat::Tsv => {
-                let fields = self.object(record, outcome);
-                let cells: Vec<_> = self.names().map(|name| cell(fields.get(name))).collect();
+                let cells = self.cells(record, outcome);
                 self.row(cells.iter().map(String::as_str))
             }
         }
     }
 
-    fn object(&self, record: &Record, outcome: &Outcome) -> Map<String, Value> {
+    fn object(&self, record: &Record, outcome: &Outcome) -> Fields {
         let mut fields = record.fields.clone();
-        // What an earlier stage said of its own answer is not said of this one.
-        fields.shift_remove(ERROR);
-        fields.shift_remove(STOP);
         match outcome {
             Outcome::Answer { value, stop } => {
-                fields.insert(self.into.clone(), value.clone());
-                fields.insert(STOP.to_owned(), stop.clone());
+                fields.set(&self.into, value);
+                fields.set(STOP, stop);
             }
             Outcome::Problem(problem) => {
-                fields.insert(self.into.clone(), Value::Null);
-                fields.insert(ERROR.to_owned(), problem.as_str().into());
+                fields.set(&self.into, &Value::Null);
+                fields.set(ERROR, &problem.as_str().into());
             }
         }
         fields
+    }
+
+    /// The cells of the input's columns, then the answer and what went wrong.
+    fn cells(&self, record: &Record, outcome: &Outcome) -> Vec<String> {
+        let by_place = record.fields.cells();
+        let same = record.fields.names().eq(self.columns.iter().map(String::as_str));
+        let mut cells: Vec<String> = Vec::new();
+        for (place, name) in self.columns.iter().enumerate().filter(|(_, name)| self.keeps(name)) {
+            let cell = if same { by_place.get(place).cloned() } else { record.fields.text(name) };
+            cells.push(cell.unwrap_or_default());
+        }
+        let (answer, problem) = match outcome {
+            Outcome::Answer { value, .. } => (cell(value), String::new()),
+            Outcome::Problem(problem) => (String::new(), problem.clone()),
+        };
+        cells.extend([answer, problem]);
+        cells
+    }
+
+    /// Whether a column of the input is one of the output's own.
+    fn keeps(&self, name: &str) -> bool {
+        name != self.into && name != ERROR
     }
 
     fn row<'c>(&self, cells: impl Iterator<Item = &'c str>) -> String {
@@ -92,20 +112,20 @@ impl Layout {
 }
 
 /// The field that says why an answer ended.
-const STOP: &str = "stop_reason";
+pub const STOP: &str = "stop_reason";
 
-fn cell(value: Option<&Value>) -> String {
+fn cell(value: &Value) -> String {
     match value {
-        None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
     }
 }
 
 /// An answer as one line of text.
 fn one_line(outcome: &Outcome) -> String {
     let text = match outcome {
-        Outcome::Answer { value, .. } => cell(Some(value)),
+        Outcome::Answer { value, .. } => cell(value),
         Outcome::Problem(problem) => format!("error: {problem}"),
     };
     text.split(['\n', '\r']).map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" ")
@@ -116,13 +136,16 @@ pub struct Output<'a> {
     app: &'a App,
     layout: Layout,
     file: Option<Sink>,
+    /// A pipe or a device that was named.
+    stream: Option<fs_err::File>,
 }
 
 struct Sink {
     path: PathBuf,
     file: fs_err::File,
     length: u64,
-    journal: fs_err::File,
+    /// Locked for as long as the run lives: two of them would write into each other's lines.
+    journal: File,
     /// Digests of the records that are answered, in order.
     done: Vec<String>,
 }
@@ -145,18 +168,23 @@ impl<'a> Output<'a> {
     /// Answers go to stdout.
     pub fn to_stdout(app: &'a App, layout: Layout) -> Result<Self> {
         app.write(&layout.head())?;
-        Ok(Self { app, layout, file: None })
+        Ok(Self { app, layout, file: None, stream: None })
     }
 
     /// Answers go to a file, behind those that the same run has put there already. `run` names the state and the options.
     pub fn to_file(app: &'a App, layout: Layout, path: &Path, run: &str, overwrite: bool) -> Result<Self> {
-        let journal_path = journal_of(path);
-        if overwrite {
-            let _ = std::fs::remove_file(&journal_path);
-        } else if let Some(sink) = resumed(path, &journal_path, run)? {
-            return Ok(Self { app, layout, file: Some(sink) });
+        if fs_err::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
+            // A pipe or a device keeps nothing to go on with.
+            let mut file = fs_err::OpenOptions::new().write(true).open(path)?;
+            file.write_all(layout.head().as_bytes())?;
+            return Ok(Self { app, layout, file: None, stream: Some(file) });
+        }
+        let journal = Journal::lock(path)?;
+        if !overwrite && let Some(sink) = journal.resumed(path, run)? {
+            return Ok(Self { app, layout, file: Some(sink), stream: None });
         }
         if !overwrite && fs_err::metadata(path).is_ok_and(|meta| meta.len() > 0) {
+            journal.withdrawn();
             bail!(Failure::Usage(format!(
                 "{} exists, and is no run that was cut short; --overwrite begins it anew",
                 path.display()
@@ -165,12 +193,13 @@ impl<'a> Output<'a> {
         let head = layout.head();
         let length = head.len() as u64;
         // First, so that no file is without its journal.
-        let mut journal = fs_err::File::create(&journal_path)?;
+        let mut journal = journal.emptied()?;
         write_line(&mut journal, &Head { run: run.to_owned(), begins_at: length })?;
         let mut file = fs_err::File::create(path)?;
         file.write_all(head.as_bytes())?;
         let path = path.to_owned();
-        Ok(Self { app, layout, file: Some(Sink { path, file, length, journal, done: Vec::new() }) })
+        let sink = Sink { path, file, length, journal, done: Vec::new() };
+        Ok(Self { app, layout, file: Some(sink), stream: None })
     }
 
     /// Whether an interrupted run can be gone on with.
@@ -199,9 +228,10 @@ impl<'a> Output<'a> {
     /// Writes what became of the next record.
     pub fn write(&mut self, record: &Record, outcome: &Outcome) -> Result<()> {
         let line = self.layout.line(record, outcome);
-        match &mut self.file {
-            None => self.app.write(&line),
-            Some(sink) => sink.write(&line, record),
+        match (&mut self.file, &mut self.stream) {
+            (Some(sink), _) => sink.write(&line, record),
+            (None, Some(stream)) => Ok(stream.write_all(line.as_bytes())?),
+            (None, None) => self.app.write(&line),
         }
     }
 
@@ -209,7 +239,7 @@ impl<'a> Output<'a> {
     pub fn complete(self) -> Result<()> {
         let Some(sink) = self.file else { return Ok(()) };
         sink.file.sync_all()?;
-        drop(sink.journal);
+        // Still under its lock.
         Ok(fs_err::remove_file(journal_of(&sink.path))?)
     }
 }
@@ -222,22 +252,76 @@ impl Sink {
     }
 }
 
-fn write_line(file: &mut fs_err::File, value: &impl Serialize) -> Result<()> {
+fn write_line(file: &mut File, value: &impl Serialize) -> Result<()> {
     Ok(file.write_all(format!("{}\n", serde_json::to_string(value)?).as_bytes())?)
 }
 
-fn journal_of(path: &Path) -> PathBuf {
+/// The journal of an output file.
+pub fn journal_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".progress");
     name.into()
 }
 
-/// The file and its journal as a run that was cut short left them, with what is half-written cut off.
-fn resumed(path: &Path, journal_path: &Path, run: &str) -> Result<Option<Sink>> {
-    if !journal_path.exists() || !path.exists() {
+/// A journal that nobody else has.
+struct Journal {
+    path: PathBuf,
+    file: File,
+    text: String,
+}
+
+impl Journal {
+    /// Opens and locks the journal of an output file; one that another run holds, or that is no journal, is refused.
+    fn lock(output: &Path) -> Result<Self> {
+        let path = journal_of(output);
+        let file =
+            fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+        let mut file = file.into_parts().0;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                bail!(Failure::Usage(format!("another map is writing {}", output.display())))
+            }
+            // Where there are no locks, nobody is kept out.
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+        }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let first = text.lines().next().unwrap_or_default();
+        if !bytes.is_empty() && serde_json::from_str::<Head>(first).is_err() && text.contains('\n') {
+            bail!(Failure::Usage(format!(
+                "{} is in the way: it is no journal of pcache map; choose another name for the output",
+                path.display()
+            )));
+        }
+        Ok(Self { path, file, text })
+    }
+
+    /// No run begins: a journal that was made for it goes.
+    fn withdrawn(self) {
+        if self.text.is_empty() {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+
+    /// The journal with nothing in it.
+    fn emptied(mut self) -> Result<File> {
+        self.file.set_len(0).with_context(|| format!("cannot empty {}", self.path.display()))?;
+        self.file.seek(SeekFrom::Start(0))?;
+        Ok(self.file)
+    }
+
+    /// The output and its journal as a run that was cut short left them, with what is half-written cut off.
+    fn resumed(&self, path: &Path, run: &str) -> Result<Option<Sink>> {
+        resumed(path, self, run)
+    }
+}
+
+fn resumed(path: &Path, journal: &Journal, run: &str) -> Result<Option<Sink>> {
+    if journal.text.is_empty() || !path.exists() {
         return Ok(None);
     }
-    let text = fs_err::read_to_string(journal_path)?;
+    let text = &journal.text;
     // A line without its end was cut short.
     let mut lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
     let Some((first, head)) = lines.next().and_then(|l| Some((l, serde_json::from_str::<Head>(l).ok()?)))
@@ -274,7 +358,7 @@ fn resumed(path: &Path, journal_path: &Path, run: &str) -> Result<Option<Sink>> 
     }
     file.set_len(length)?;
     file.seek(SeekFrom::Start(length))?;
-    let mut journal = fs_err::OpenOptions::new().write(true).open(journal_path)?;
+    let mut journal = journal.file.try_clone()?;
     journal.set_len(valid as u64)?;
     journal.seek(SeekFrom::End(0))?;
     Ok(Some(Sink { path: path.to_owned(), file, length, journal, done }))
@@ -287,7 +371,7 @@ mod tests {
     use super::*;
 
     fn record(fields: Value) -> Record {
-        Record { number: 1, fields: fields.as_object().unwrap().clone(), problem: None }
+        Record { number: 1, fields: serde_json::from_value(fields).unwrap(), problem: None }
     }
 
     fn layout(format: RecordFormat) -> Layout {
@@ -300,7 +384,7 @@ mod tests {
 
     #[test]
     fn records_keep_their_fields_and_get_an_answer() {
-        let record = record(json!({"text": "q", "id": 7, "error": "old", "stop_reason": "old"}));
+        let record = record(json!({"text": "q", "id": 7}));
         let jsonl = layout(RecordFormat::Jsonl);
         assert_eq!(
             jsonl.line(&record, &answer("a\nb")),
@@ -312,6 +396,13 @@ mod tests {
         );
         let csv = layout(RecordFormat::Csv);
         assert_eq!(csv.head(), "id,text,answer,error\n");
+        let twice =
+            Layout { columns: vec!["id".into(), "text".into(), "id".into()], ..layout(RecordFormat::Csv) };
+        let mut fields = Fields::of_text("id", "1");
+        fields.push("text", &"q".into());
+        fields.push("id", &"2".into());
+        let doubled = Record { number: 1, fields, problem: None };
+        assert_eq!(twice.line(&doubled, &answer("a")), "1,q,2,a,\n", "each column keeps its cell");
         assert_eq!(csv.line(&record, &answer("a, \"b\"")), "7,q,\"a, \"\"b\"\"\",\n");
         assert_eq!(csv.line(&record, &Outcome::Problem("why".into())), "7,q,,why\n");
         let lines = layout(RecordFormat::Lines);

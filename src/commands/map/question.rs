@@ -1,8 +1,9 @@
 //! What of a record is asked: a field, or a text with fields in it.
 
 use anyhow::{Result, bail};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::fields::Fields;
 use super::records::ERROR;
 use crate::cli::Map as Args;
 use crate::commands::failure::Failure;
@@ -45,7 +46,7 @@ impl Template {
     ///
     /// # Errors
     /// Why there is none.
-    pub fn fill(&self, fields: &Map<String, Value>) -> Result<String, String> {
+    pub fn fill(&self, fields: &Fields) -> Result<String, String> {
         let mut text = String::new();
         for part in &self.0 {
             match part {
@@ -58,24 +59,30 @@ impl Template {
 }
 
 /// A field's text; a name with dots reaches into objects.
-fn value(fields: &Map<String, Value>, name: &str) -> Result<String, String> {
-    let found = fields.get(name).or_else(|| {
-        let mut path = name.split('.');
-        let first = fields.get(path.next()?)?;
-        path.try_fold(first, |value, step| value.get(step))
-    });
-    match (found, fields.get(ERROR)) {
-        (Some(Value::String(text)), _) => Ok(text.clone()),
-        (None | Some(Value::Null), Some(Value::String(before))) => {
+fn value(fields: &Fields, name: &str) -> Result<String, String> {
+    let before = fields.get(ERROR).and_then(|e| e.as_str().map(str::to_owned));
+    match (fields.get(name), before) {
+        (None | Some(Value::Null), Some(before)) if inner(fields, name).is_none() => {
             Err(format!("it came without {name:?}: {before}"))
         }
         (Some(Value::Null), _) => Err(format!("field {name:?} is null")),
-        (Some(other), _) => Ok(other.to_string()),
-        (None, _) => {
-            let has: Vec<_> = fields.keys().map(String::as_str).collect();
+        (Some(_), _) => Ok(fields.text(name).unwrap_or_default()),
+        (None, _) => inner(fields, name).ok_or_else(|| {
+            let has: Vec<_> = fields.names().collect();
             let has = if has.is_empty() { "no fields".into() } else { has.join(", ") };
-            Err(format!("no field {name:?}; it has {has}"))
-        }
+            format!("no field {name:?}; it has {has}")
+        }),
+    }
+}
+
+/// What a name with dots reaches.
+fn inner(fields: &Fields, name: &str) -> Option<String> {
+    let (first, rest) = name.split_once('.')?;
+    let found = rest.split('.').try_fold(fields.get(first)?, |value, step| value.get(step).cloned())?;
+    match found {
+        Value::Null => None,
+        Value::String(text) => Some(text),
+        other => Some(other.to_string()),
     }
 }
 
@@ -109,7 +116,7 @@ mod tests {
     use super::*;
 
     fn fill(template: &str, record: &str) -> Result<String, String> {
-        parse(template)?.fill(serde_json::from_str::<Value>(record).unwrap().as_object().unwrap())
+        parse(template)?.fill(&serde_json::from_str(record).unwrap())
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use serde_json::{Map, Value};
 
+use super::fields::Fields;
 use crate::cli::RecordFormat;
 use crate::commands::failure::Failure;
 
@@ -15,12 +15,12 @@ pub const LINE: &str = "text";
 pub const ERROR: &str = "error";
 
 /// One record.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Record {
     /// From 1 on.
     pub number: usize,
     /// Its fields, as far as it could be read.
-    pub fields: Map<String, Value>,
+    pub fields: Fields,
     /// Why it cannot be asked.
     pub problem: Option<String>,
 }
@@ -28,7 +28,7 @@ pub struct Record {
 impl Record {
     /// Names what the record says, to see whether it is still the same.
     pub fn digest(&self) -> String {
-        let text = format!("{:?} {}", self.problem, Value::Object(self.fields.clone()));
+        let text = format!("{:?} {}", self.problem, self.fields.line());
         blake3::hash(text.as_bytes()).to_hex()[..16].to_owned()
     }
 }
@@ -63,14 +63,14 @@ pub struct Records {
 }
 
 enum Lines {
-    Text(Box<dyn BufRead>),
-    Columns(Box<csv::Reader<Box<dyn BufRead>>>),
+    Text(Box<dyn BufRead + Send>),
+    Columns(Box<csv::Reader<Box<dyn BufRead + Send>>>),
 }
 
 impl Records {
     /// Opens a file, or stdin for `-`.
     pub fn open(path: &Path, asked: Option<RecordFormat>) -> Result<Self> {
-        let mut input: Box<dyn BufRead> = if path.as_os_str() == "-" {
+        let mut input: Box<dyn BufRead + Send> = if path.as_os_str() == "-" {
             Box::new(BufReader::new(io::stdin()))
         } else {
             let file = fs_err::File::open(path)?;
@@ -141,9 +141,9 @@ pub fn count(path: &Path, asked: Option<RecordFormat>) -> Result<Option<usize>> 
 }
 
 /// A record's fields, and why it cannot be asked.
-type Fields = Option<(Map<String, Value>, Option<String>)>;
+type Read = Option<(Fields, Option<String>)>;
 
-fn next_line(input: &mut dyn BufRead, format: RecordFormat) -> Result<Fields> {
+fn next_line(input: &mut dyn BufRead, format: RecordFormat) -> Result<Read> {
     loop {
         let mut bytes = Vec::new();
         if input.read_until(b'\n', &mut bytes).context("cannot read the input")? == 0 {
@@ -162,19 +162,19 @@ fn next_line(input: &mut dyn BufRead, format: RecordFormat) -> Result<Fields> {
             }
             Ok(line) if format == RecordFormat::Lines => (of_text(line), None),
             Ok(line) => match serde_json::from_str(line) {
-                Ok(Value::Object(fields)) => (fields, None),
-                Ok(_) => (of_text(line), Some("not a JSON object".into())),
+                Ok(fields) => (fields, None),
+                Err(e) if e.is_data() => (of_text(line), Some("not a JSON object".into())),
                 Err(e) => (of_text(line), Some(format!("not JSON: {e}"))),
             },
         }));
     }
 }
 
-fn of_text(line: &str) -> Map<String, Value> {
-    Map::from_iter([(LINE.to_owned(), Value::from(line))])
+fn of_text(line: &str) -> Fields {
+    Fields::of_text(LINE, line)
 }
 
-fn next_row(reader: &mut csv::Reader<Box<dyn BufRead>>, columns: &[String]) -> Result<Fields> {
+fn next_row(reader: &mut csv::Reader<Box<dyn BufRead + Send>>, columns: &[String]) -> Result<Read> {
     let mut row = csv::ByteRecord::new();
     if !reader.read_byte_record(&mut row).context("cannot read the input")? {
         return Ok(None);
@@ -183,12 +183,12 @@ fn next_row(reader: &mut csv::Reader<Box<dyn BufRead>>, columns: &[String]) -> R
     if row.len() != columns.len() {
         problem = Some(format!("it has {} columns, expected {}", row.len(), columns.len()));
     }
-    let mut fields = Map::new();
+    let mut fields = Fields::default();
     for (name, cell) in columns.iter().zip(row.iter()) {
         if std::str::from_utf8(cell).is_err() {
             problem = Some(format!("column {name:?} is not UTF-8 text"));
         }
-        fields.insert(name.clone(), String::from_utf8_lossy(cell).into_owned().into());
+        fields.push(name, &String::from_utf8_lossy(cell).into());
     }
     Ok(Some((fields, problem)))
 }
@@ -229,7 +229,7 @@ mod tests {
         assert_eq!((problems[0], problems[1], problems[4]), ("", "not a JSON object", ""));
         assert!(problems[2].starts_with("not JSON"), "{problems:?}");
         assert_eq!(problems[3], "not UTF-8 text from byte 0 on");
-        assert_eq!(records[0].fields["text"], "a");
+        assert_eq!(records[0].fields.text("text").unwrap(), "a");
         assert_eq!(records.iter().map(|r| r.number).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
     }
 
@@ -237,7 +237,7 @@ mod tests {
     fn lines_are_kept_one_for_one() {
         let records = all("a.txt", b"one\n\nthree");
         assert_eq!(
-            records.iter().map(|r| r.fields["text"].as_str().unwrap()).collect::<Vec<_>>(),
+            records.iter().map(|r| r.fields.text("text").unwrap()).collect::<Vec<_>>(),
             ["one", "", "three"]
         );
     }
@@ -245,12 +245,12 @@ mod tests {
     #[test]
     fn rows_have_the_columns_of_the_header() {
         let records = all("a.csv", b"id,body\n1,\"two\nlines, and a comma\"\n2\n3,\xff\n");
-        assert_eq!(records[0].fields["body"], "two\nlines, and a comma");
+        assert_eq!(records[0].fields.text("body").unwrap(), "two\nlines, and a comma");
         assert_eq!(
             problems(&records),
             ["", "it has 1 columns, expected 2", "column \"body\" is not UTF-8 text"]
         );
-        assert_eq!(all("a.tsv", b"a\tb\n1\t2\n")[0].fields["b"], "2");
+        assert_eq!(all("a.tsv", b"a\tb\n1\t2\n")[0].fields.text("b").unwrap(), "2");
     }
 
     #[test]

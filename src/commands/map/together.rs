@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::{Asked, Asking, Opened, Outcome, Question, Record, Work, interruption, problem_of, room};
+use super::{
+    Arrival, Asked, Asking, Cost, Opened, Outcome, Question, Record, Work, interruption, problem_of, room,
+};
 use crate::engine::generate::{Answer, Growing, Next, Sampling, StopReason};
 use crate::engine::shape::Guides;
 use crate::engine::slots::Slots;
@@ -25,7 +27,7 @@ struct Spent {
 /// Answers all records, `count` at once.
 pub fn run(opened: &mut Opened<'_, '_>, work: &mut Work<'_>, count: usize) -> Result<()> {
     let asking = Asking::of(opened);
-    let mut waiting = work.next(asking)?;
+    let mut waiting = asked(work.next(asking, true)?);
     let mut spent = Spent::default();
     while waiting.is_some() {
         if let Some((_, Ok(question))) = &waiting {
@@ -67,31 +69,34 @@ fn answer_what_fits(
         busy: std::iter::repeat_with(|| None).take(count).collect(),
     };
     let mut waiting = first;
-    let mut ordered = Ordered::default();
+    let mut ordered = Ordered { restored: state, ..Ordered::default() };
     loop {
         while let Some(slot) = batch.busy.iter().position(Option::is_none) {
+            if waiting.is_none() {
+                // Where nothing is at work there is nothing better to do than wait.
+                waiting = asked(work.next(asking, batch.is_idle())?);
+            }
             if matches!(&waiting, Some((_, Ok(question))) if !fits(question)) {
                 break;
             }
             let Some((record, question)) = waiting.take() else { break };
             ordered.expect(record.number);
             match question {
-                Err(problem) => ordered.done(work, record, Outcome::Problem(problem))?,
+                Err(problem) => ordered.done(work, record, Outcome::Problem(problem), Cost::default())?,
                 Ok(question) => {
                     let over = batch.begin(slot, record, &question, spent)?;
-                    over.map_or(Ok(()), |(record, answer)| ordered.answered(work, record, answer))?;
+                    over.map_or(Ok(()), |over| ordered.answered(work, over))?;
                 }
             }
-            waiting = work.next(asking)?;
         }
-        if batch.busy.iter().all(Option::is_none) {
+        if batch.is_idle() {
             return Ok(waiting);
         }
         if work.app.interrupted() {
             return Err(interruption(work));
         }
-        for (record, answer) in batch.step(spent)? {
-            ordered.answered(work, record, answer)?;
+        for over in batch.step(spent)? {
+            ordered.answered(work, over)?;
         }
     }
 }
@@ -106,18 +111,37 @@ struct Batch<'w, 's, 'm> {
     busy: Vec<Option<Busy<'w>>>,
 }
 
+/// The record that has come, if one has.
+fn asked(arrival: Arrival) -> Option<Asked> {
+    match arrival {
+        Arrival::Record(record, question) => Some((record, question)),
+        Arrival::NotYet | Arrival::End => None,
+    }
+}
+
 /// A record that is being answered.
 struct Busy<'w> {
     record: Record,
+    question: usize,
     growing: Growing<'w>,
     /// The token to go on by.
     token: i32,
 }
 
 /// A record whose answer is over.
-type Over = (Record, Result<Answer>);
+struct Over {
+    record: Record,
+    /// Tokens of its question.
+    question: usize,
+    answer: Result<Answer>,
+}
 
 impl<'w> Batch<'w, '_, '_> {
+    /// Whether nothing is being answered.
+    fn is_idle(&self) -> bool {
+        self.busy.iter().all(Option::is_none)
+    }
+
     /// Evaluates a question in a free slot and chooses the answer's first token.
     fn begin(
         &mut self,
@@ -130,7 +154,7 @@ impl<'w> Batch<'w, '_, '_> {
         self.slots.begin(slot, &question.tokens)?;
         let guide = self.guides.map(Guides::guide).transpose()?;
         let growing = Growing::new(self.slots.session().model(), self.sampling, guide);
-        let over = self.grow(slot, Busy { record, growing, token: 0 }, LAST);
+        let over = self.grow(slot, Busy { record, question: question.tokens.len(), growing, token: 0 }, LAST);
         spent.evaluating += start.elapsed();
         spent.questions += question.tokens.len();
         Ok(over)
@@ -155,7 +179,10 @@ impl<'w> Batch<'w, '_, '_> {
     /// Chooses the next token by the logits number `index`, and keeps the answer in its slot unless it is over.
     fn grow(&mut self, slot: usize, mut busy: Busy<'w>, index: i32) -> Option<Over> {
         let stop = match busy.growing.next(self.slots.session(), index) {
-            Err(error) => return Some((busy.record, Err(error.into()))),
+            Err(error) => {
+                let (record, question) = (busy.record, busy.question);
+                return Some(Over { record, question, answer: Err(error.into()) });
+            }
             Ok((_, Next::Stop(reason))) => reason,
             Ok((_, Next::Evaluate(_))) if self.slots.position(slot) >= self.limit => StopReason::ContextFull,
             Ok((_, Next::Evaluate(token))) => {
@@ -164,7 +191,8 @@ impl<'w> Batch<'w, '_, '_> {
                 return None;
             }
         };
-        Some((busy.record, Ok(busy.growing.finish(stop).0)))
+        let (record, question) = (busy.record, busy.question);
+        Some(Over { record, question, answer: Ok(busy.growing.finish(stop).0) })
     }
 }
 
@@ -173,7 +201,9 @@ impl<'w> Batch<'w, '_, '_> {
 struct Ordered {
     /// The number of the next record to be written.
     next: Option<usize>,
-    done: BTreeMap<usize, (Record, Outcome)>,
+    /// Tokens that all of them go on from.
+    restored: usize,
+    done: BTreeMap<usize, (Record, Outcome, Cost)>,
 }
 
 impl Ordered {
@@ -182,19 +212,23 @@ impl Ordered {
         self.next.get_or_insert(number);
     }
 
-    fn answered(&mut self, work: &mut Work<'_>, record: Record, answer: Result<Answer>) -> Result<()> {
-        let outcome = match answer {
-            Ok(answer) => work.outcome(&answer),
+    fn answered(&mut self, work: &mut Work<'_>, over: Over) -> Result<()> {
+        let mut cost = Cost { restored: self.restored, question: over.question, answer: 0 };
+        let outcome = match over.answer {
+            Ok(answer) => {
+                cost.answer = answer.tokens.len();
+                work.outcome(&answer)
+            }
             Err(error) => problem_of(error)?,
         };
-        self.done(work, record, outcome)
+        self.done(work, over.record, outcome, cost)
     }
 
     /// Writes what is complete by now.
-    fn done(&mut self, work: &mut Work<'_>, record: Record, outcome: Outcome) -> Result<()> {
-        self.done.insert(record.number, (record, outcome));
-        while let Some((record, outcome)) = self.next.and_then(|next| self.done.remove(&next)) {
-            work.finish(&record, &outcome)?;
+    fn done(&mut self, work: &mut Work<'_>, record: Record, outcome: Outcome, cost: Cost) -> Result<()> {
+        self.done.insert(record.number, (record, outcome, cost));
+        while let Some((record, outcome, cost)) = self.next.and_then(|next| self.done.remove(&next)) {
+            work.finish(&record, &outcome, &cost)?;
             self.next = Some(record.number + 1);
         }
         Ok(())

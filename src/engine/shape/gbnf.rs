@@ -1,6 +1,6 @@
 //! Reading a GBNF grammar to find what is wrong with it. The notation is that of llama.cpp's `grammars/README.md`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of a grammar: those that come with llama.cpp have some hundreds.
 const MOST_BYTES: usize = 1 << 18;
@@ -284,18 +284,36 @@ impl<'t> Reader<'t> {
 
     /// A rule that begins with itself never ends. What hides behind rules that may be empty is left to llama.cpp.
     fn check_left_recursion(&self) -> Result<(), GrammarError> {
-        for (name, rule) in &self.rules {
-            let mut seen: Vec<&str> = Vec::new();
-            let mut open = rule.begins.clone();
-            while let Some(next) = open.pop() {
-                if next == *name {
-                    let problem = format!("rule {name:?} begins with itself (left recursion); let it end so");
-                    return Err(GrammarError { line: rule.line, problem });
-                }
-                if !seen.contains(&next) {
-                    seen.push(next);
-                    open.extend(self.rules.get(next).into_iter().flat_map(|r| &r.begins));
-                }
+        let mut done: BTreeSet<&str> = BTreeSet::new();
+        for name in self.rules.keys() {
+            self.follow(name, &mut done)?;
+        }
+        Ok(())
+    }
+
+    /// Follows what a rule begins with, by hand: a grammar may be deeper than the stack.
+    fn follow(&self, start: &'t str, done: &mut BTreeSet<&'t str>) -> Result<(), GrammarError> {
+        let begins = |name: &str| self.rules.get(name).map_or(&[][..], |rule| &rule.begins);
+        // The way to here: each rule with how many of its beginnings were looked at.
+        let mut way: Vec<(&str, usize)> = vec![(start, 0)];
+        let mut on_way = BTreeSet::from([start]);
+        while let Some((name, looked)) = way.last_mut() {
+            if done.contains(name) || *looked >= begins(name).len() {
+                done.insert(name);
+                on_way.remove(name);
+                way.pop();
+                continue;
+            }
+            let next = begins(name)[*looked];
+            *looked += 1;
+            if on_way.contains(next) {
+                let line = self.rules.get(next).map_or(1, |rule| rule.line);
+                let problem = format!("rule {next:?} begins with itself (left recursion); let it end so");
+                return Err(GrammarError { line, problem });
+            }
+            if !done.contains(next) {
+                on_way.insert(next);
+                way.push((next, 0));
             }
         }
         Ok(())
@@ -349,6 +367,8 @@ mod tests {
         }
         let deep = format!("root ::= {}\"a\"{}", "(".repeat(1000), ")".repeat(1000));
         assert!(problem(&deep).contains("brackets within brackets"));
+        let chain: String = (0..8000).map(|n| format!("r{n} ::= \"x\"? r{}\n", n + 1)).collect();
+        assert_eq!(problem(&format!("{chain}r8000 ::= \"y\"\nroot ::= r0\n")), "");
         assert!(problem(&"#".repeat(1 << 19)).contains("expected at most"));
     }
 

@@ -5,6 +5,7 @@
 //! keyword that is passed over would be a promise broken.
 
 mod gbnf;
+mod schema;
 
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
@@ -72,6 +73,9 @@ impl<'m> Guides<'m> {
         let kind = match shape {
             Shape::Grammar(text) => Kind::Grammar(text.clone()),
             Shape::Schema(schema) => {
+                if let Some(problem) = schema::problem(schema) {
+                    return Err(not_kept(&problem));
+                }
                 let vocabulary = LlamaSampler::llguidance_tok_env(&model.llama);
                 let mut factory = ParserFactory::new_simple(&vocabulary)
                     .map_err(|e| EngineError::Shape(format!("the vocabulary: {e:#}")))?;
@@ -95,8 +99,7 @@ impl<'m> Guides<'m> {
                 .map_err(|_| EngineError::Shape(format!("the grammar cannot be kept: {}", logged_reason()))),
             Kind::Schema(factory, schema) => {
                 let parser = factory.create_parser(TopLevelGrammar::from_json_schema(schema.clone()));
-                let parser = parser
-                    .map_err(|e| EngineError::Shape(format!("the JSON schema cannot be kept: {e:#}")))?;
+                let parser = parser.map_err(|e| not_kept(&format!("{e:#}")))?;
                 Ok(Guide::Schema(Box::new(Matcher::new(Ok(parser)))))
             }
         }
@@ -157,7 +160,14 @@ impl Guide {
     }
 }
 
+fn not_kept(reason: &str) -> EngineError {
+    EngineError::Shape(format!("the JSON schema cannot be kept: {reason}"))
+}
+
+/// The first line of a reason, without the parser's own state behind it.
 fn stuck(reason: &str) -> EngineError {
+    let reason = reason.lines().next().unwrap_or_default();
+    let reason = reason.split("<state>").next().unwrap_or_default().trim();
     EngineError::Shape(format!("the answer cannot go on in its shape: {reason}"))
 }
 
