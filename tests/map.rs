@@ -370,3 +370,15 @@ fn a_device_is_written_without_a_journal() {
     program.ok(&["map", "s", "-i", "in.txt", "--max-tokens", "3", "--output", "/dev/null"]);
     assert!(!std::path::Path::new("/dev/null.progress").exists());
 }
+
+#[test]
+fn what_has_no_columns_does_not_lose_its_fields_in_columns() {
+    let program = program("llama");
+    program.write("in.jsonl", &records(1));
+    for more in [["--output-format", "csv"], ["--output", "out.tsv"]] {
+        let run = program.run(&[&["map", "s", "-i", "in.jsonl"], &more[..]].concat());
+        assert_eq!(run.code, 2);
+        assert!(run.stderr.contains("JSON Lines have no columns"), "{}", run.stderr);
+    }
+    assert!(!program.path("out.tsv").exists());
+}

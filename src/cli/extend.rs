@@ -15,8 +15,8 @@ Examples:
   pcache extend menu today.txt --replace-from \"## Today\" --name menu
                                                     each day: what follows the line \"## Today\" is replaced
 
-Only what comes after the place where old and new part is evaluated. The old
-state stays until gc takes it.")]
+Evaluated are the segments of 256 tokens from the one on where old and new
+part. The old state stays until gc takes it.")]
 pub struct Extend {
     /// Key of the state (6 digits or more), or its name
     #[arg(value_name = "KEY", index = 1)]

@@ -24,6 +24,20 @@ pub fn of_args(args: &SamplingArgs, seed: u32) -> Sampling {
     }
 }
 
+/// Sampling with nothing chosen but these; the rest is what `ask` has by default.
+pub fn plain(temperature: f32, seed: u32, max_tokens: usize, stop: &[String]) -> Sampling {
+    Sampling {
+        temperature,
+        top_k: 40,
+        top_p: 0.95,
+        min_p: 0.05,
+        repeat_penalty: 1.0,
+        seed,
+        max_tokens,
+        stop: stop.to_vec(),
+    }
+}
+
 /// The shape that the options ask for, if they do.
 pub fn shape(args: &ShapeArgs) -> Result<Option<Shape>> {
     shape_of(args.grammar.as_deref(), args.json_schema.as_deref())

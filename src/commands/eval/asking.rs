@@ -13,6 +13,7 @@ use crate::commands::failure::Failure;
 use crate::commands::job::Job;
 use crate::commands::models::file_name;
 use crate::commands::opened::{Answered, Opened, Question, Room, Sampled};
+use crate::commands::sampling::plain;
 use crate::commands::source::Source;
 use crate::commands::states;
 use crate::commands::target::Target;
@@ -120,16 +121,9 @@ impl<'m> Asked<'_, '_, 'm> {
         let suite = self.suite;
         let of = |temperature: f32| {
             let trials = if temperature > 0.0 { suite.trials } else { 1 };
-            (0..trials).map(move |trial| Sampling {
-                temperature,
-                top_k: 40,
-                top_p: 0.95,
-                min_p: 0.05,
-                repeat_penalty: 1.0,
-                seed: trial_seed(suite.seed, trial),
-                max_tokens: max_tokens.unwrap_or(suite.max_tokens),
-                stop: suite.stop.clone(),
-            })
+            let length = max_tokens.unwrap_or(suite.max_tokens);
+            (0..trials)
+                .map(move |trial| plain(temperature, trial_seed(suite.seed, trial), length, &suite.stop))
         };
         suite.temperature.all().into_iter().flat_map(of).collect()
     }

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::asking::Asked;
 use super::plan::PlannedQuestion;
+use crate::commands::sampling::plain;
 use crate::engine::generate::Sampling;
 use crate::engine::shape::{Guides, Shape};
 use crate::eval::check::Check;
@@ -83,12 +84,12 @@ fn questions(asked: &mut Asked<'_, '_, '_>, count: usize) -> Result<Vec<PlannedQ
 
 /// Asks a question in all its wordings, and whether each answer is right.
 fn contradict(asked: &mut Asked<'_, '_, '_>, question: &PlannedQuestion) -> Result<()> {
-    let plain = sampling(0.0, 0, asked.suite.max_tokens);
+    let coldest = plain(0.0, 0, asked.suite.max_tokens, &[]);
     let wordings: Vec<String> =
         std::iter::once(&question.case.ask).chain(&question.case.also).cloned().collect();
     for wording in &wordings {
         asked.opened.guides = None;
-        let answer = asked.ask(Kind::Generated, question, wording, &plain)?;
+        let answer = asked.ask(Kind::Generated, question, wording, &coldest)?;
         if answer.trim().is_empty() {
             continue;
         }
@@ -97,7 +98,7 @@ fn contradict(asked: &mut Asked<'_, '_, '_>, question: &PlannedQuestion) -> Resu
         let case = QuestionCase { ask: ask.clone(), checks: vec![check], ..question.case.clone() };
         guide(asked, YES_OR_NO)?;
         let implied = PlannedQuestion { case, shape: None };
-        asked.ask(Kind::Implication, &implied, &ask, &sampling(0.0, 0, 4))?;
+        asked.ask(Kind::Implication, &implied, &ask, &plain(0.0, 0, 4, &[]))?;
     }
     Ok(())
 }
@@ -116,18 +117,5 @@ fn guide(asked: &mut Asked<'_, '_, '_>, grammar: &str) -> Result<()> {
 }
 
 fn inventive(seed: u32, max_tokens: usize) -> Sampling {
-    sampling(INVENTIVE, seed, max_tokens)
-}
-
-fn sampling(temperature: f32, seed: u32, max_tokens: usize) -> Sampling {
-    Sampling {
-        temperature,
-        top_k: 40,
-        top_p: 0.95,
-        min_p: 0.05,
-        repeat_penalty: 1.0,
-        seed,
-        max_tokens,
-        stop: Vec::new(),
-    }
+    plain(INVENTIVE, seed, max_tokens, &[])
 }

@@ -94,20 +94,21 @@ struct Results {
 
 impl Results {
     fn print(&self, app: &App, args: &Eval) -> Result<()> {
-        if app.global.output == OutputTo::Junit && !app.global.json {
-            let name = models::file_name(&args.suite);
-            return app.print(report::junit(&name, &self.outcomes, &self.sums, &self.found, args.strict)?);
-        }
         let whole = serde_json::json!({
             "suite": args.suite.display().to_string(),
             "outcomes": self.outcomes,
             "sums": self.sums,
             "inconsistent": self.found,
         });
+        app.named_event("eval", &whole)?;
+        if app.global.output == OutputTo::Junit && !app.global.json {
+            let name = models::file_name(&args.suite);
+            return app.print(report::junit(&name, &self.outcomes, &self.sums, &self.found, args.strict)?);
+        }
         match app.output() {
             Output::Text => app.print(self.text(args)),
             Output::Json => app.print_json(&whole),
-            Output::Jsonl => app.named_event("eval", &whole),
+            Output::Jsonl => Ok(()),
         }
     }
 

@@ -41,6 +41,13 @@ pub fn run(app: &App, args: &Map) -> Result<()> {
     records.check_fields(&template.fields())?;
     let sampling = sampling::of_args(&args.sampling, args.sampling.seed);
     let layout = layout(app, args, &records);
+    if records.format == RecordFormat::Jsonl
+        && [RecordFormat::Csv, RecordFormat::Tsv].contains(&layout.format)
+    {
+        bail!(Failure::Usage(
+            "JSON Lines have no columns, so they cannot come out in columns; write .jsonl".into()
+        ));
+    }
     if let OutputTo::File(path) = &app.global.output
         && [path, &output::journal_of(path)].into_iter().any(|p| records::is_same_file(p, &args.input))
     {
