@@ -218,10 +218,14 @@ fn what_cannot_be_extended_is_said() {
     program.write("empty.txt", "\n");
     program.write("twice.txt", "-\na\n-\nb");
     program.ok(&["build", "twice.txt", "--name", "twice"]);
+    program.write("marked.txt", "menu\n## Today\nsoup");
+    program.ok(&["build", "marked.txt", "--name", "marked"]);
     chat(&program, &["s"], "one\n/save talk\n");
     for (args, code, text) in [
         (&["extend", "gone", "today.txt"][..], 3, "no state"),
         (&["extend", "s", "gone.txt"], 1, "gone.txt"),
+        (&["extend", "s", "soup of the day"], 1, "UPDATE is a file; to add a text itself"),
+        (&["extend", "marked", "today.txt", "--replace-from", "today"], 2, "did you mean \"## Today\"?"),
         (&["extend", "s", "empty.txt"], 1, "nothing to add"),
         (
             &["extend", "s", "today.txt", "--replace-from", "## Today"],
@@ -265,4 +269,16 @@ fn a_conversation_can_be_saved_again_and_its_name_goes_over() {
     let resumed = reports(&chat(&program, &["--resume", "talk"], "three\n"));
     let tokens = json(&program.ok(&["show", "talk", "--json"]))["tokens"].as_u64().unwrap();
     assert_eq!(resumed[0]["cache"]["restored_tokens"], tokens);
+}
+
+/// The name that was resumed was refused: only names that the same run had saved went over.
+#[test]
+fn a_resumed_conversation_is_saved_under_its_name() {
+    let program = program("llama");
+    chat(&program, &["s"], "one\n/save talk\n");
+    let run =
+        program.run_with(&["chat", "--resume", "talk", "--max-tokens", "4"], "two\n/save talk\n/save s\n");
+    assert!(run.stderr.contains("as talk"), "{}", run.stderr);
+    assert!(run.stderr.contains("the name \"s\" belongs to state"), "{}", run.stderr);
+    assert_eq!(run.code, 2);
 }

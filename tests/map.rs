@@ -53,6 +53,24 @@ fn answers_are_those_of_ask_for_every_kind_of_model_alone_and_together() {
     }
 }
 
+/// Questions that are longer than a batch, while others are being answered.
+#[test]
+fn long_questions_go_through_several_batches_beside_answers() {
+    for model in TINY {
+        let program = program(model);
+        let lengths = [1, 70, 2, 60, 65, 3];
+        let record = |(n, length): (usize, &usize)| format!("{{\"text\": {:?}}}\n", prose(*length, n as u64));
+        program.write("in.jsonl", &lengths.iter().enumerate().map(record).collect::<String>());
+        let map = ["map", "s", "--input", "in.jsonl", "--max-tokens", "9"];
+        let alone = program.ok(&map).stdout;
+        let log = ["--parallel", "3", "--log", "log.jsonl"];
+        assert_eq!(program.ok(&[&map[..], &log].concat()).stdout, alone, "{model}");
+        let log = lines(&std::fs::read_to_string(program.path("log.jsonl")).unwrap());
+        let long = log.iter().filter(|e| e["question_tokens"].as_u64().is_some_and(|n| n > 256)).count();
+        assert_eq!(long, 3, "{model}: the questions should be longer than a batch");
+    }
+}
+
 #[test]
 fn a_record_that_cannot_be_asked_is_an_error_in_its_place() {
     let program = program("llama");
@@ -98,7 +116,7 @@ fn lines_columns_and_pipes() {
         program.run(&["-q", "map", "s", "-i", "in.csv", "--template", "{body} ({id})", "--max-tokens", "4"]);
     assert_eq!(run.code, 1);
     let rows: Vec<_> = run.stdout.lines().collect();
-    assert_eq!(rows[0], "id,body,note,answer,error");
+    assert_eq!(rows[0], "id,body,note,answer,stop_reason,error");
     assert!(
         rows[1].starts_with("1,\"a, b\",x,") && rows[3].ends_with("\"it has 1 columns, expected 3\""),
         "{rows:?}"
@@ -109,7 +127,7 @@ fn lines_columns_and_pipes() {
     // What a name does not say can be said.
     program.write("in.dat", "a\tb\n1\t2\n");
     let tsv = ["map", "s", "-i", "in.dat", "--input-format", "tsv", "--field", "b", "--max-tokens", "3"];
-    assert!(program.ok(&tsv).stdout.starts_with("a\tb\tanswer\terror\n1\t2\t"));
+    assert!(program.ok(&tsv).stdout.starts_with("a\tb\tanswer\tstop_reason\terror\n1\t2\t"));
 
     program.write("in.jsonl", &format!("{}oops\n", records(3)));
     let pipe = "$PCACHE -q map s -i in.jsonl --into first --max-tokens 4 \
@@ -319,8 +337,8 @@ fn records_come_out_as_they_went_in() {
     assert!(run.stdout.starts_with(record.trim_end_matches('}')), "{}", run.stdout);
     program.write("in.csv", "id,text,id\n1,a,2\n");
     let run = program.ok(&["map", "s", "-i", "in.csv", "--max-tokens", "3", "--into", "said"]);
-    assert!(run.stdout.starts_with("id,text,id,said,error\n1,a,2,"), "{}", run.stdout);
-    for into in ["error", "stop_reason"] {
+    assert!(run.stdout.starts_with("id,text,id,said,said_stop_reason,error\n1,a,2,"), "{}", run.stdout);
+    for into in ["error", ""] {
         assert_eq!(program.run(&["map", "s", "-i", "in.csv", "--into", into]).code, 2);
     }
 }
@@ -372,13 +390,115 @@ fn a_device_is_written_without_a_journal() {
 }
 
 #[test]
-fn what_has_no_columns_does_not_lose_its_fields_in_columns() {
+fn json_lines_take_their_columns_from_the_first_record() {
     let program = program("llama");
-    program.write("in.jsonl", &records(1));
-    for more in [["--output-format", "csv"], ["--output", "out.tsv"]] {
-        let run = program.run(&[&["map", "s", "-i", "in.jsonl"], &more[..]].concat());
-        assert_eq!(run.code, 2);
-        assert!(run.stderr.contains("JSON Lines have no columns"), "{}", run.stderr);
+    program.write(
+        "in.jsonl",
+        "{\"id\": 1, \"text\": \"a, b\"}\n{\"text\": \"c\"}\n{\"text\": \"d\", \"more\": 2}\n",
+    );
+    let run = program.run(&["-q", "map", "s", "-i", "in.jsonl", "--output", "out.csv", "--max-tokens", "3"]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    let rows = std::fs::read_to_string(program.path("out.csv")).unwrap();
+    let rows: Vec<_> = rows.lines().collect();
+    assert_eq!((rows.len(), rows[0]), (4, "id,text,answer,stop_reason,error"), "{rows:?}");
+    assert!(rows[1].starts_with("1,\"a, b\",") && rows[2].starts_with(",c,"), "{rows:?}");
+    assert!(
+        rows[3].ends_with("\"its field \"\"more\"\" is not in the first record, so it has no column\""),
+        "{rows:?}"
+    );
+    program.write("in.jsonl", "oops\n");
+    let run = program.run(&["map", "s", "-i", "in.jsonl", "--output", "other.tsv"]);
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("the columns would be the fields of the first record"), "{}", run.stderr);
+    assert!(!program.path("other.tsv").exists());
+}
+
+/// An `answer` that a record came with was replaced without a word.
+#[test]
+fn what_records_came_with_is_not_replaced() {
+    let program = program("llama");
+    let map = |more: &[&str]| program.run(&[&["-q", "map", "s", "--max-tokens", "3"], more].concat());
+    program.write("a.jsonl", "{\"text\": \"a\", \"answer\": \"mine\"}\n");
+    program.write("a.csv", "text,stop_reason\na,mine\n");
+    for input in ["a.jsonl", "a.csv"] {
+        let run = map(&["-i", input]);
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{input}");
+        assert!(run.stderr.contains("already; --into NAME"), "{}", run.stderr);
+        assert_eq!(map(&["-i", input, "--into", "said"]).code, 0);
     }
-    assert!(!program.path("out.tsv").exists());
+    let replaced = lines(&map(&["-i", "a.jsonl", "--replace"]).stdout);
+    assert_ne!(replaced[0]["answer"], "mine");
+    // Later records are errors in their places.
+    program.write("b.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b\", \"answer\": \"mine\"}\n");
+    let run = map(&["-i", "b.jsonl"]);
+    let answers = lines(&run.stdout);
+    assert_eq!((run.code, &answers[1]["answer"]), (1, &"mine".into()), "{}", run.stdout);
+    assert!(answers[1]["error"].as_str().unwrap().contains("already"));
+}
+
+#[test]
+fn what_has_failed_can_be_asked_again() {
+    let program = program("llama");
+    let long = "so ".repeat(3000);
+    program.write("in.jsonl", &format!("{{\"text\": \"a\"}}\n{{\"text\": {long:?}}}\n"));
+    let run = program.run(&["-q", "map", "s", "-i", "in.jsonl", "--max-tokens", "3"]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    let failed = run.stdout.lines().nth(1).unwrap().replace(&long, "so so");
+    assert!(failed.contains("\"error\":"), "{failed}");
+    let again = program.run_with(&["-q", "map", "s", "--max-tokens", "3"], &format!("{failed}\n"));
+    assert_eq!(again.code, 0, "{}", again.stderr);
+    let again = &lines(&again.stdout)[0];
+    assert!(again["answer"].is_string() && again.get("error").is_none(), "{again}");
+}
+
+#[test]
+fn a_limit_tries_the_first_records_and_the_rest_goes_on() {
+    let program = program("llama");
+    program.write("in.jsonl", &records(5));
+    let map = |more: &[&str]| {
+        let all = ["map", "s", "-i", "in.jsonl", "--max-tokens", "4", "--output", "out.jsonl"];
+        program.run(&[&all[..], more].concat())
+    };
+    let first = map(&["--limit", "2"]);
+    assert_eq!(first.code, 0, "{}", first.stderr);
+    assert!(first.stderr.contains("the same command without --limit goes on"), "{}", first.stderr);
+    let written = std::fs::read_to_string(program.path("out.jsonl")).unwrap();
+    assert_eq!(lines(&written).len(), 2);
+    assert_eq!(map(&["--limit", "1"]).code, 0, "fewer than are answered: nothing to do");
+    let rest = map(&[]);
+    assert!(rest.stderr.contains("3 records answered, 2 were answered before"), "{}", rest.stderr);
+    let whole = std::fs::read_to_string(program.path("out.jsonl")).unwrap();
+    assert!(whole.starts_with(&written) && lines(&whole).len() == 5);
+    assert!(!program.path("out.jsonl.progress").exists());
+    let stdout = program.ok(&["-q", "map", "s", "-i", "in.jsonl", "--max-tokens", "4", "--limit", "5"]);
+    assert_eq!(stdout.stdout, whole);
+}
+
+#[test]
+fn arrays_other_delimiters_and_blank_lines() {
+    let program = program("llama");
+    let map = |more: &[&str]| program.run(&[&["-q", "map", "s", "--max-tokens", "3"], more].concat());
+    program.write("in.json", "[\n  {\"text\": \"a\"},\n  {\"text\": \"b\"}\n]\n");
+    assert_eq!(lines(&map(&["-i", "in.json"]).stdout).len(), 2);
+    program.write("bad.json", "[{\"text\": \"a\"},");
+    let run = map(&["-i", "bad.json"]);
+    assert!(run.code == 1 && run.stderr.contains("bad.json is no JSON array"), "{}", run.stderr);
+
+    program.write("in.csv", "id;text\n1;a, b\n");
+    let run = map(&["-i", "in.csv"]);
+    assert!(run.code == 2 && run.stderr.contains("--delimiter"), "{}", run.stderr);
+    let run = map(&["-i", "in.csv", "--delimiter", ";"]);
+    assert!(run.stdout.starts_with("id;text;answer;stop_reason;error\n1;a, b;"), "{}", run.stdout);
+    let run = map(&["-i", "in.json", "--delimiter", ";"]);
+    assert!(run.code == 2 && run.stderr.contains("--delimiter is for CSV"), "{}", run.stderr);
+    program.write("none.csv", "");
+    let run = map(&["-i", "none.csv"]);
+    assert!(run.code == 2 && run.stderr.contains("none.csv is empty: it needs a header"), "{}", run.stderr);
+
+    program.write("in.txt", "one\n\ntwo\n");
+    let run = map(&["-i", "in.txt"]);
+    let answers: Vec<_> = run.stdout.lines().collect();
+    assert_eq!((run.code, answers.len(), answers[1]), (0, 3, ""), "{}", run.stderr);
+    let run = map(&["-i", "in.txt", "--output", "nowhere/out.txt"]);
+    assert!(run.code == 1 && run.stderr.contains("there is no folder nowhere"), "{}", run.stderr);
 }

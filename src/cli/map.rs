@@ -20,12 +20,14 @@ Examples:
 
 Records of JSON Lines and CSV come out as they went in, with the answer added. A
 record that cannot be answered has an error in the answer's place. A run that was
-cut short goes on where it stopped when the same command is given again.")]
+cut short goes on where it stopped when the same command is given again; what has
+failed can be asked again:
+  jq -c 'select(.error)' answers.jsonl | pcache map extract --output again.jsonl")]
 pub struct Map {
     /// Key of the state (6 digits or more), or its name
     #[arg(value_name = "KEY", index = 1)]
     pub key: String,
-    /// The records: .jsonl, .csv, .tsv, or lines of text; - reads stdin
+    /// The records: .jsonl, .json (an array), .csv, .tsv, or lines of text; - reads stdin
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     pub input: PathBuf,
     /// What the input holds, if its name does not say so
@@ -34,6 +36,12 @@ pub struct Map {
     /// What the output holds [default: what its name says, else what the input holds]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub output_format: Option<RecordFormat>,
+    /// What is between the columns of CSV, in the input and the output [default: ,]
+    #[arg(long, value_name = "CHAR", value_parser = delimiter)]
+    pub delimiter: Option<u8>,
+    /// The first N records only; without it the same command goes on
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
     /// The field of a record that is asked
     #[arg(long, value_name = "NAME", default_value = "text", conflicts_with = "template")]
     pub field: String,
@@ -41,8 +49,11 @@ pub struct Map {
     #[arg(long, value_name = "TEXT")]
     pub template: Option<String>,
     /// The field for the answer
-    #[arg(long, value_name = "NAME", default_value = "answer")]
+    #[arg(long, value_name = "NAME", default_value = "answer", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub into: String,
+    /// Put the answer in the place of a field of that name
+    #[arg(long)]
+    pub replace: bool,
     /// Answer N records together, in one batch; faster, and equal but for rounding
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub parallel: u32,
@@ -64,6 +75,15 @@ pub struct Map {
     /// What the state was built with; only needed to say where a LoRA adapter lies now.
     #[command(flatten)]
     pub params: ParamArgs,
+}
+
+/// One character that parts columns; `\t` or `tab` for a tab.
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        b"\\t" | b"tab" => Ok(b'\t'),
+        [one] if !b"\"\r\n".contains(one) && one.is_ascii() => Ok(*one),
+        _ => Err("expected one character, as ; or |, or tab".into()),
+    }
 }
 
 /// How records lie in a file.

@@ -56,6 +56,8 @@ impl TypedValueParser for OutputParser {
         }
         error.insert(ContextKind::InvalidValue, ContextValue::String(text.into_owned()));
         error.insert(ContextKind::ValidValue, ContextValue::Strings(names));
+        let tip = "for a file, its name needs a dot or a slash: ./answers or answers.jsonl";
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
         Err(error)
     }
 

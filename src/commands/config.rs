@@ -18,6 +18,8 @@ pub fn run(app: &App) -> Result<()> {
         setting.value = Some(app.threads().to_string());
     }
     let path = config::shown(config.path.as_deref());
+    let report = serde_json::json!({ "file": path, "settings": settings });
+    app.record("config", &report);
     match app.output() {
         Output::Text => {
             let there = config.path.as_deref().is_some_and(std::path::Path::exists);
@@ -26,6 +28,6 @@ pub fn run(app: &App) -> Result<()> {
                 settings.into_iter().map(|s| [s.name, s.value.unwrap_or_else(|| "-".into()), s.source]);
             app.print(table::plain(&["SETTING", "VALUE", "FROM"], &[], rows))
         }
-        _ => app.print_json(&serde_json::json!({ "file": path, "settings": settings })),
+        _ => app.print_json(&report),
     }
 }

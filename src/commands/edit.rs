@@ -51,6 +51,8 @@ fn change(store: &mut Store, key: &StateKey, change: impl Fn(&mut Record)) -> Re
 
 fn tell(app: &App, store: &Store, key: &StateKey, what: &str, before: Option<String>) -> Result<()> {
     let state = states::state(store, key)?;
+    let report = serde_json::json!({ "key": key, "name": state.name, "pinned": state.pinned });
+    app.named_event(what, &report)?;
     match app.output() {
         Output::Text => {
             let was = match (before.filter(|old| Some(old) != state.name.as_ref()), &state.name) {
@@ -60,9 +62,10 @@ fn tell(app: &App, store: &Store, key: &StateKey, what: &str, before: Option<Str
             };
             app.say(format!("{what} {}{was}", label(key, state.name.as_deref())));
         }
-        _ => app.print_json(&serde_json::json!({
+        Output::Json => app.print_json(&serde_json::json!({
             "event": what, "key": key, "name": state.name, "pinned": state.pinned,
         }))?,
+        Output::Jsonl => {}
     }
     Ok(())
 }

@@ -94,6 +94,8 @@ pub fn run(app: &App, args: &Explain) -> Result<()> {
         }
     }
     let explanation = Explanation::of(store.as_ref(), &model, &job, &prompt, &source)?;
+    let report = report(&explanation, &job, &target, &source);
+    app.named_event("explain", &report)?;
     match app.output() {
         Output::Text => {
             let (label, framing) = (source.label(), source.framing());
@@ -102,8 +104,8 @@ pub fn run(app: &App, args: &Explain) -> Result<()> {
             app.print(parts(&job, &explanation.key, explanation.saved_tokens))?;
             explanation.why().map_or(Ok(()), |why| app.print(why))
         }
-        Output::Json => app.print_json(&report(&explanation, &job, &target, &source)),
-        Output::Jsonl => app.named_event("explain", &report(&explanation, &job, &target, &source)),
+        Output::Json => app.print_json(&report),
+        Output::Jsonl => Ok(()),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::store::Store;
 pub fn run(app: &App, args: &Extend) -> Result<()> {
     let name = args.keep.name.as_deref();
     name.map_or(Ok(()), check_name)?;
-    let update = read_text(&args.update)?;
+    let update = read_text(&args.update).with_context(|| hint(args))?;
     if update.trim().is_empty() {
         bail!("{} is empty: there is nothing to add", args.update.display());
     }
@@ -52,6 +52,11 @@ pub fn run(app: &App, args: &Extend) -> Result<()> {
     report::print(app, &report, false, args.keep.stats)
 }
 
+/// Whoever gives a text where a file is expected should hear how that is done.
+fn hint(args: &Extend) -> String {
+    format!("UPDATE is a file; to add a text itself: echo \"…\" | pcache extend {} -", args.key)
+}
+
 fn extended(model: &Model<'_>, old: &Record, update: &str, args: &Extend) -> Result<Prompt> {
     let key = old.key.short();
     let Some(own) = old.own else {
@@ -69,8 +74,13 @@ fn extended(model: &Model<'_>, old: &Record, update: &str, args: &Extend) -> Res
     let mark = args.replace_from.as_deref();
     let text = reframe.updated(update, mark).map_err(|found| {
         let mark = mark.unwrap_or_default();
+        let near =
+            reframe.line_like(mark).map(|line| format!("; did you mean {line:?}? It must be the whole line"));
         Failure::Usage(match found {
-            0 => format!("no line of the prompt is {mark:?}; pcache show {key} --prompt shows it"),
+            0 => {
+                let near = near.unwrap_or_else(|| format!("; pcache show {key} --prompt shows it"));
+                format!("no line of the prompt is {mark:?}{near}")
+            }
             n => format!("{n} lines of the prompt are {mark:?}; --replace-from needs one that is there once"),
         })
     })?;

@@ -64,16 +64,15 @@ pub fn run(app: &App, args: &Gc) -> Result<()> {
     let _lock = store.lock_exclusive(|| app.say("waiting for a build or another gc to finish …"))?;
     let outcome = store.collect(&limits, args.dry_run)?;
     warn_if_over(app, &outcome, &limits);
+    let report = report(&outcome, args.dry_run);
+    for eviction in &report.evicted {
+        app.named_event(if args.dry_run { "would_evict" } else { "evicted" }, eviction)?;
+    }
+    app.named_event("gc", &report)?;
     match app.output() {
         Output::Text => app.write(&text(&outcome, args.dry_run)),
-        Output::Json => app.print_json(&report(&outcome, args.dry_run)),
-        Output::Jsonl => {
-            let report = report(&outcome, args.dry_run);
-            for eviction in &report.evicted {
-                app.named_event(if args.dry_run { "would_evict" } else { "evicted" }, eviction)?;
-            }
-            app.named_event("gc", &report)
-        }
+        Output::Json => app.print_json(&report),
+        Output::Jsonl => Ok(()),
     }
 }
 

@@ -61,9 +61,10 @@ pub fn run(app: &App, args: &Ls) -> Result<()> {
             app.cache_dir()?.display()
         ));
     }
+    listing.states.iter().try_for_each(|s| app.named_event("state", s))?;
     match app.output() {
         Output::Json => app.print_json(&listing),
-        Output::Jsonl => listing.states.iter().try_for_each(|s| app.named_event("state", s)),
+        Output::Jsonl => Ok(()),
         Output::Text if listing.states.is_empty() => {
             if !lost {
                 app.say(nothing_to_list(app, states.len(), filter.as_deref())?);

@@ -67,10 +67,11 @@ pub fn run(app: &App, args: &Recode) -> Result<()> {
         progress.set(n as u64 + 1);
     }
     progress.finish();
+    report.states.iter().try_for_each(|r| app.named_event("recoded", r))?;
     match app.output() {
         Output::Text => report.states.iter().try_for_each(|r| app.print(text(r)))?,
         Output::Json => app.print_json(&report)?,
-        Output::Jsonl => report.states.iter().try_for_each(|r| app.named_event("recoded", r))?,
+        Output::Jsonl => {}
     }
     failed.map_or(Ok(()), Err)
 }

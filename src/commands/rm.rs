@@ -35,6 +35,9 @@ pub fn run(app: &App, args: &Rm) -> Result<()> {
     // Somebody may have pinned one while this waited.
     refuse_pinned(&store, &keys, args)?;
     let removed = store.remove_states(&keys, args.dry_run)?;
+    let report = report(&removed, args.dry_run);
+    let event = if args.dry_run { "would_remove" } else { "removed" };
+    report.removed.iter().try_for_each(|r| app.named_event(event, r))?;
     match app.output() {
         Output::Text => {
             let verb = if args.dry_run { "would remove" } else { "removed" };
@@ -46,10 +49,8 @@ pub fn run(app: &App, args: &Rm) -> Result<()> {
             app.say(format!("{} {}", if args.dry_run { "would free" } else { "freed" }, human::bytes(freed)));
             Ok(())
         }
-        Output::Json => app.print_json(&report(removed, args.dry_run)),
-        Output::Jsonl => {
-            report(removed, args.dry_run).removed.iter().try_for_each(|r| app.named_event("removed", r))
-        }
+        Output::Json => app.print_json(&report),
+        Output::Jsonl => Ok(()),
     }
 }
 
@@ -64,8 +65,8 @@ fn refuse_pinned(store: &Store, keys: &[StateKey], args: &Rm) -> Result<()> {
     Ok(())
 }
 
-fn report(removed: Vec<Removed>, dry_run: bool) -> Report {
+fn report(removed: &[Removed], dry_run: bool) -> Report {
     let freed_bytes = removed.iter().map(|r| r.frees).sum();
-    let reported = |r: Removed| Reported { key: r.key.to_hex(), name: r.name, freed_bytes: r.frees };
-    Report { dry_run, removed: removed.into_iter().map(reported).collect(), freed_bytes }
+    let reported = |r: &Removed| Reported { key: r.key.to_hex(), name: r.name.clone(), freed_bytes: r.frees };
+    Report { dry_run, removed: removed.iter().map(reported).collect(), freed_bytes }
 }

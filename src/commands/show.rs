@@ -73,10 +73,11 @@ pub fn run(app: &App, args: &Show) -> Result<()> {
         return prompt(app, &mut store, &state, args.all);
     }
     let shown = shown(&store, &state)?;
+    app.named_event("state", &shown)?;
     match app.output() {
         Output::Text => app.print(text(&shown, store.now())),
         Output::Json => app.print_json(&shown),
-        Output::Jsonl => app.named_event("state", &shown),
+        Output::Jsonl => Ok(()),
     }
 }
 
@@ -97,10 +98,12 @@ fn prompt(app: &App, store: &mut Store, state: &Record, all: bool) -> Result<()>
         }
         _ => &whole,
     };
+    let report = serde_json::json!({ "key": state.key, "prompt": text });
+    app.named_event("prompt", &report)?;
     match app.output() {
         Output::Text => app.print(text),
-        Output::Json => app.print_json(&serde_json::json!({ "key": state.key, "prompt": text })),
-        Output::Jsonl => app.named_event("prompt", &serde_json::json!({ "key": state.key, "prompt": text })),
+        Output::Json => app.print_json(&report),
+        Output::Jsonl => Ok(()),
     }
 }
 

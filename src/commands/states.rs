@@ -93,7 +93,9 @@ pub fn check_name_is_free(store: &Store, name: &str, key: &StateKey) -> Result<(
     match store.index().named(name)? {
         Some(owner) if owner != *key => {
             let owner = owner.short();
-            bail!(Failure::Usage(format!("the name {name:?} belongs to state {owner}; choose another one")))
+            bail!(Failure::Usage(format!(
+                "the name {name:?} belongs to state {owner}; choose another one, or give that state another with pcache rename"
+            )))
         }
         _ => Ok(()),
     }

@@ -55,7 +55,28 @@ struct TokenReport {
     position: usize,
     id: i32,
     text: String,
+    /// The bytes as hexadecimal digits, where they are no text: parts of characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<String>,
     from: From,
+}
+
+impl TokenReport {
+    fn new(model: &Model<'_>, position: usize, id: i32, from: From) -> Self {
+        let bytes = model.bytes_of(id);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let hex = || bytes.iter().map(|b| format!("{b:02x}")).collect();
+        let bytes = std::str::from_utf8(&bytes).is_err().then(hex);
+        Self { position, id, text, bytes, from }
+    }
+
+    /// The text, for people.
+    fn shown(&self) -> String {
+        match &self.bytes {
+            Some(bytes) => format!("bytes {bytes}"),
+            None => format!("\"{}\"", shown(&self.text)),
+        }
+    }
 }
 
 /// Who wrote a token's text.
@@ -109,7 +130,7 @@ fn report(
         last: piece.end() - 1,
         tokens: piece.count,
         chain: piece.chain.to_hex(),
-        begins: shown(&model.text_of(&job.tokens[piece.first..piece.end().min(piece.first + BEGINNING)])),
+        begins: model.text_of(&job.tokens[piece.first..piece.end().min(piece.first + BEGINNING)]),
     });
     let count = |text: &Text| model.tokenize(text).len();
     Ok(Report {
@@ -135,11 +156,10 @@ fn listed(model: &Model<'_>, prompt: &Prompt) -> Vec<TokenReport> {
     let own = prompt.own.map_or(0..0, |(first, bytes)| first..first + bytes);
     let mut end = 0;
     let tokens = prompt.tokens.iter().enumerate().map(|(position, id)| {
-        let text = model.text_of(&[*id]);
         let first = end;
-        end += model.bytes_of(*id);
+        end += model.bytes_of(*id).len();
         let from = if first < own.end && end > own.start { From::Prompt } else { From::Template };
-        TokenReport { position, id: *id, text, from }
+        TokenReport::new(model, position, *id, from)
     });
     tokens.collect()
 }
@@ -150,11 +170,9 @@ fn asked(model: &Model<'_>, prompt: &Prompt, question: &str) -> Vec<TokenReport>
     let suffix = model.tokenize(&Text::default().template(&prompt.suffix)).len();
     let own = ids.len().saturating_sub(suffix);
     let first = prompt.tokens.len();
-    let token = |(n, id): (usize, i32)| TokenReport {
-        position: first + n,
-        id,
-        text: model.text_of(&[id]),
-        from: if n < own { From::Question } else { From::Template },
+    let token = |(n, id): (usize, i32)| {
+        let from = if n < own { From::Question } else { From::Template };
+        TokenReport::new(model, first + n, id, from)
     };
     ids.into_iter().enumerate().map(token).collect()
 }
@@ -179,7 +197,7 @@ fn text(report: &Report, args: &Tokens) -> String {
             match report.carried.as_str() {
                 "" => "behind all of them: no question changes their tokens".to_owned(),
                 text => format!(
-                    "before {:?}: {} that a question could change, evaluated with each",
+                    "before {:?}: {} that a question could change",
                     text,
                     count(report.carried_tokens)
                 ),
@@ -206,7 +224,7 @@ fn text(report: &Report, args: &Tokens) -> String {
 fn segments(report: &Report) -> String {
     let rows = |width| {
         let row = |(n, s): (usize, &SegmentReport)| {
-            let begins = s.begins.chars().take(width).collect();
+            let begins = shown(&s.begins).chars().take(width).collect();
             let [first, last, tokens] = [s.first, s.last, s.tokens].map(human::thousands);
             [(n + 1).to_string(), first, last, tokens, s.chain[..12].to_owned(), begins]
         };
@@ -218,14 +236,9 @@ fn segments(report: &Report) -> String {
 
 /// One token a row, with a line between segments.
 fn tokens(list: &[TokenReport], segments: &[SegmentReport]) -> String {
-    let rows = list.iter().map(|t| {
-        [
-            human::thousands(t.position),
-            t.id.to_string(),
-            t.from.name().to_owned(),
-            format!("\"{}\"", shown(&t.text)),
-        ]
-    });
+    let rows = list
+        .iter()
+        .map(|t| [human::thousands(t.position), t.id.to_string(), t.from.name().to_owned(), t.shown()]);
     let all = table::plain(&["POSITION", "TOKEN", "FROM", "TEXT"], &[0, 1], rows);
     let ends = |row: usize| segments.iter().any(|s| s.last + 1 == row && row < list.len());
     let lines = all.lines().enumerate().map(|(row, line)| {

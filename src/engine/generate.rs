@@ -138,6 +138,11 @@ impl<'s> Growing<'s> {
         }
     }
 
+    /// Whether no token of it was chosen yet.
+    pub fn is_new(&self) -> bool {
+        self.first_token.is_none()
+    }
+
     /// Chooses the next token by the logits number `index` of the last batch. Gives the text that is certain by now.
     ///
     /// # Errors

@@ -173,16 +173,14 @@ impl Model<'_> {
 
     /// The text of tokens, control tokens included.
     pub fn text_of(&self, tokens: &[i32]) -> String {
-        let valid = tokens.iter().filter(|t| (0..self.vocabulary()).contains(*t));
-        let bytes: Vec<u8> =
-            valid.flat_map(|t| self.llama.vocab().token_to_piece(LlamaToken(*t), true, None)).collect();
+        let bytes: Vec<u8> = tokens.iter().flat_map(|t| self.bytes_of(*t)).collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Bytes of a token in [`Self::text_of`].
-    pub fn bytes_of(&self, token: i32) -> usize {
+    /// The bytes of a token in [`Self::text_of`], which can be a part of a character.
+    pub fn bytes_of(&self, token: i32) -> Vec<u8> {
         let valid = (0..self.vocabulary()).contains(&token);
-        if valid { self.llama.vocab().token_to_piece(LlamaToken(token), true, None).len() } else { 0 }
+        if valid { self.llama.vocab().token_to_piece(LlamaToken(token), true, None) } else { Vec::new() }
     }
 
     /// The text of a control token, as templates write it.

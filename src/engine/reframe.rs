@@ -83,6 +83,13 @@ impl Reframe {
         text.push_str(if self.raw { update } else { update.trim_end_matches(['\n', '\r']) });
         Ok(text)
     }
+
+    /// A line of the prompt that has `mark` in it, capitals counting as small letters.
+    pub fn line_like(&self, mark: &str) -> Option<&str> {
+        let mark = mark.trim().trim_start_matches('#').trim().to_lowercase();
+        let found = self.own.lines().map(str::trim).find(|line| line.to_lowercase().contains(&mark));
+        found.filter(|_| !mark.is_empty())
+    }
 }
 
 /// The text up to the end of the line that says `mark`.

@@ -7,7 +7,6 @@
 
 use super::Result;
 use super::session::{FIRST_SLOT, Session};
-use crate::key::SEGMENT_TOKENS;
 
 /// Slots on a session that [`Session::with_slots`] made, evaluated or restored up to the end of the prefix.
 pub struct Slots<'s, 'm> {
@@ -23,7 +22,7 @@ impl<'s, 'm> Slots<'s, 'm> {
         Self { session, positions }
     }
 
-    /// The session, for its logits: after [`Self::begin`] those of the last token, number -1.
+    /// The session, for its logits.
     pub fn session(&self) -> &Session<'m> {
         self.session
     }
@@ -33,36 +32,29 @@ impl<'s, 'm> Slots<'s, 'm> {
         self.positions[slot]
     }
 
-    /// Starts `slot` anew from the prefix with `tokens`; the logits after the last of them can be read.
+    /// Starts `slot` anew from the prefix.
+    pub fn begin(&mut self, slot: usize) {
+        self.session.fork(sequence(slot));
+        self.positions[slot] = self.session.position();
+    }
+
+    /// Goes on in some slots, each by the tokens that are given for it: all of them in one batch, so at most
+    /// [`crate::key::SEGMENT_TOKENS`] together. Gives for each where the logits after its last token are.
     ///
     /// # Errors
     /// When llama.cpp fails, for instance because the context is full.
-    pub fn begin(&mut self, slot: usize, tokens: &[i32]) -> Result<()> {
-        let sequence = sequence(slot);
-        self.session.fork(sequence);
-        let mut first = self.session.position();
-        let batches = tokens.chunks(SEGMENT_TOKENS).len();
-        for (n, ids) in tokens.chunks(SEGMENT_TOKENS).enumerate() {
-            let last = n + 1 == batches;
-            let place = |(i, id): (usize, &i32)| (*id, first + i, sequence, last && i + 1 == ids.len());
-            self.session.decode(first, ids.iter().enumerate().map(place))?;
-            first += ids.len();
+    pub fn go_on(&mut self, parts: &[(usize, &[i32])]) -> Result<Vec<i32>> {
+        let mut batch = Vec::new();
+        let mut logits = Vec::new();
+        for (slot, tokens) in parts {
+            let first = self.positions[*slot];
+            let place = |(i, id): (usize, &i32)| (*id, first + i, sequence(*slot), i + 1 == tokens.len());
+            batch.extend(tokens.iter().enumerate().map(place));
+            logits.push(i32::try_from(batch.len()).unwrap_or(0) - 1);
         }
-        self.positions[slot] = first;
-        Ok(())
-    }
-
-    /// Goes on by a token in each of some slots, at most [`SEGMENT_TOKENS`] of them; the logits have the numbers that
-    /// the pairs have.
-    ///
-    /// # Errors
-    /// As [`Self::begin`].
-    pub fn go_on(&mut self, tokens: &[(usize, i32)]) -> Result<()> {
-        let positions = &self.positions;
-        let place = |&(slot, id): &(usize, i32)| (id, positions[slot], sequence(slot), true);
-        self.session.decode(self.session.position(), tokens.iter().map(place))?;
-        tokens.iter().for_each(|(slot, _)| self.positions[*slot] += 1);
-        Ok(())
+        self.session.decode(self.session.position(), batch.into_iter())?;
+        parts.iter().for_each(|(slot, tokens)| self.positions[*slot] += tokens.len());
+        Ok(logits)
     }
 }
 

@@ -43,6 +43,17 @@ pub fn agree(one: &str, other: &str) -> bool {
     shorter > 0 && a.intersection(&b).count() as f64 >= SHARED * shorter as f64
 }
 
+/// Words of questions that say nothing about what they ask for.
+const ASKING: [&str; 12] =
+    ["what", "which", "who", "when", "where", "how", "why", "do", "does", "did", "can", "you"];
+
+/// Whether two questions speak of the same things: whether they have a word in common that means something.
+pub fn shares_content(one: &str, other: &str) -> bool {
+    let (one, other) = (words(one), words(other));
+    let (a, b) = (content(&one), content(&other));
+    a.intersection(&b).any(|word| !ASKING.contains(word))
+}
+
 /// Answers in groups that agree with the group's first; each group holds the numbers of its answers.
 pub fn groups<'t>(answers: impl IntoIterator<Item = &'t str>) -> Vec<Vec<usize>> {
     let answers: Vec<&str> = answers.into_iter().collect();

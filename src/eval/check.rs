@@ -33,6 +33,15 @@ enum Subject {
     Value(Value),
 }
 
+impl Subject {
+    fn text(&self) -> String {
+        match self {
+            Self::Text(text) | Self::Value(Value::String(text)) => text.clone(),
+            Self::Value(value) => value.to_string(),
+        }
+    }
+}
+
 impl Check {
     /// Why it makes no sense, if it does not.
     pub fn problem(&self) -> Option<String> {
@@ -61,45 +70,43 @@ impl Check {
         regex.map(|e| format!("regex: {e}")).or(json.map(|e| format!("json: {e}")))
     }
 
-    /// The check in a few words.
-    pub fn name(&self) -> String {
-        let mut parts = Vec::new();
-        parts.extend(self.json.as_ref().map(|p| format!("json {p}")));
-        parts.extend(self.contains.as_ref().map(|t| format!("contains {t:?}")));
-        parts.extend(self.not_contains.as_ref().map(|t| format!("not-contains {t:?}")));
-        parts.extend(self.equals.as_ref().map(|v| format!("equals {v}")));
-        parts.extend(self.regex.as_ref().map(|r| format!("regex {r:?}")));
-        let tolerance = self.tolerance.map_or_else(String::new, |t| format!(" ± {t}"));
-        parts.extend(self.number.map(|n| format!("number {n}{tolerance}")));
-        parts.join(", ")
-    }
-
-    /// Why an answer does not pass, if it does not.
+    /// Why an answer does not pass, if it does not: the conditions that do not hold, and what was found.
     pub fn failure(&self, answer: &str) -> Option<String> {
+        let place = self.json.as_ref().map(|path| format!("json {path}"));
         let subject = match self.subject(answer) {
             Ok(subject) => subject,
-            Err(why) => return Some(why),
+            Err(why) => return Some(format!("{}: {why}", place.unwrap_or_default())),
         };
-        let text = match &subject {
-            Subject::Text(text) | Subject::Value(Value::String(text)) => text.clone(),
-            Subject::Value(value) => value.to_string(),
-        };
+        let failed = self.failed(&subject);
+        let found = shortened(&subject.text());
+        let named: Vec<_> = place.into_iter().chain(failed.iter().cloned()).collect();
+        (!failed.is_empty()).then(|| format!("{}: found {found:?}", named.join(", ")))
+    }
+
+    /// The conditions that do not hold.
+    fn failed(&self, subject: &Subject) -> Vec<String> {
+        let text = subject.text();
+        let case = if self.ignore_case { " (ignoring case)" } else { "" };
         let has = |part: &str| self.folded(&text).contains(&self.folded(part));
-        let fails = self.contains.as_deref().is_some_and(|part| !has(part))
-            || self.not_contains.as_deref().is_some_and(has)
-            || self.regex.as_deref().is_some_and(|r| !self.compiled(r).is_ok_and(|r| r.is_match(&text)))
-            || self.equals.as_ref().is_some_and(|expected| !self.is_equal(&subject, &text, expected))
-            || self.number.is_some_and(|expected| !self.is_near(&text, expected));
-        fails.then(|| format!("{}: found {:?}", self.name(), shortened(&text)))
+        let matches = |regex: &str| self.compiled(regex).is_ok_and(|r| r.is_match(&text));
+        let contains = self.contains.iter().filter(|t| !has(t)).map(|t| format!("contains {t:?}{case}"));
+        let lacks = self.not_contains.iter().filter(|t| has(t)).map(|t| format!("not-contains {t:?}{case}"));
+        let equals = self.equals.iter().filter(|v| !self.is_equal(subject, &text, v));
+        let regex = self.regex.iter().filter(|r| !matches(r)).map(|r| format!("regex {r:?}{case}"));
+        let number = self.number.iter().filter(|n| !self.is_near(&text, **n));
+        let tolerance = self.tolerance.map_or_else(String::new, |t| format!(" ± {t}"));
+        let equals = equals.map(|v| format!("equals {v}{case}"));
+        let number = number.map(|n| format!("number {n}{tolerance}"));
+        contains.chain(lacks).chain(equals).chain(regex).chain(number).collect()
     }
 
     fn subject(&self, answer: &str) -> Result<Subject, String> {
         let Some(path) = &self.json else { return Ok(Subject::Text(answer.trim().to_owned())) };
         let path = JsonPath::parse(path).map_err(|e| e.to_string())?;
-        let answer: Value = serde_json::from_str(answer.trim())
-            .map_err(|e| format!("{}: the answer is not JSON: {e}", self.name()))?;
+        let answer: Value =
+            serde_json::from_str(answer.trim()).map_err(|e| format!("the answer is not JSON: {e}"))?;
         let found = path.query(&answer).first().cloned();
-        found.map(Subject::Value).ok_or_else(|| format!("{}: found nothing there", self.name()))
+        found.map(Subject::Value).ok_or_else(|| "found nothing there".to_owned())
     }
 
     fn is_equal(&self, subject: &Subject, text: &str, expected: &Value) -> bool {
@@ -183,6 +190,17 @@ mod tests {
             assert!(!fails(check, good), "{check}: {good}");
             assert!(fails(check, bad), "{check}: {bad}");
         }
+    }
+
+    #[test]
+    fn a_failure_names_the_condition_that_does_not_hold() {
+        let check: Check =
+            toml::from_str("contains = 'Soup'\nnot-contains = 'cheese'\nignore-case = true").unwrap();
+        let failure = check.failure("soup with Cheese").unwrap();
+        assert_eq!(failure, "not-contains \"cheese\" (ignoring case): found \"soup with Cheese\"");
+        let json: Check = toml::from_str("json = '$.n'\nnumber = 2\ntolerance = 0.5").unwrap();
+        assert_eq!(json.failure("{\"n\": 3}").unwrap(), "json $.n, number 2 ± 0.5: found \"3\"");
+        assert_eq!(json.failure("{}").unwrap(), "json $.n: found nothing there");
     }
 
     #[test]

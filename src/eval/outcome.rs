@@ -1,7 +1,7 @@
 //! What came of a run: every answer with its verdict, sums for each prompt and model, and the questions on which answers
 //! disagree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -205,12 +205,36 @@ fn grouped(answers: &[&&Outcome]) -> Vec<Vec<usize>> {
 /// What tells an answer from the others to the same question.
 fn who(o: &Outcome) -> String {
     let wording = if o.wording == o.question { String::new() } else { format!(", asked {:?}", o.wording) };
-    let sampled = if o.temperature > 0.0 {
-        format!(", temperature {}, seed {}", o.temperature, o.seed)
-    } else {
-        String::new()
-    };
-    format!("{}{sampled}{wording}", o.model)
+    let seed = if o.temperature > 0.0 { format!(", seed {}", o.seed) } else { String::new() };
+    format!("{}, temperature {}{seed}{wording}", o.model, o.temperature)
+}
+
+/// What came of the questions that the model made up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Generated {
+    /// Questions.
+    pub questions: usize,
+    /// Answers, one for each wording.
+    pub answers: usize,
+    /// Questions on which answers disagree.
+    pub inconsistent: usize,
+    /// Answers that the model says are wrong when it is asked.
+    pub contradicted: usize,
+}
+
+impl Generated {
+    /// Counts what a model made up, if it was asked to.
+    pub fn of(outcomes: &[Outcome], found: &[Inconsistent]) -> Self {
+        let made = outcomes.iter().filter(|o| o.kind == Kind::Generated);
+        let questions: BTreeSet<_> = made.clone().map(|o| (&o.prompt, &o.model, &o.question)).collect();
+        let implied = outcomes.iter().filter(|o| o.kind == Kind::Implication);
+        Self {
+            questions: questions.len(),
+            answers: made.count(),
+            inconsistent: found.iter().filter(|i| i.kind == Kind::Generated).count(),
+            contradicted: implied.filter(|o| o.error.is_none() && !o.passed()).count(),
+        }
+    }
 }
 
 #[cfg(test)]

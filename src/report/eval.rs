@@ -3,7 +3,7 @@
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
 use super::{human, table};
-use crate::eval::outcome::{Inconsistent, Kind, Outcome, Sum};
+use crate::eval::outcome::{Generated, Inconsistent, Kind, Outcome, Sum};
 
 /// Letters of an answer in a list.
 const SHOWN: usize = 300;
@@ -45,11 +45,8 @@ pub fn answer(o: &Outcome) -> String {
         (false, Kind::Implication) => "CONTRADICTION",
         (false, _) => "FAIL",
     };
-    let sampled = if o.temperature > 0.0 {
-        format!(", temperature {}, seed {}", o.temperature, o.seed)
-    } else {
-        String::new()
-    };
+    let seed = if o.temperature > 0.0 { format!(", seed {}", o.seed) } else { String::new() };
+    let sampled = format!(", temperature {}{seed}", o.temperature);
     let mut lines = vec![format!("{verdict} {}: {} ({}{sampled})", o.prompt, one_line(&o.wording), o.model)];
     lines.extend(o.error.iter().map(|e| format!("     {e}")));
     if o.error.is_none() {
@@ -77,6 +74,23 @@ pub fn inconsistent(found: &Inconsistent) -> String {
         lines.push(format!("       {}", who.join("; ")));
     }
     lines.join("\n")
+}
+
+/// What came of the questions that the model made up.
+pub fn generated(g: &Generated) -> String {
+    if g.questions == 0 {
+        return "The model made up no questions that could be asked.".into();
+    }
+    let found = match (g.inconsistent, g.contradicted) {
+        (0, 0) => "no contradictions found".to_owned(),
+        (disagree, taken_back) => format!(
+            "answers to {} disagree, and {} taken back",
+            human::count(disagree, "question"),
+            if taken_back == 1 { "1 answer is".into() } else { human::count(taken_back, "answer") + " are" }
+        ),
+    };
+    let (questions, answers) = (human::count(g.questions, "question"), human::count(g.answers, "answer"));
+    format!("Made up {questions}, with other wordings {answers}: {found}.")
 }
 
 fn one_line(text: &str) -> String {

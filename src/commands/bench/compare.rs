@@ -20,14 +20,14 @@ pub fn run(app: &App, args: &Compare) -> Result<()> {
             "the measurements have nothing in common: no KV type, codec and length is in all of them".into()
         ));
     };
+    let differences = compare::differences(&all);
+    differences.iter().try_for_each(|row| app.named_event("difference", row))?;
     match app.output() {
         Output::Text => app.print(text::shown(&table)),
-        Output::Json => app.print_json(&serde_json::json!({
-            "files": args.files, "differences": compare::differences(&all),
-        })),
-        Output::Jsonl => {
-            compare::differences(&all).iter().try_for_each(|row| app.named_event("difference", row))
+        Output::Json => {
+            app.print_json(&serde_json::json!({ "files": args.files, "differences": differences }))
         }
+        Output::Jsonl => Ok(()),
     }
 }
 

@@ -414,10 +414,11 @@ fn json(results: &Results) -> Result<String> {
 }
 
 fn show(app: &App, results: &Results) -> Result<()> {
+    app.named_event("bench", results)?;
     match app.output() {
         Output::Text => app.write(&text::whole(results, app.explains()))?,
         Output::Json => app.print_json(results)?,
-        Output::Jsonl => app.named_event("bench", results)?,
+        Output::Jsonl => {}
     }
     text::warnings(results).into_iter().for_each(|warning| app.say(warning));
     Ok(())

@@ -31,13 +31,15 @@ const ROOM: usize = 1024;
 const RETRY_TEMPERATURE: f32 = 0.8;
 
 const HELP: &str = "\
-/save NAME    keep the conversation as a state of its own: pcache chat --resume NAME goes on with it
+/save NAME    keep the conversation as a state of its own;
+              pcache chat --resume NAME goes on with it
 /retry        another answer to the last message
 /drop [N]     forget the oldest N messages (1) with their answers
 /reset        begin anew from the state
-/stats        where the time of the last answer went, and how full the context is
+/stats        where the last answer's time went, and how full the context is
 /quit         or Ctrl-D
-A line that ends with \\ goes on in the next one. Ctrl-C stops an answer. // begins a message with a /.";
+A line that ends with \\ goes on in the next one. Ctrl-C stops an answer.
+// begins a message with a /.";
 
 pub fn run(app: &App, args: &Chat) -> Result<()> {
     let text = args.key.as_deref().or(args.resume.as_deref()).unwrap_or_default();
@@ -59,7 +61,9 @@ pub fn run(app: &App, args: &Chat) -> Result<()> {
         },
         |opened, turn, _| {
             app.begin_conversation();
-            let mut chat = Talk { app, args, target: &target, sampling, last: None, saved: Vec::new() };
+            // What is resumed is an earlier moment of this conversation.
+            let saved = args.resume.iter().map(|_| opened.state.key).collect();
+            let mut chat = Talk { app, args, target: &target, sampling, last: None, saved };
             chat.greet(opened, args.resume.is_some(), &turn);
             chat.go_on(&mut Conversation::new(opened, turn))
         },
@@ -93,7 +97,7 @@ struct Talk<'a> {
     target: &'a Target,
     sampling: Sampling,
     last: Option<Answered>,
-    /// What this conversation was saved as.
+    /// What this conversation was saved as, or resumed from.
     saved: Vec<StateKey>,
 }
 
@@ -253,7 +257,7 @@ impl Talk<'_> {
         let prompt = prompt::conversation(model, tokens, &talk.turn.between, &state.suffix);
         let job = self.target.job(model.layout(), prompt.tokens.clone())?;
         let key = job.chain.state_key(&prompt.carried, &prompt.suffix);
-        // What this conversation was saved as before is an earlier moment of it: the name goes over.
+        // The name goes over from an earlier moment of this conversation.
         let before = opened.store.index().named(name)?;
         let before = before.filter(|owner| self.saved.contains(owner) && *owner != key);
         if before.is_none() {

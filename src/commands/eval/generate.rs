@@ -7,11 +7,14 @@ use super::plan::PlannedQuestion;
 use crate::commands::sampling::plain;
 use crate::engine::generate::Sampling;
 use crate::engine::shape::{Guides, Shape};
+use crate::eval::agree::shares_content;
 use crate::eval::check::Check;
 use crate::eval::outcome::Kind;
 use crate::eval::suite::QuestionCase;
-use crate::report::progress::Unit;
+use crate::report::progress::{Progress, Unit};
 
+/// Times that the model is asked for questions, at most.
+const TRIES: u32 = 4;
 /// Other wordings of each question.
 const WORDINGS: u32 = 2;
 /// The temperature at which questions are made up: at 0 all wordings would be one.
@@ -29,28 +32,46 @@ const YES_OR_NO: &str = "root ::= \"Yes\" | \"No\"\n";
 /// what it answered is right.
 pub fn run(asked: &mut Asked<'_, '_, '_>, count: usize) -> Result<()> {
     let progress = asked.opened.app.progress();
-    progress.start(&format!("making up questions ({})", asked.prompt), 0, Unit::Answers);
-    let made = questions(asked, count);
+    let most = u64::from(TRIES) + count as u64 * u64::from(WORDINGS);
+    progress.start(&format!("making up questions ({})", asked.prompt), most, Unit::Answers);
+    let made = questions(asked, count, progress.as_ref());
     progress.finish();
     let made = made?;
-    progress.start(&format!("asking them ({})", asked.prompt), made.len() as u64, Unit::Answers);
-    let done = made.iter().enumerate().try_for_each(|(n, question)| {
-        progress.set(n as u64);
-        contradict(asked, question)
+    let total: usize = made.iter().map(|question| 1 + question.case.also.len()).sum();
+    progress.start(&format!("asking them ({})", asked.prompt), total as u64, Unit::Answers);
+    let mut done = 0;
+    let contradicted = made.iter().try_for_each(|question| {
+        contradict(asked, question, || {
+            done += 1;
+            progress.set(done);
+        })
     });
     progress.finish();
     asked.opened.guides = None;
-    done
+    contradicted
 }
 
 /// Questions with their wordings.
-fn questions(asked: &mut Asked<'_, '_, '_>, count: usize) -> Result<Vec<PlannedQuestion>> {
+fn questions(
+    asked: &mut Asked<'_, '_, '_>,
+    count: usize,
+    progress: &dyn Progress,
+) -> Result<Vec<PlannedQuestion>> {
     let wish = format!(
         "Write {count} different short questions that the text above answers. One question a line, nothing else."
     );
+    let mut done = 0;
+    let mut step = || {
+        done += 1;
+        progress.set(done);
+    };
     // Several tries: small models repeat themselves.
     let mut found: Vec<String> = Vec::new();
-    for seed in 0..4 {
+    for seed in 0..TRIES {
+        step();
+        if found.len() == count {
+            continue;
+        }
         let text = shaped(asked, &wish, &questions_grammar(count), &inventive(seed, 48 * count))?;
         for line in text.lines().map(str::trim).filter(|l| l.ends_with('?')) {
             if found.len() < count && !found.iter().any(|q| q.eq_ignore_ascii_case(line)) {
@@ -65,9 +86,10 @@ fn questions(asked: &mut Asked<'_, '_, '_>, count: usize) -> Result<Vec<PlannedQ
             let wish = format!("Ask the same in other words, as one question: {ask}");
             let text = shaped(asked, &wish, QUESTION_GRAMMAR, &inventive(seed, 48))?;
             let other = text.trim().to_owned();
-            if other.ends_with('?') && !other.eq_ignore_ascii_case(&ask) && !also.contains(&other) {
+            if is_wording(&ask, &other) && !also.contains(&other) {
                 also.push(other);
             }
+            step();
         }
         let case = QuestionCase {
             ask,
@@ -82,14 +104,30 @@ fn questions(asked: &mut Asked<'_, '_, '_>, count: usize) -> Result<Vec<PlannedQ
     Ok(questions)
 }
 
+/// Whether a text is another wording of a question, as far as can be told: a question that speaks of the same things,
+/// and not about asking.
+fn is_wording(question: &str, other: &str) -> bool {
+    let lower = other.to_lowercase();
+    let talks_about_it = ["in other words", "same question", "rephrase", "one question"];
+    other.ends_with('?')
+        && !other.eq_ignore_ascii_case(question)
+        && !talks_about_it.iter().any(|phrase| lower.contains(phrase))
+        && shares_content(question, other)
+}
+
 /// Asks a question in all its wordings, and whether each answer is right.
-fn contradict(asked: &mut Asked<'_, '_, '_>, question: &PlannedQuestion) -> Result<()> {
+fn contradict(
+    asked: &mut Asked<'_, '_, '_>,
+    question: &PlannedQuestion,
+    mut step: impl FnMut(),
+) -> Result<()> {
     let coldest = plain(0.0, 0, asked.suite.max_tokens, &[]);
     let wordings: Vec<String> =
         std::iter::once(&question.case.ask).chain(&question.case.also).cloned().collect();
     for wording in &wordings {
         asked.opened.guides = None;
         let answer = asked.ask(Kind::Generated, question, wording, &coldest)?;
+        step();
         if answer.trim().is_empty() {
             continue;
         }
@@ -118,4 +156,19 @@ fn guide(asked: &mut Asked<'_, '_, '_>, grammar: &str) -> Result<()> {
 
 fn inventive(seed: u32, max_tokens: usize) -> Sampling {
     plain(INVENTIVE, seed, max_tokens, &[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_wordings_are_questions_about_the_same() {
+        let question = "Which day is the museum closed?";
+        assert!(is_wording(question, "On which day does the museum not open?"));
+        assert!(!is_wording(question, "which day is the museum closed?"));
+        assert!(!is_wording(question, "Can you ask the same question about the museum?"));
+        assert!(!is_wording(question, "What is your name?"));
+        assert!(!is_wording(question, "The museum."));
+    }
 }

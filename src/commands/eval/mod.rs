@@ -12,9 +12,9 @@ use super::models;
 use super::target::Target;
 use crate::cli::{Eval, Output, OutputTo};
 use crate::engine::model::Engine;
-use crate::eval::outcome::{self, Inconsistent, Outcome, Sum};
-use crate::eval::suite::Suite;
-use crate::report::eval as report;
+use crate::eval::outcome::{self, Generated, Inconsistent, Kind, Outcome, Sum};
+use crate::eval::suite::{OneOrMany, Suite};
+use crate::report::{eval as report, human};
 use asking::Asker;
 use plan::Plan;
 
@@ -26,7 +26,9 @@ pub fn run(app: &App, args: &Eval) -> Result<()> {
     let plan = Plan::of(&suite, &args.suite)?;
     let models = match (app.global.model_is_explicit, suite.models.as_slice()) {
         (true, _) | (_, []) => vec![models::chosen(app)?],
-        (false, named) => named.iter().map(|name| models::resolve(name)).collect::<Result<_>>()?,
+        (false, listed) => {
+            listed.iter().map(|name| models::resolve(name)).collect::<Result<_>>().with_context(named)?
+        }
     };
 
     let mut outcomes = Vec::new();
@@ -35,8 +37,9 @@ pub fn run(app: &App, args: &Eval) -> Result<()> {
         return done;
     }
     // What was answered before something went wrong, or before Ctrl-C, is told all the same.
-    let result =
-        Results { sums: outcome::sums(&outcomes), found: outcome::inconsistent(&outcomes), outcomes };
+    let found = outcome::inconsistent(&outcomes);
+    let generated = args.generate.map(|_| Generated::of(&outcomes, &found));
+    let result = Results { sums: outcome::sums(&outcomes), found, generated, outcomes };
     result.print(app, args)?;
     done?;
     result.verdict(args)
@@ -45,8 +48,13 @@ pub fn run(app: &App, args: &Eval) -> Result<()> {
 /// The suite with what the command line says instead.
 fn overridden(suite: &mut Suite, args: &Eval) -> Result<()> {
     suite.trials = args.trials.unwrap_or(suite.trials);
-    if let Some(temperature) = args.temp {
-        suite.temperature = crate::eval::suite::OneOrMany::One(temperature);
+    suite.seed = args.seed.unwrap_or(suite.seed);
+    if !args.temp.is_empty() {
+        suite.temperature = OneOrMany::Many(args.temp.clone());
+    }
+    if let Some(most) = args.max_tokens {
+        suite.max_tokens = most as usize;
+        suite.prompts.iter_mut().flat_map(|p| &mut p.questions).for_each(|q| q.max_tokens = None);
     }
     if !args.prompt.is_empty() {
         let names: Vec<_> = suite.prompts.iter().map(|p| p.label()).collect();
@@ -90,6 +98,8 @@ struct Results {
     outcomes: Vec<Outcome>,
     sums: Vec<Sum>,
     found: Vec<Inconsistent>,
+    /// If the model was to make up questions.
+    generated: Option<Generated>,
 }
 
 impl Results {
@@ -99,6 +109,7 @@ impl Results {
             "outcomes": self.outcomes,
             "sums": self.sums,
             "inconsistent": self.found,
+            "generated": self.generated,
         });
         app.named_event("eval", &whole)?;
         if app.global.output == OutputTo::Junit && !app.global.json {
@@ -116,7 +127,10 @@ impl Results {
         let shown = self.outcomes.iter().filter(|o| args.all || !o.passed());
         let mut parts: Vec<String> = shown.map(report::answer).collect();
         parts.extend(self.found.iter().map(report::inconsistent));
-        parts.push(report::table(&self.sums));
+        if self.outcomes.iter().any(|o| o.kind == Kind::Suite) {
+            parts.push(report::table(&self.sums));
+        }
+        parts.extend(self.generated.as_ref().map(report::generated));
         if args.all {
             parts.extend(self.sums.iter().map(|sum| {
                 format!("#### {} ({})\n{}", sum.prompt, sum.model, sum.timings.table().trim_end())
@@ -135,7 +149,11 @@ impl Results {
             bail!("{failed} of {counting} checked answers failed");
         }
         if args.strict && !self.found.is_empty() {
-            bail!("{} of the questions have answers that disagree", self.found.len());
+            bail!("answers to {} disagree", human::count(self.found.len(), "question"));
+        }
+        let contradicted = self.generated.as_ref().map_or(0, |generated| generated.contradicted);
+        if args.strict && contradicted > 0 {
+            bail!("the model takes back {}", human::count(contradicted, "answer"));
         }
         Ok(())
     }

@@ -57,14 +57,19 @@ impl Fields {
         })
     }
 
-    /// The texts of all fields, in order.
+    /// What a field is in a column: its text, and nothing for null.
+    pub fn cell(&self, name: &str) -> Option<String> {
+        self.0.iter().rfind(|(known, _)| known == name).map(|(_, raw)| cell(raw))
+    }
+
+    /// The cells of all fields, in order.
     pub fn cells(&self) -> Vec<String> {
-        let cell = |raw: &RawValue| match serde_json::from_str(raw.get()) {
-            Ok(Value::String(text)) => text,
-            Ok(Value::Null) => String::new(),
-            _ => raw.get().to_owned(),
-        };
         self.0.iter().map(|(_, raw)| cell(raw)).collect()
+    }
+
+    /// Takes a field away.
+    pub fn remove(&mut self, name: &str) {
+        self.0.retain(|(known, _)| known != name);
     }
 
     /// A JSON object in a line.
@@ -74,6 +79,14 @@ impl Fields {
         let fields: Vec<String> = self.0.iter().map(field).collect();
         // White space within a value may be a newline.
         format!("{{{}}}", fields.join(",")).replace(['\n', '\r'], " ")
+    }
+}
+
+fn cell(raw: &RawValue) -> String {
+    match serde_json::from_str(raw.get()) {
+        Ok(Value::String(text)) => text,
+        Ok(Value::Null) => String::new(),
+        _ => raw.get().to_owned(),
     }
 }
 

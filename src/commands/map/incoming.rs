@@ -22,11 +22,12 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Begins to read. The thread ends with the records, or with the program.
-    pub fn of(mut records: Records) -> Self {
+    /// Begins to read, at most `limit` records. The thread ends with them, or with the program.
+    pub fn of(mut records: Records, limit: Option<usize>) -> Self {
         let (send, receive) = sync_channel(AHEAD);
         thread::spawn(move || {
-            while let Some(record) = records.next().transpose() {
+            for _ in 0..limit.unwrap_or(usize::MAX) {
+                let Some(record) = records.next().transpose() else { return };
                 let failed = record.is_err();
                 if send.send(record).is_err() || failed {
                     return;

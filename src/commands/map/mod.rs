@@ -5,12 +5,16 @@
 
 mod fields;
 mod incoming;
+mod input;
 mod one_by_one;
 mod output;
 mod question;
 mod records;
 mod room;
 mod together;
+
+use std::io::IsTerminal;
+use std::path::Path;
 
 use anyhow::{Result, bail};
 
@@ -36,34 +40,29 @@ use records::{Record, Records};
 pub fn run(app: &App, args: &Map) -> Result<()> {
     let template = Template::of_args(args)?;
     let shape = sampling::shape(&args.shape)?;
-    let mut place = Place::find(app, &args.key, &args.params)?;
-    let records = Records::open(&args.input, args.input_format)?;
-    records.check_fields(&template.fields())?;
-    let sampling = sampling::of_args(&args.sampling, args.sampling.seed);
-    let layout = layout(app, args, &records);
-    if records.format == RecordFormat::Jsonl
-        && [RecordFormat::Csv, RecordFormat::Tsv].contains(&layout.format)
-    {
+    if args.into == records::ERROR {
         bail!(Failure::Usage(
-            "JSON Lines have no columns, so they cannot come out in columns; write .jsonl".into()
+            "--into error: that field says why there is no answer; choose another one".into()
         ));
     }
-    if let OutputTo::File(path) = &app.global.output
-        && [path, &output::journal_of(path)].into_iter().any(|p| records::is_same_file(p, &args.input))
-    {
-        bail!(Failure::Usage(format!("{} would be read and overwritten at once", args.input.display())));
+    let mut place = Place::find(app, &args.key, &args.params)?;
+    if let OutputTo::File(path) = &app.global.output {
+        check_output(path, args)?;
     }
-    if [records::ERROR, output::STOP].contains(&args.into.as_str()) {
-        bail!(Failure::Usage(format!(
-            "--into {}: map needs that field itself; choose another one",
-            args.into
-        )));
+    if args.input.as_os_str() == "-" && std::io::stdin().is_terminal() {
+        app.say("type one question a line; Ctrl-D ends");
     }
+    let records = Records::open(&args.input, args.input_format, args.delimiter)?;
+    records.check_fields(&template.fields())?;
+    if !args.replace {
+        records.check_free(&[&args.into, &output::stop_of(&args.into)])?;
+    }
+    let sampling = sampling::of_args(&args.sampling, args.sampling.seed);
+    let layout = layout(app, args, &records)?;
     let run = run_id(&place, args, &sampling, shape.as_ref(), &layout);
-    let total = records::count(&args.input, args.input_format)?;
+    let total = records::count(&args.input, args.input_format, args.delimiter)?;
     let json = matches!(shape, Some(Shape::Schema(_)));
     let format = records.format;
-    let records = Incoming::of(records);
     let how = Use { no_cache: false, require_hit: args.require_hit };
     let mut tally = Tally::default();
     place.open(
@@ -72,46 +71,64 @@ pub fn run(app: &App, args: &Map) -> Result<()> {
         shape.as_ref(),
         |model, _, job| Ok((room::first(model, job, args, format), ())),
         |opened, (), timings| {
+            tally.timings = timings;
             // Only now: what cannot be answered should leave no file.
             let output = match &app.global.output {
                 OutputTo::File(path) => Output::to_file(app, layout, path, &run, args.overwrite)?,
                 _ => Output::to_stdout(app, layout)?,
             };
+            let limit =
+                args.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX).max(output.done()));
+            let records = Incoming::of(records, limit);
             let progress = app.progress();
             let mut work =
-                Work { app, template, sampling, records, output, json, progress, tally: &mut tally };
-            work.tally.timings = timings;
-            work.skip_done(total)?;
+                Work { app, args, template, sampling, records, output, json, progress, tally: &mut tally };
+            work.skip_done(limit.map_or(total, |limit| total.map(|total| total.min(limit))))?;
             let done = match args.parallel {
                 1 => one_by_one::run(opened, &mut work),
                 n => together::run(opened, &mut work, n as usize),
             };
             work.progress.finish();
             done?;
-            work.output.complete()
+            let is_complete = limit.is_none_or(|limit| work.tally.done() < limit || total == Some(limit));
+            work.tally.goes_on = !is_complete && work.output.is_file();
+            work.output.close(is_complete)
         },
     )?;
     tally.tell(app, args.stats)
 }
 
+/// Refuses what cannot be written, before anything is loaded.
+fn check_output(path: &Path, args: &Map) -> Result<()> {
+    if [path, &output::journal_of(path)].into_iter().any(|p| records::is_same_file(p, &args.input)) {
+        bail!(Failure::Usage(format!("{} would be read and overwritten at once", args.input.display())));
+    }
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        Some(folder) => bail!("cannot write {}: there is no folder {}", path.display(), folder.display()),
+        None => Ok(()),
+    }
+}
+
 /// What the output holds: by what was asked for, its name, or as the input.
-fn layout(app: &App, args: &Map, records: &Records) -> Layout {
+fn layout(app: &App, args: &Map, records: &Records) -> Result<Layout> {
     let by_name = match &app.global.output {
-        OutputTo::File(path) => records::by_name(path),
+        OutputTo::File(path) => input::by_name(path),
         _ if app.output() != Format::Text => Some(RecordFormat::Jsonl),
         _ => None,
     };
     let format = args.output_format.or(by_name).unwrap_or(records.format);
-    let mut columns = records.columns.clone();
-    if columns.is_empty() {
-        columns.push(records::LINE.to_owned());
-    }
-    Layout { format, into: args.into.clone(), columns }
+    let has_columns = [RecordFormat::Csv, RecordFormat::Tsv].contains(&format);
+    let columns = match records.columns.as_slice() {
+        [] if has_columns => records.names()?,
+        known => known.to_vec(),
+    };
+    let delimiter = args.delimiter.unwrap_or(b',');
+    Ok(Layout { format, into: args.into.clone(), columns, delimiter, replace: args.replace })
 }
 
 /// Names everything that the answers follow from but the records.
 fn run_id(place: &Place, args: &Map, sampling: &Sampling, shape: Option<&Shape>, layout: &Layout) -> String {
-    let asked = (&args.field, &args.template, &args.into);
+    let asked = (&args.field, &args.template, &args.into, args.delimiter, args.replace);
     let all = format!(
         "{} {sampling:?} {shape:?} {asked:?} {:?} {:?}",
         place.state.key, layout.format, layout.columns
@@ -120,7 +137,23 @@ fn run_id(place: &Place, args: &Map, sampling: &Sampling, shape: Option<&Shape>,
 }
 
 /// A record, and what it asks or why it does not.
-type Asked = (Record, Result<Question, String>);
+type Asked = (Record, Result<Question, Unasked>);
+
+/// Why a record asks nothing.
+enum Unasked {
+    /// There is nothing in it.
+    Blank,
+    Problem(String),
+}
+
+impl From<Unasked> for Outcome {
+    fn from(why: Unasked) -> Self {
+        match why {
+            Unasked::Blank => Self::Blank,
+            Unasked::Problem(problem) => Self::Problem(problem),
+        }
+    }
+}
 
 /// Tokens that a record took.
 #[derive(Debug, Clone, Copy, Default)]
@@ -132,7 +165,7 @@ struct Cost {
 
 /// What comes next.
 enum Arrival {
-    Record(Record, Result<Question, String>),
+    Record(Record, Result<Question, Unasked>),
     /// There is none yet: whoever sends them has not.
     NotYet,
     End,
@@ -155,6 +188,7 @@ impl<'o, 'm> Asking<'o, 'm> {
 /// What is done with each record.
 struct Work<'a> {
     app: &'a App,
+    args: &'a Map,
     template: Template,
     sampling: Sampling,
     records: Incoming,
@@ -171,11 +205,19 @@ struct Tally {
     before: usize,
     answered: usize,
     problems: usize,
+    blank: usize,
     cut: usize,
+    /// Whether there is more to answer, which the same command does without its limit.
+    goes_on: bool,
     timings: Timings,
 }
 
 impl Tally {
+    /// Records that are in the output.
+    fn done(&self) -> usize {
+        self.before + self.answered + self.problems + self.blank
+    }
+
     fn tell(&self, app: &App, stats: bool) -> Result<()> {
         let mut text = format!("{} answered", human::count(self.answered, "record"));
         if self.before > 0 {
@@ -188,6 +230,9 @@ impl Tally {
             ));
         }
         app.say(text);
+        if self.goes_on {
+            app.say("there are more; the same command without --limit goes on from here");
+        }
         if stats {
             app.say(self.timings.table().trim_end());
         }
@@ -233,15 +278,28 @@ impl Work<'_> {
                 None => return Ok(Arrival::NotYet),
             }
         };
-        let text = match &record.problem {
-            Some(problem) => Err(problem.clone()),
-            None => self.template.fill(&record.fields),
+        let question = self.question(&record, asking);
+        Ok(Arrival::Record(record, question))
+    }
+
+    /// What a record asks, or what becomes of it without.
+    fn question(&self, record: &Record, asking: Asking<'_, '_>) -> Result<Question, Unasked> {
+        if record.blank {
+            return Err(Unasked::Blank);
+        }
+        let stop = output::stop_of(&self.args.into);
+        let taken = [self.args.into.as_str(), &stop].into_iter().find(|name| record.has(name));
+        let text = match (&record.problem, taken.filter(|_| !self.args.replace)) {
+            (Some(problem), _) => Err(problem.clone()),
+            (None, Some(name)) => Err(records::taken(name)),
+            (None, None) => self.template.fill(&record.fields),
         };
         let question = text.and_then(|text| {
+            self.output.check(record)?;
             let question = Question::new(asking.model, asking.state, text);
             question.check(asking.model, asking.job).map_err(|e| e.to_string()).map(|()| question)
         });
-        Ok(Arrival::Record(record, question))
+        question.map_err(Unasked::Problem)
     }
 
     /// What an answer is in the output. An answer in the shape of a JSON schema is a value; one that was cut off is none.
@@ -274,18 +332,20 @@ impl Work<'_> {
             }
             Outcome::Problem(problem) => {
                 self.tally.problems += 1;
-                let (app, number) = (self.app, record.number);
-                self.progress.aside(&mut || app.warn(format!("record {number}: {problem}")));
+                let (app, label) = (self.app, record.label());
+                self.progress.aside(&mut || app.warn(format!("{label}: {problem}")));
             }
+            Outcome::Blank => self.tally.blank += 1,
         }
         let mut written = Ok(());
         let output = &mut self.output;
         self.progress.aside(&mut || written = output.write(record, outcome));
         written?;
-        self.progress.set((self.tally.before + self.tally.answered + self.tally.problems) as u64);
+        self.progress.set(self.tally.done() as u64);
         let outcome = match outcome {
             Outcome::Answer { value, stop } => serde_json::json!({ "answer": value, "stop_reason": stop }),
             Outcome::Problem(problem) => serde_json::json!({ "error": problem }),
+            Outcome::Blank => serde_json::json!({ "answer": null }),
         };
         self.app.record(
             "record",
@@ -303,8 +363,7 @@ impl Work<'_> {
 
 /// That Ctrl-C ends the run, and what is kept.
 fn interruption(work: &Work<'_>) -> anyhow::Error {
-    let done = work.tally.before + work.tally.answered + work.tally.problems;
-    let done = human::count(done, "record");
+    let done = human::count(work.tally.done(), "record");
     let then = if work.output.is_file() { "; the same command goes on from there" } else { "" };
     Failure::Interrupted(format!("interrupted after {done}{then}")).into()
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::{Arrival, Asking, Cost, Opened, Outcome, Work, interruption, problem_of, room};
+use super::{Arrival, Asking, Cost, Opened, Work, interruption, problem_of, room};
 use crate::commands::opened::Sampled;
 
 /// Answers all records.
@@ -12,7 +12,7 @@ pub fn run(opened: &mut Opened<'_, '_>, work: &mut Work<'_>) -> Result<()> {
     while let Arrival::Record(record, question) = work.next(Asking::of(opened), true)? {
         let mut cost = Cost::default();
         let outcome = match question {
-            Err(problem) => Outcome::Problem(problem),
+            Err(why) => why.into(),
             Ok(question) => {
                 room::ensure(opened, &question, work.sampling.max_tokens, 0)?;
                 let timings = opened.app.timings();

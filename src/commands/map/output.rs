@@ -25,6 +25,8 @@ pub enum Outcome {
     Answer { value: Value, stop: Value },
     /// Why there is none.
     Problem(String),
+    /// Nothing was asked, so there is nothing.
+    Blank,
 }
 
 /// How answers are written.
@@ -34,7 +36,20 @@ pub struct Layout {
     pub into: String,
     /// The columns of the input, where the output has columns.
     pub columns: Vec<String>,
+    /// What stands between columns of CSV.
+    pub delimiter: u8,
+    /// Whether the answer may take the place of a field that the record came with.
+    pub replace: bool,
 }
+
+/// The field that says why an answer ended, for an answer in the field `into`.
+pub fn stop_of(into: &str) -> String {
+    if into == ANSWER { STOP.to_owned() } else { format!("{into}_{STOP}") }
+}
+
+/// The field for answers if no other is named.
+pub const ANSWER: &str = "answer";
+const STOP: &str = "stop_reason";
 
 impl Layout {
     /// What stands before the first answer.
@@ -42,10 +57,11 @@ impl Layout {
         self.row(self.names())
     }
 
-    /// The columns of the output: those of the input, then the answer and what went wrong.
-    fn names(&self) -> impl Iterator<Item = &str> {
-        let names = self.columns.iter().map(String::as_str).filter(|name| self.keeps(name));
-        names.chain([self.into.as_str(), ERROR])
+    /// The columns of the output: those of the input, then the answer, why it ended, and what went wrong.
+    fn names(&self) -> impl Iterator<Item = String> {
+        let own = [self.into.clone(), stop_of(&self.into), ERROR.to_owned()];
+        let names: Vec<_> = self.columns.iter().filter(|name| self.keeps(name)).cloned().collect();
+        names.into_iter().chain(own)
     }
 
     /// One record with what became of it, as it is written.
@@ -53,10 +69,7 @@ impl Layout {
         match self.format {
             RecordFormat::Jsonl => format!("{}\n", self.object(record, outcome).line()),
             RecordFormat::Lines => format!("{}\n", one_line(outcome)),
-            RecordFormat::Csv | RecordFormat::Tsv => {
-                let cells = self.cells(record, outcome);
-                self.row(cells.iter().map(String::as_str))
-            }
+            RecordFormat::Csv | RecordFormat::Tsv => self.row(self.cells(record, outcome).into_iter()),
         }
     }
 
@@ -64,42 +77,72 @@ impl Layout {
         let mut fields = record.fields.clone();
         match outcome {
             Outcome::Answer { value, stop } => {
+                if record.failed_before(&self.into) {
+                    fields.remove(ERROR);
+                }
                 fields.set(&self.into, value);
-                fields.set(STOP, stop);
+                fields.set(&stop_of(&self.into), stop);
             }
-            Outcome::Problem(problem) => {
-                fields.set(&self.into, &Value::Null);
-                fields.set(ERROR, &problem.as_str().into());
+            Outcome::Problem(_) | Outcome::Blank => {
+                if self.replace || !record.has(&self.into) {
+                    fields.set(&self.into, &Value::Null);
+                }
+                if let Some(problem) = self.problem(record, outcome) {
+                    fields.set(ERROR, &problem.into());
+                }
             }
         }
         fields
     }
 
-    /// The cells of the input's columns, then the answer and what went wrong.
+    /// The cells of the input's columns, then the answer, why it ended, and what went wrong.
     fn cells(&self, record: &Record, outcome: &Outcome) -> Vec<String> {
         let by_place = record.fields.cells();
         let same = record.fields.names().eq(self.columns.iter().map(String::as_str));
         let mut cells: Vec<String> = Vec::new();
         for (place, name) in self.columns.iter().enumerate().filter(|(_, name)| self.keeps(name)) {
-            let cell = if same { by_place.get(place).cloned() } else { record.fields.text(name) };
+            let cell = if same { by_place.get(place).cloned() } else { record.fields.cell(name) };
             cells.push(cell.unwrap_or_default());
         }
-        let (answer, problem) = match outcome {
-            Outcome::Answer { value, .. } => (cell(value), String::new()),
-            Outcome::Problem(problem) => (String::new(), problem.clone()),
+        let (answer, stop) = match outcome {
+            Outcome::Answer { value, stop } => (cell(value), cell(stop)),
+            Outcome::Problem(_) | Outcome::Blank => (String::new(), String::new()),
         };
-        cells.extend([answer, problem]);
+        cells.extend([answer, stop, self.problem(record, outcome).unwrap_or_default()]);
         cells
     }
 
-    /// Whether a column of the input is one of the output's own.
-    fn keeps(&self, name: &str) -> bool {
-        name != self.into && name != ERROR
+    /// What is wrong with a record: that it has no answer, or what it came with.
+    fn problem(&self, record: &Record, outcome: &Outcome) -> Option<String> {
+        let before = record.fields.cell(ERROR).filter(|error| !error.is_empty());
+        let before = before.filter(|_| !record.failed_before(&self.into));
+        match (outcome, before) {
+            (Outcome::Problem(problem), Some(before)) if !problem.contains(&before) => {
+                Some(format!("{problem}; it came with the error: {before}"))
+            }
+            (Outcome::Problem(problem), _) => Some(problem.clone()),
+            (Outcome::Answer { .. } | Outcome::Blank, before) => before,
+        }
     }
 
-    fn row<'c>(&self, cells: impl Iterator<Item = &'c str>) -> String {
+    /// Why a record has no place in the columns, if it has none.
+    fn check(&self, record: &Record) -> Result<(), String> {
+        let has_columns = [RecordFormat::Csv, RecordFormat::Tsv].contains(&self.format);
+        let has_place = |name: &&str| !self.keeps(name) || self.columns.iter().any(|column| column == name);
+        match record.fields.names().find(|name| !has_place(name)).filter(|_| has_columns) {
+            Some(name) => Err(format!("its field {name:?} is not in the first record, so it has no column")),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a column of the input is none of the output's own.
+    fn keeps(&self, name: &str) -> bool {
+        name != self.into && name != stop_of(&self.into) && name != ERROR
+    }
+
+    fn row(&self, cells: impl Iterator<Item = String>) -> String {
         let delimiter = match self.format {
-            RecordFormat::Csv => b',',
+            RecordFormat::Csv => self.delimiter,
             RecordFormat::Tsv => b'\t',
             RecordFormat::Jsonl | RecordFormat::Lines => return String::new(),
         };
@@ -110,9 +153,6 @@ impl Layout {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 }
-
-/// The field that says why an answer ended.
-pub const STOP: &str = "stop_reason";
 
 fn cell(value: &Value) -> String {
     match value {
@@ -127,6 +167,7 @@ fn one_line(outcome: &Outcome) -> String {
     let text = match outcome {
         Outcome::Answer { value, .. } => cell(value),
         Outcome::Problem(problem) => format!("error: {problem}"),
+        Outcome::Blank => String::new(),
     };
     text.split(['\n', '\r']).map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" ")
 }
@@ -225,6 +266,11 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
+    /// Why a record has no place in the output, if it has none.
+    pub fn check(&self, record: &Record) -> Result<(), String> {
+        self.layout.check(record)
+    }
+
     /// Writes what became of the next record.
     pub fn write(&mut self, record: &Record, outcome: &Outcome) -> Result<()> {
         let line = self.layout.line(record, outcome);
@@ -235,12 +281,12 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// All records are answered: the journal goes.
-    pub fn complete(self) -> Result<()> {
+    /// The run is over. When all records are answered the journal goes; else the same command goes on.
+    pub fn close(self, is_complete: bool) -> Result<()> {
         let Some(sink) = self.file else { return Ok(()) };
         sink.file.sync_all()?;
         // Still under its lock.
-        Ok(fs_err::remove_file(journal_of(&sink.path))?)
+        if is_complete { Ok(fs_err::remove_file(journal_of(&sink.path))?) } else { Ok(()) }
     }
 }
 
@@ -371,11 +417,13 @@ mod tests {
     use super::*;
 
     fn record(fields: Value) -> Record {
-        Record { number: 1, fields: serde_json::from_value(fields).unwrap(), problem: None }
+        let fields = serde_json::from_value(fields).unwrap();
+        Record { number: 1, line: None, fields, problem: None, blank: false }
     }
 
     fn layout(format: RecordFormat) -> Layout {
-        Layout { format, into: "answer".into(), columns: vec!["id".into(), "text".into(), "answer".into()] }
+        let columns = ["id", "text", "answer"].map(str::to_owned).to_vec();
+        Layout { format, into: "answer".into(), columns, delimiter: b',', replace: false }
     }
 
     fn answer(text: &str) -> Outcome {
@@ -395,18 +443,54 @@ mod tests {
             "{\"text\":\"q\",\"id\":7,\"answer\":null,\"error\":\"why\"}\n"
         );
         let csv = layout(RecordFormat::Csv);
-        assert_eq!(csv.head(), "id,text,answer,error\n");
+        assert_eq!(csv.head(), "id,text,answer,stop_reason,error\n");
         let twice =
             Layout { columns: vec!["id".into(), "text".into(), "id".into()], ..layout(RecordFormat::Csv) };
         let mut fields = Fields::of_text("id", "1");
         fields.push("text", &"q".into());
         fields.push("id", &"2".into());
-        let doubled = Record { number: 1, fields, problem: None };
-        assert_eq!(twice.line(&doubled, &answer("a")), "1,q,2,a,\n", "each column keeps its cell");
-        assert_eq!(csv.line(&record, &answer("a, \"b\"")), "7,q,\"a, \"\"b\"\"\",\n");
-        assert_eq!(csv.line(&record, &Outcome::Problem("why".into())), "7,q,,why\n");
+        let doubled = Record { fields, ..record.clone() };
+        assert_eq!(twice.line(&doubled, &answer("a")), "1,q,2,a,eos,\n", "each column keeps its cell");
+        assert_eq!(csv.line(&record, &answer("a, \"b\"")), "7,q,\"a, \"\"b\"\"\",eos,\n");
+        assert_eq!(csv.line(&record, &Outcome::Problem("why".into())), "7,q,,,why\n");
         let lines = layout(RecordFormat::Lines);
         assert_eq!(lines.line(&record, &answer("a\n\n b\r\n")), "a b\n");
         assert_eq!(lines.line(&record, &Outcome::Problem("why".into())), "error: why\n");
+    }
+    #[test]
+    fn what_a_record_came_with_stays() {
+        let own = record(json!({"text": "q", "error": "a bug report", "stop_reason": "full"}));
+        let employer = Layout { into: "employer".into(), ..layout(RecordFormat::Jsonl) };
+        assert_eq!(
+            serde_json::from_str::<Value>(&employer.line(&own, &answer("a"))).unwrap(),
+            json!({"text": "q", "error": "a bug report", "stop_reason": "full", "employer": "a", "employer_stop_reason": "eos"})
+        );
+        let line = employer.line(&own, &Outcome::Problem("too long".into()));
+        assert!(line.contains("too long; it came with the error: a bug report"), "{line}");
+        let has_answer = record(json!({"text": "q", "answer": "mine"}));
+        let line = layout(RecordFormat::Jsonl).line(&has_answer, &Outcome::Problem("taken".into()));
+        assert!(line.contains("\"answer\":\"mine\""), "{line}");
+        let csv = layout(RecordFormat::Csv);
+        let columns = ["text", "error"].map(str::to_owned).to_vec();
+        let csv = Layout { columns, ..csv };
+        assert_eq!(csv.line(&own, &answer("a")), "q,a,eos,a bug report\n");
+    }
+
+    #[test]
+    fn an_error_that_an_earlier_run_left_goes_with_the_answer() {
+        let failed = record(json!({"text": "q", "answer": null, "error": "too long"}));
+        let line = layout(RecordFormat::Jsonl).line(&failed, &answer("a"));
+        assert_eq!(line, "{\"text\":\"q\",\"answer\":\"a\",\"stop_reason\":\"eos\"}\n");
+        assert_eq!(layout(RecordFormat::Csv).line(&failed, &answer("a")), ",q,a,eos,\n");
+    }
+
+    #[test]
+    fn a_blank_line_stays_one() {
+        let blank = Record { blank: true, ..record(json!({"text": ""})) };
+        assert_eq!(layout(RecordFormat::Lines).line(&blank, &Outcome::Blank), "\n");
+        assert_eq!(
+            layout(RecordFormat::Jsonl).line(&blank, &Outcome::Blank),
+            "{\"text\":\"\",\"answer\":null}\n"
+        );
     }
 }

@@ -1,11 +1,11 @@
-//! Records on their way in: JSON Lines, lines of text, or columns. One that cannot be read is an error in its place.
+//! Records on their way in. One that cannot be read is an error in its place.
 
-use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use super::fields::Fields;
+use super::input::{Columns, Input};
 use crate::cli::RecordFormat;
 use crate::commands::failure::Failure;
 
@@ -19,10 +19,14 @@ pub const ERROR: &str = "error";
 pub struct Record {
     /// From 1 on.
     pub number: usize,
+    /// The line of the input in which it begins, from 1 on; nothing where records are no lines.
+    pub line: Option<u64>,
     /// Its fields, as far as it could be read.
     pub fields: Fields,
     /// Why it cannot be asked.
     pub problem: Option<String>,
+    /// Whether it is a line with nothing in it, between lines of text.
+    pub blank: bool,
 }
 
 impl Record {
@@ -31,83 +35,94 @@ impl Record {
         let text = format!("{:?} {}", self.problem, self.fields.line());
         blake3::hash(text.as_bytes()).to_hex()[..16].to_owned()
     }
-}
 
-/// What a file holds, by what was asked for, its name, or for stdin its first bytes.
-pub fn format_of(path: &Path, asked: Option<RecordFormat>, first: &[u8]) -> RecordFormat {
-    asked.or_else(|| by_name(path)).unwrap_or_else(|| {
-        let object = first.trim_ascii_start().starts_with(b"{");
-        if object { RecordFormat::Jsonl } else { RecordFormat::Lines }
-    })
-}
+    /// What it is called, for people.
+    pub fn label(&self) -> String {
+        match self.line {
+            Some(line) if line != self.number as u64 => format!("record {} (line {line})", self.number),
+            _ => format!("record {}", self.number),
+        }
+    }
 
-/// What a file's name says that it holds.
-pub fn by_name(path: &Path) -> Option<RecordFormat> {
-    let ending = path.extension()?.to_str()?.to_ascii_lowercase();
-    match ending.as_str() {
-        "jsonl" | "ndjson" | "json" => Some(RecordFormat::Jsonl),
-        "csv" => Some(RecordFormat::Csv),
-        "tsv" => Some(RecordFormat::Tsv),
-        "txt" | "text" | "lines" => Some(RecordFormat::Lines),
-        _ => None,
+    /// Whether an earlier run has put an error in the place of the answer that `into` is for.
+    pub fn failed_before(&self, into: &str) -> bool {
+        let is_empty = self.fields.cell(into).is_some_and(|answer| answer.is_empty());
+        is_empty && self.fields.cell(ERROR).is_some_and(|error| !error.is_empty())
+    }
+
+    /// Whether it has something in a field.
+    pub fn has(&self, name: &str) -> bool {
+        self.fields.cell(name).is_some_and(|value| !value.is_empty())
     }
 }
 
 /// A source of records.
 pub struct Records {
-    lines: Lines,
+    input: Input,
     number: usize,
+    /// The first record, which was read to see what records are like.
+    peeked: Option<Record>,
     pub format: RecordFormat,
     /// The columns, where there are any.
     pub columns: Vec<String>,
 }
 
-enum Lines {
-    Text(Box<dyn BufRead + Send>),
-    Columns(Box<csv::Reader<Box<dyn BufRead + Send>>>),
-}
-
 impl Records {
-    /// Opens a file, or stdin for `-`.
-    pub fn open(path: &Path, asked: Option<RecordFormat>) -> Result<Self> {
-        let mut input: Box<dyn BufRead + Send> = if path.as_os_str() == "-" {
-            Box::new(BufReader::new(io::stdin()))
-        } else {
-            let file = fs_err::File::open(path)?;
-            if file.metadata()?.is_dir() {
-                bail!("{} is a folder; --input needs a file", path.display());
-            }
-            Box::new(BufReader::new(file))
-        };
-        let first = input.fill_buf().with_context(|| format!("cannot read {}", name(path)))?;
-        let format = format_of(path, asked, first);
-        let mut columns = Vec::new();
-        let lines = match format {
-            RecordFormat::Jsonl | RecordFormat::Lines => Lines::Text(input),
-            RecordFormat::Csv | RecordFormat::Tsv => {
-                let delimiter = if format == RecordFormat::Csv { b',' } else { b'\t' };
-                let mut reader =
-                    csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(input);
-                let header = reader.headers().with_context(|| format!("the header of {}", name(path)))?;
-                columns = header.iter().map(|c| c.trim_start_matches('\u{feff}').to_owned()).collect();
-                Lines::Columns(Box::new(reader))
-            }
-        };
-        Ok(Self { lines, number: 0, format, columns })
+    /// Opens a file, or stdin for `-`, and reads the first record.
+    pub fn open(path: &Path, asked: Option<RecordFormat>, delimiter: Option<u8>) -> Result<Self> {
+        let (input, format) = Input::open(path, asked, delimiter)?;
+        let columns = input.columns().to_vec();
+        let mut records = Self { input, number: 0, peeked: None, format, columns };
+        records.peeked = records.read()?;
+        Ok(records)
+    }
+
+    /// The first record, as long as it was not taken.
+    pub fn first(&self) -> Option<&Record> {
+        self.peeked.as_ref()
     }
 
     /// Refuses fields that no record can have, where the columns are known.
     pub fn check_fields(&self, fields: &[String]) -> Result<()> {
-        if !matches!(self.lines, Lines::Columns(_)) {
+        if !self.input.has_columns() {
             return Ok(());
         }
-        for field in fields {
-            if !self.columns.contains(field) {
-                let columns = self.columns.join(", ");
-                bail!(Failure::Usage(format!("there is no column {field:?}; there are {columns}")));
+        if let Some(field) = fields.iter().find(|field| !self.columns.contains(field)) {
+            bail!(Failure::Usage(format!("there is no column {field:?}; {}", Columns(&self.columns))));
+        }
+        Ok(())
+    }
+
+    /// Refuses to write over fields that the records came with: those of the columns, or of the first record.
+    pub fn check_free(&self, names: &[&str]) -> Result<()> {
+        let first = self.first();
+        for name in names {
+            let is_column = self.columns.iter().any(|column| column == name);
+            if is_column || first.is_some_and(|record| record.has(name)) {
+                bail!(Failure::Usage(taken(name)));
             }
         }
         Ok(())
+    }
+
+    /// The names of the first record's fields, for an output that has columns.
+    ///
+    /// # Errors
+    /// When there is no such record.
+    pub fn names(&self) -> Result<Vec<String>> {
+        let Some(first) = self.first() else { return Ok(vec![LINE.to_owned()]) };
+        if let Some(problem) = &first.problem {
+            bail!(Failure::Usage(format!(
+                "the columns would be the fields of the first record; it is {problem}"
+            )));
+        }
+        let mut names: Vec<String> = Vec::new();
+        for name in first.fields.names() {
+            if !names.iter().any(|known| known == name) {
+                names.push(name.to_owned());
+            }
+        }
+        Ok(names)
     }
 
     /// The next record.
@@ -115,87 +130,46 @@ impl Records {
     /// # Errors
     /// When the input cannot be read any further.
     pub fn next(&mut self) -> Result<Option<Record>> {
-        let read = match &mut self.lines {
-            Lines::Text(input) => next_line(input.as_mut(), self.format)?,
-            Lines::Columns(reader) => next_row(reader, &self.columns)?,
-        };
-        Ok(read.map(|(fields, problem)| {
-            self.number += 1;
-            Record { number: self.number, fields, problem }
+        match self.peeked.take() {
+            Some(first) => Ok(Some(first)),
+            None => self.read(),
+        }
+    }
+
+    fn read(&mut self) -> Result<Option<Record>> {
+        let Some(read) = self.input.next()? else { return Ok(None) };
+        self.number += 1;
+        let is_line = self.format == RecordFormat::Lines && read.problem.is_none();
+        let blank = is_line && read.fields.cell(LINE).is_none_or(|line| line.trim().is_empty());
+        Ok(Some(Record {
+            number: self.number,
+            line: read.line,
+            fields: read.fields,
+            problem: read.problem,
+            blank,
         }))
     }
 }
 
+/// That a record has a field which the answer would take the place of.
+pub fn taken(name: &str) -> String {
+    format!(
+        "there is a field {name:?} already; --into NAME gives the answer another one, --replace puts it in that one's place"
+    )
+}
+
 /// How many records a file has; nothing for stdin.
-pub fn count(path: &Path, asked: Option<RecordFormat>) -> Result<Option<usize>> {
+pub fn count(path: &Path, asked: Option<RecordFormat>, delimiter: Option<u8>) -> Result<Option<usize>> {
     // A pipe can be read once.
     if path.as_os_str() == "-" || !fs_err::metadata(path)?.is_file() {
         return Ok(None);
     }
-    let mut records = Records::open(path, asked)?;
+    let mut records = Records::open(path, asked, delimiter)?;
     let mut count = 0;
     while records.next()?.is_some() {
         count += 1;
     }
     Ok(Some(count))
-}
-
-/// A record's fields, and why it cannot be asked.
-type Read = Option<(Fields, Option<String>)>;
-
-fn next_line(input: &mut dyn BufRead, format: RecordFormat) -> Result<Read> {
-    loop {
-        let mut bytes = Vec::new();
-        if input.read_until(b'\n', &mut bytes).context("cannot read the input")? == 0 {
-            return Ok(None);
-        }
-        let bytes = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
-        let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
-        let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
-        if format == RecordFormat::Jsonl && bytes.trim_ascii().is_empty() {
-            continue;
-        }
-        return Ok(Some(match std::str::from_utf8(bytes) {
-            Err(e) => {
-                let problem = format!("not UTF-8 text from byte {} on", e.valid_up_to());
-                (of_text(&String::from_utf8_lossy(bytes)), Some(problem))
-            }
-            Ok(line) if format == RecordFormat::Lines => (of_text(line), None),
-            Ok(line) => match serde_json::from_str(line) {
-                Ok(fields) => (fields, None),
-                Err(e) if e.is_data() => (of_text(line), Some("not a JSON object".into())),
-                Err(e) => (of_text(line), Some(format!("not JSON: {e}"))),
-            },
-        }));
-    }
-}
-
-fn of_text(line: &str) -> Fields {
-    Fields::of_text(LINE, line)
-}
-
-fn next_row(reader: &mut csv::Reader<Box<dyn BufRead + Send>>, columns: &[String]) -> Result<Read> {
-    let mut row = csv::ByteRecord::new();
-    if !reader.read_byte_record(&mut row).context("cannot read the input")? {
-        return Ok(None);
-    }
-    let mut problem = None;
-    if row.len() != columns.len() {
-        problem = Some(format!("it has {} columns, expected {}", row.len(), columns.len()));
-    }
-    let mut fields = Fields::default();
-    for (name, cell) in columns.iter().zip(row.iter()) {
-        if std::str::from_utf8(cell).is_err() {
-            problem = Some(format!("column {name:?} is not UTF-8 text"));
-        }
-        fields.push(name, &String::from_utf8_lossy(cell).into());
-    }
-    Ok(Some((fields, problem)))
-}
-
-/// A file's name, for people.
-pub fn name(path: &Path) -> String {
-    if path.as_os_str() == "-" { "stdin".into() } else { path.display().to_string() }
 }
 
 /// A file that was opened to be read, as far as its beginning goes: whether two paths are one file.
@@ -214,7 +188,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         std::fs::write(&path, content).unwrap();
-        let mut records = Records::open(&path, None).unwrap();
+        let mut records = Records::open(&path, None, None).unwrap();
         std::iter::from_fn(|| records.next().unwrap()).collect()
     }
 
@@ -254,8 +228,34 @@ mod tests {
     }
 
     #[test]
-    fn the_first_bytes_decide_where_no_name_does() {
-        let of = |first: &[u8]| format_of(Path::new("-"), None, first);
-        assert_eq!((of(b" {\"a\": 1}"), of(b"hello")), (RecordFormat::Jsonl, RecordFormat::Lines));
+    fn an_array_of_objects_is_as_many_records() {
+        let records = all("a.json", b" [{\"text\": \"a\"}, 3,\n {\"text\": \"b\"}]");
+        assert_eq!(problems(&records), ["", "not a JSON object", ""]);
+        assert_eq!(records[2].fields.text("text").unwrap(), "b");
+        assert_eq!(all("b.jsonl", b"[1]\n").len(), 1, "in JSON Lines it is one record");
+    }
+
+    #[test]
+    fn records_know_their_lines() {
+        let records = all("a.jsonl", b"{}\n\n\n{}\n");
+        assert_eq!(
+            (records[0].label(), records[1].label()),
+            ("record 1".into(), "record 2 (line 4)".to_owned())
+        );
+        let rows = all("a.csv", b"a,b\n1,\"x\ny\"\n2,z\n");
+        assert_eq!((rows[0].line, rows[1].line), (Some(2), Some(4)));
+    }
+
+    #[test]
+    fn what_an_answer_would_replace_is_refused() {
+        let open = |name: &str, content: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            Records::open(&path, None, None).unwrap().check_free(&["answer", "stop_reason"])
+        };
+        assert!(open("a.jsonl", "{\"answer\": \"mine\"}").is_err());
+        assert!(open("a.csv", "answer\n\n").is_err());
+        assert!(open("a.jsonl", "{\"answer\": null, \"error\": \"too long\"}").is_ok(), "it failed before");
     }
 }

@@ -11,9 +11,7 @@ use super::{
 use crate::engine::generate::{Answer, Growing, Next, Sampling, StopReason};
 use crate::engine::shape::Guides;
 use crate::engine::slots::Slots;
-
-/// The logits of the last token that was evaluated.
-const LAST: i32 = -1;
+use crate::key::SEGMENT_TOKENS;
 
 /// What the stages took.
 #[derive(Default)]
@@ -22,6 +20,17 @@ struct Spent {
     questions: usize,
     sampling: Duration,
     answers: usize,
+}
+
+impl Spent {
+    /// Shares out a batch's time by its tokens: questions and answers are evaluated in one.
+    fn add(&mut self, took: Duration, questions: usize, answers: usize) {
+        let share = took.mul_f64(questions as f64 / (questions + answers).max(1) as f64);
+        self.evaluating += share;
+        self.sampling += took.saturating_sub(share);
+        self.questions += questions;
+        self.answers += answers;
+    }
 }
 
 /// Answers all records, `count` at once.
@@ -82,11 +91,8 @@ fn answer_what_fits(
             let Some((record, question)) = waiting.take() else { break };
             ordered.expect(record.number);
             match question {
-                Err(problem) => ordered.done(work, record, Outcome::Problem(problem), Cost::default())?,
-                Ok(question) => {
-                    let over = batch.begin(slot, record, &question, spent)?;
-                    over.map_or(Ok(()), |over| ordered.answered(work, over))?;
-                }
+                Err(why) => ordered.done(work, record, why.into(), Cost::default())?,
+                Ok(question) => batch.begin(slot, record, question)?,
             }
         }
         if batch.is_idle() {
@@ -124,8 +130,8 @@ struct Busy<'w> {
     record: Record,
     question: usize,
     growing: Growing<'w>,
-    /// The token to go on by.
-    token: i32,
+    /// What is to be evaluated before the next token can be chosen: what is left of the question, or the last token.
+    pending: Vec<i32>,
 }
 
 /// A record whose answer is over.
@@ -142,38 +148,56 @@ impl<'w> Batch<'w, '_, '_> {
         self.busy.iter().all(Option::is_none)
     }
 
-    /// Evaluates a question in a free slot and chooses the answer's first token.
-    fn begin(
-        &mut self,
-        slot: usize,
-        record: Record,
-        question: &Question,
-        spent: &mut Spent,
-    ) -> Result<Option<Over>> {
-        let start = Instant::now();
-        self.slots.begin(slot, &question.tokens)?;
+    /// Puts a question into a free slot.
+    fn begin(&mut self, slot: usize, record: Record, question: Question) -> Result<()> {
+        self.slots.begin(slot);
         let guide = self.guides.map(Guides::guide).transpose()?;
         let growing = Growing::new(self.slots.session().model(), self.sampling, guide);
-        let over = self.grow(slot, Busy { record, question: question.tokens.len(), growing, token: 0 }, LAST);
-        spent.evaluating += start.elapsed();
-        spent.questions += question.tokens.len();
+        let pending = question.tokens;
+        self.busy[slot] = Some(Busy { record, question: pending.len(), growing, pending });
+        Ok(())
+    }
+
+    /// Goes on in all slots, in one batch: by a token in each answer, and in the room that they leave by questions.
+    fn step(&mut self, spent: &mut Spent) -> Result<Vec<Over>> {
+        let start = Instant::now();
+        let parts = self.parts();
+        let pending = |slot: usize| self.busy[slot].as_ref().map_or(&[][..], |busy| &busy.pending);
+        let tokens: Vec<(usize, &[i32])> =
+            parts.iter().map(|(slot, n)| (*slot, &pending(*slot)[..*n])).collect();
+        let (mut questions, mut answers) = (0, 0);
+        for (slot, n) in &parts {
+            let answering = self.busy[*slot].as_ref().is_some_and(|busy| !busy.growing.is_new());
+            *(if answering { &mut answers } else { &mut questions }) += n;
+        }
+        let logits = self.slots.go_on(&tokens)?;
+        let mut over = Vec::new();
+        for ((slot, n), index) in parts.into_iter().zip(logits) {
+            let Some(mut busy) = self.busy[slot].take() else { continue };
+            busy.pending.drain(..n);
+            if busy.pending.is_empty() {
+                over.extend(self.grow(slot, busy, index));
+            } else {
+                self.busy[slot] = Some(busy);
+            }
+        }
+        spent.add(start.elapsed(), questions, answers);
         Ok(over)
     }
 
-    /// Goes on by one token in each slot that has one.
-    fn step(&mut self, spent: &mut Spent) -> Result<Vec<Over>> {
-        let start = Instant::now();
+    /// The slots that go on, and by how many tokens each. Answers come first: they need one.
+    fn parts(&self) -> Vec<(usize, usize)> {
         let busy = self.busy.iter().enumerate();
-        let tokens: Vec<(usize, i32)> = busy.filter_map(|(n, b)| Some((n, b.as_ref()?.token))).collect();
-        self.slots.go_on(&tokens)?;
-        let mut over = Vec::new();
-        for ((slot, _), index) in tokens.iter().zip(0..) {
-            let busy = self.busy[*slot].take();
-            over.extend(busy.and_then(|busy| self.grow(*slot, busy, index)));
+        let mut waiting: Vec<(usize, usize)> =
+            busy.filter_map(|(slot, busy)| Some((slot, busy.as_ref()?.pending.len()))).collect();
+        waiting.sort_by_key(|(_, pending)| *pending);
+        let mut room = SEGMENT_TOKENS;
+        for (_, pending) in &mut waiting {
+            *pending = room.min(*pending);
+            room -= *pending;
         }
-        spent.sampling += start.elapsed();
-        spent.answers += tokens.len();
-        Ok(over)
+        waiting.retain(|(_, pending)| *pending > 0);
+        waiting
     }
 
     /// Chooses the next token by the logits number `index`, and keeps the answer in its slot unless it is over.
@@ -186,7 +210,7 @@ impl<'w> Batch<'w, '_, '_> {
             Ok((_, Next::Stop(reason))) => reason,
             Ok((_, Next::Evaluate(_))) if self.slots.position(slot) >= self.limit => StopReason::ContextFull,
             Ok((_, Next::Evaluate(token))) => {
-                busy.token = token;
+                busy.pending.push(token);
                 self.busy[slot] = Some(busy);
                 return None;
             }

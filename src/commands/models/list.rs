@@ -30,9 +30,10 @@ pub fn run(app: &App, args: &Models) -> Result<()> {
     let all = places.models();
     let shown = args.filter.as_ref().map_or_else(|| all.clone(), |text| named(&all, text));
     let listed: Vec<Listed> = shown.iter().map(listed).collect();
+    listed.iter().try_for_each(|m| app.named_event("model", m))?;
     match app.output() {
         Output::Json => app.print_json(&serde_json::json!({ "models": listed })),
-        Output::Jsonl => listed.iter().try_for_each(|m| app.named_event("model", m)),
+        Output::Jsonl => Ok(()),
         Output::Text if listed.is_empty() => {
             app.say(match &args.filter {
                 Some(text) if !all.is_empty() => {

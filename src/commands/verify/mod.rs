@@ -164,9 +164,10 @@ fn check_store(app: &App, args: &Verify) -> Result<(Vec<Checked>, Option<usize>)
 }
 
 fn report(app: &App, args: &Verify, checked: &[Checked], start: Instant) -> Result<()> {
+    checked.iter().try_for_each(|c| app.named_event("state", c))?;
     match app.output() {
         Output::Json => return app.print_json(&serde_json::json!({ "states": checked })),
-        Output::Jsonl => return checked.iter().try_for_each(|c| app.named_event("state", c)),
+        Output::Jsonl => return Ok(()),
         Output::Text => {}
     }
     let each = args.logits || !args.keys.is_empty();
