@@ -563,3 +563,35 @@ fn help_has_examples() {
         assert!(help.contains(&format!("  pcache {command}")), "{command}: {help}");
     }
 }
+
+/// Two programs at once waited for each other's spinning threads. The library reads its environment when it is loaded, so
+/// the program starts itself again: with its arguments, its stdin and its exit code.
+#[cfg(target_os = "linux")]
+#[test]
+fn waiting_threads_sleep_soon_unless_the_user_says_otherwise() {
+    use std::io::{BufRead, BufReader, Write};
+
+    let program = Program::new(&tiny("llama"));
+    program.write("prompt.txt", "Soup.");
+    program.ok(&["build", "prompt.txt", "--name", "s"]);
+    for (env, expected) in [
+        (None, Some("GOMP_SPINCOUNT=1000")),
+        (Some(("GOMP_SPINCOUNT", "7")), Some("GOMP_SPINCOUNT=7")),
+        (Some(("OMP_WAIT_POLICY", "active")), None),
+    ] {
+        let args = ["chat", "s", "--max-tokens", "2"];
+        let mut child = program.start_as_users_do(&args, env.as_slice());
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(b"hello\n").unwrap();
+        let mut answer = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut answer).unwrap();
+        assert!(!answer.trim().is_empty());
+        let environment = std::fs::read(format!("/proc/{}/environ", child.id())).unwrap();
+        let environment = String::from_utf8_lossy(&environment).into_owned();
+        let found = environment.split('\0').find(|variable| variable.starts_with("GOMP_SPINCOUNT="));
+        assert_eq!(found, expected, "{env:?}");
+        input.write_all(b"/no\n").unwrap();
+        drop(input);
+        assert_eq!(child.wait().unwrap().code(), Some(2));
+    }
+}

@@ -31,12 +31,6 @@ pub struct Ask {
     /// Answer each question N times, with the seeds SEED, SEED+1, …
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub trials: u32,
-    /// How answers are sampled.
-    #[command(flatten)]
-    pub sampling: SamplingArgs,
-    /// What shape answers have.
-    #[command(flatten)]
-    pub shape: ShapeArgs,
     /// Fail with exit code 3 rather than evaluate any of the prompt
     #[arg(long, conflicts_with = "no_cache")]
     pub require_hit: bool,
@@ -46,6 +40,12 @@ pub struct Ask {
     /// Print the timing table on stderr
     #[arg(long)]
     pub stats: bool,
+    /// How answers are sampled.
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// What shape answers have.
+    #[command(flatten)]
+    pub shape: ShapeArgs,
     /// What the state was built with; only needed to say where a LoRA adapter lies now.
     #[command(flatten)]
     pub params: ParamArgs,

@@ -36,12 +36,12 @@ pub struct Chat {
     /// A variable of the template that the state was built with
     #[arg(long = "template-arg", value_name = "NAME=VALUE", value_parser = super::values::argument)]
     pub template_args: Vec<(String, serde_json::Value)>,
-    /// How answers are sampled.
-    #[command(flatten)]
-    pub sampling: SamplingArgs,
     /// Print the timing table on stderr after each answer
     #[arg(long)]
     pub stats: bool,
+    /// How answers are sampled.
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
     /// What the state was built with; only needed to say where a LoRA adapter lies now.
     #[command(flatten)]
     pub params: ParamArgs,

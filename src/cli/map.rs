@@ -54,24 +54,24 @@ pub struct Map {
     /// Put the answer in the place of a field of that name
     #[arg(long)]
     pub replace: bool,
-    /// Answer N records together, in one batch; faster, and equal but for rounding
+    /// Answer N records in the same batches: faster, and where two tokens are nearly as likely an answer may differ
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub parallel: u32,
     /// Begin anew where the output exists
     #[arg(long)]
     pub overwrite: bool,
-    /// How answers are sampled.
-    #[command(flatten)]
-    pub sampling: SamplingArgs,
-    /// What shape answers have.
-    #[command(flatten)]
-    pub shape: ShapeArgs,
     /// Fail with exit code 3 rather than evaluate any of the prompt
     #[arg(long)]
     pub require_hit: bool,
     /// Print where the time went on stderr
     #[arg(long)]
     pub stats: bool,
+    /// How answers are sampled.
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// What shape answers have.
+    #[command(flatten)]
+    pub shape: ShapeArgs,
     /// What the state was built with; only needed to say where a LoRA adapter lies now.
     #[command(flatten)]
     pub params: ParamArgs,

@@ -52,13 +52,14 @@ pub fn answer(o: &Outcome) -> String {
     if o.error.is_none() {
         lines.push(format!("     {}", one_line(&o.answer)));
     }
-    lines.extend(o.failures.iter().map(|f| format!("     {}", human::harmless(f))));
+    lines.extend(o.failures.iter().map(|f| format!("     not: {}", human::harmless(condition(f)))));
     lines.join("\n")
 }
 
 /// A question on which answers disagree, with what was said.
 pub fn inconsistent(found: &Inconsistent) -> String {
     let count = human::count(found.variants.len(), "variant");
+    let model = only_model(found);
     let mut lines = vec![format!("INCONSISTENT {}: {} ({count})", found.prompt, one_line(&found.question))];
     for variant in &found.variants {
         let verdict = match variant.passed {
@@ -67,13 +68,27 @@ pub fn inconsistent(found: &Inconsistent) -> String {
             None => "",
         };
         lines.push(format!("  {:>3}x{verdict} {}", variant.given_by.len(), one_line(&variant.answer)));
-        let mut who: Vec<_> = variant.given_by.iter().take(MOST_GIVERS).map(|w| one_line(w)).collect();
+        let who = variant.given_by.iter().take(MOST_GIVERS);
+        lines.extend(who.map(|w| format!("         {}", one_line(w.strip_prefix(&model).unwrap_or(w)))));
         if variant.given_by.len() > MOST_GIVERS {
-            who.push(format!("{} more", variant.given_by.len() - MOST_GIVERS));
+            lines.push(format!("         and {} more", variant.given_by.len() - MOST_GIVERS));
         }
-        lines.push(format!("       {}", who.join("; ")));
     }
     lines.join("\n")
+}
+
+/// The model that gave all answers, as what they were given by begins with it; nothing if there were several.
+fn only_model(found: &Inconsistent) -> String {
+    let model = |giver: &str| giver.split_once(", temperature").map(|(model, _)| format!("{model}, "));
+    let mut models = found.variants.iter().flat_map(|v| &v.given_by).map(|giver| model(giver));
+    let first = models.next().flatten();
+    if models.all(|model| model == first) { first.unwrap_or_default() } else { String::new() }
+}
+
+/// A failure without what was found, where that is the answer, which is shown.
+fn condition(failure: &str) -> &str {
+    let end = failure.find(": found \"").filter(|_| !failure.starts_with("json "));
+    &failure[..end.unwrap_or(failure.len())]
 }
 
 /// What came of the questions that the model made up.
@@ -81,16 +96,16 @@ pub fn generated(g: &Generated) -> String {
     if g.questions == 0 {
         return "The model made up no questions that could be asked.".into();
     }
-    let found = match (g.inconsistent, g.contradicted) {
-        (0, 0) => "no contradictions found".to_owned(),
-        (disagree, taken_back) => format!(
-            "answers to {} disagree, and {} taken back",
-            human::count(disagree, "question"),
-            if taken_back == 1 { "1 answer is".into() } else { human::count(taken_back, "answer") + " are" }
-        ),
-    };
-    let (questions, answers) = (human::count(g.questions, "question"), human::count(g.answers, "answer"));
-    format!("Made up {questions}, with other wordings {answers}: {found}.")
+    let mut found = Vec::new();
+    if g.inconsistent > 0 {
+        found.push(format!("answers to {} disagree", human::count(g.inconsistent, "question")));
+    }
+    if g.contradicted > 0 {
+        found.push(format!("the model takes back {}", human::count(g.contradicted, "answer")));
+    }
+    let found = if found.is_empty() { "no contradictions found".into() } else { found.join(", ") };
+    let (questions, wordings) = (human::count(g.questions, "question"), human::count(g.answers, "wording"));
+    format!("Made up {questions}, asked in {wordings}: {found}.")
 }
 
 fn one_line(text: &str) -> String {

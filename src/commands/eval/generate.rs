@@ -110,6 +110,8 @@ fn is_wording(question: &str, other: &str) -> bool {
     let lower = other.to_lowercase();
     let talks_about_it = ["in other words", "same question", "rephrase", "one question"];
     other.ends_with('?')
+        && !other.ends_with(",?")
+        && !other.contains(". ")
         && !other.eq_ignore_ascii_case(question)
         && !talks_about_it.iter().any(|phrase| lower.contains(phrase))
         && shares_content(question, other)
@@ -170,5 +172,6 @@ mod tests {
         assert!(!is_wording(question, "Can you ask the same question about the museum?"));
         assert!(!is_wording(question, "What is your name?"));
         assert!(!is_wording(question, "The museum."));
+        assert!(!is_wording(question, "The museum is closed on Monday. It opens on,?"));
     }
 }

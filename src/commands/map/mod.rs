@@ -30,7 +30,7 @@ use crate::engine::model::Model;
 use crate::engine::shape::Shape;
 use crate::format::Record as State;
 use crate::report::human;
-use crate::report::progress::{Progress, Unit};
+use crate::report::progress::{Progress, Silent, Unit};
 use crate::report::timings::Timings;
 use incoming::Incoming;
 use output::{Layout, Outcome, Output};
@@ -49,7 +49,8 @@ pub fn run(app: &App, args: &Map) -> Result<()> {
     if let OutputTo::File(path) = &app.global.output {
         check_output(path, args)?;
     }
-    if args.input.as_os_str() == "-" && std::io::stdin().is_terminal() {
+    let is_typed = args.input.as_os_str() == "-" && std::io::stdin().is_terminal();
+    if is_typed {
         app.say("type one question a line; Ctrl-D ends");
     }
     let records = Records::open(&args.input, args.input_format, args.delimiter)?;
@@ -80,7 +81,8 @@ pub fn run(app: &App, args: &Map) -> Result<()> {
             let limit =
                 args.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX).max(output.done()));
             let records = Incoming::of(records, limit);
-            let progress = app.progress();
+            // A bar would stand between the lines that are typed.
+            let progress = if is_typed { Box::new(Silent) } else { app.progress() };
             let mut work =
                 Work { app, args, template, sampling, records, output, json, progress, tally: &mut tally };
             work.skip_done(limit.map_or(total, |limit| total.map(|total| total.min(limit))))?;

@@ -90,8 +90,12 @@ impl Place {
             let engine = Engine::start(app.shows_log())?;
             let model = models::load(app, &engine, model, state.params.gpu_layers, lora.as_deref())?;
             timings.add("model_load", start.elapsed(), None);
+            let start = Instant::now();
             let guides = shape.map(|shape| Guides::new(&model, shape)).transpose();
             let guides = guides.map_err(|e| Failure::Usage(e.to_string()))?;
+            if guides.is_some() {
+                timings.add("shape", start.elapsed(), None);
+            }
             let (room, sized) = size(&model, state, job)?;
 
             let start = Instant::now();
