@@ -28,8 +28,8 @@ pub fn run(app: &App, args: &Ask) -> Result<()> {
         how,
         shape.as_ref(),
         |model, state, job| {
-            let questions: Vec<_> = texts.into_iter().map(|text| Question::new(model, state, text)).collect();
-            questions.iter().try_for_each(|question| question.check(model, job))?;
+            let questions = texts.into_iter().map(|text| Question::fitting(model, state, job, text));
+            let questions: Vec<_> = questions.collect::<Result<_>>()?;
             let longest = questions.iter().map(|q| q.tokens.len()).max().unwrap_or(0);
             let limit = Question::limit(model, job, longest, args.sampling.max_tokens);
             Ok((Room::one(limit), questions))

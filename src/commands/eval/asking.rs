@@ -181,10 +181,10 @@ impl<'m> Asked<'_, '_, 'm> {
             bail!(Failure::Interrupted("interrupted; what was answered by then is shown".into()));
         }
         let model = self.opened.session.model();
-        let question = Question::new(model, self.opened.state, text.to_owned());
-        if let Err(problem) = question.check(model, self.opened.job) {
-            return Ok(Err(problem.to_string()));
-        }
+        let question = match Question::fitting(model, self.opened.state, self.opened.job, text.to_owned()) {
+            Ok(question) => question,
+            Err(problem) => return Ok(Err(problem.to_string())),
+        };
         let how = Sampled { sampling, since: Instant::now(), timings: app.timings() };
         match self.opened.answer(&question, how, |_| Ok(())) {
             Ok(answered) => {

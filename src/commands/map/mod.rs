@@ -298,8 +298,7 @@ impl Work<'_> {
         };
         let question = text.and_then(|text| {
             self.output.check(record)?;
-            let question = Question::new(asking.model, asking.state, text);
-            question.check(asking.model, asking.job).map_err(|e| e.to_string()).map(|()| question)
+            Question::fitting(asking.model, asking.state, asking.job, text).map_err(|e| e.to_string())
         });
         question.map_err(Unasked::Problem)
     }

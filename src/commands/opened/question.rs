@@ -8,6 +8,9 @@ use crate::engine::prompt::question_tokens;
 use crate::format::Record;
 use crate::report::human;
 
+/// Bytes that a token stands for, at the most that is usual.
+const BYTES_A_TOKEN: usize = 16;
+
 /// One question, tokenised.
 #[derive(Debug, Clone)]
 pub struct Question {
@@ -22,28 +25,59 @@ impl Question {
         Self { text, tokens }
     }
 
-    /// Refuses a question that the model cannot read behind the state.
-    pub fn check(&self, model: &Model<'_>, job: &Job) -> Result<()> {
+    /// Tokenises a question that the model can read behind the state.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn fitting(model: &Model<'_>, state: &Record, job: &Job, text: String) -> Result<Self> {
         let trained = model.usable_context(&job.params);
-        let left = trained.saturating_sub(job.tokens.len());
-        if self.tokens.is_empty() {
+        let most = trained.saturating_sub(job.tokens.len()).saturating_sub(1);
+        let too_long = |tokens: String| {
+            let (state, trained) = (human::thousands(job.tokens.len()), human::thousands(trained));
+            let most = human::thousands(most);
+            bail!(
+                "the question has {tokens}, but behind the state's {state} the model's context of {trained} has room for {most}"
+            )
+        };
+        let begins = beginning(&text, most);
+        if begins.len() < text.len() && question_tokens(model, "", begins, "").len() > most {
+            return too_long(format!("more than {}", human::count(most, "token")));
+        }
+        let question = Self::new(model, state, text);
+        if question.tokens.is_empty() {
             bail!("no token of the model's vocabulary spells the question");
         }
-        if self.tokens.len() >= left {
-            bail!(
-                "the question has {}, but behind the state's {} the model's context of {} has room for {}",
-                human::count(self.tokens.len(), "token"),
-                human::thousands(job.tokens.len()),
-                human::thousands(trained),
-                human::thousands(left.saturating_sub(1))
-            );
+        if question.tokens.len() > most {
+            return too_long(human::count(question.tokens.len(), "token"));
         }
-        Ok(())
+        Ok(question)
     }
 
     /// Positions that a question of so many tokens needs with its answer, as far as the model goes.
     pub fn limit(model: &Model<'_>, job: &Job, tokens: usize, max_tokens: usize) -> usize {
         let trained = model.usable_context(&job.params);
         trained.min((job.tokens.len() + tokens).saturating_add(max_tokens))
+    }
+}
+
+/// As much of a text as shows whether it is longer than so many tokens: to tokenise many megabytes takes long.
+fn beginning(text: &str, most: usize) -> &str {
+    let mut end = text.len().min((most + 1).saturating_mul(BYTES_A_TOKEN));
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_beginning_ends_between_characters() {
+        let text = "é".repeat(40);
+        assert_eq!(beginning(&text, 1), "é".repeat(16));
+        assert_eq!(beginning(&format!("a{text}"), 0).len(), 15);
+        assert_eq!(beginning(&text, usize::MAX - 1), text);
     }
 }
