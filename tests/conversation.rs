@@ -282,3 +282,52 @@ fn a_resumed_conversation_is_saved_under_its_name() {
     assert!(run.stderr.contains("the name \"s\" belongs to state"), "{}", run.stderr);
     assert_eq!(run.code, 2);
 }
+
+/// From the second day on the name stayed with the first day's version.
+#[test]
+fn a_name_goes_over_from_yesterdays_extension_of_the_same_base() {
+    let program = program("llama");
+    program.write("base.txt", "Menu.\n## Today\nold\n");
+    program.ok(&["build", "base.txt", "--name", "base"]);
+    let extend = |text: &str, name: &str| {
+        let args = ["extend", "base", "-", "--replace-from", "## Today", "--name", name];
+        program.run_with(&args, text)
+    };
+    let mut before = String::new();
+    for day in 1..4 {
+        let run = extend(&format!("soup {day}\n"), "daily");
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        let key = json(&program.ok(&["show", "daily", "--json"]))["key"].as_str().unwrap().to_owned();
+        assert!(key.starts_with(run.stdout.trim()));
+        assert_eq!(run.stderr.contains("daily is now"), day > 1, "{}", run.stderr);
+        assert_ne!(std::mem::replace(&mut before, key.clone()), key);
+    }
+    // A state of its own keeps its name.
+    let run = extend("soup 4\n", "s");
+    assert!(run.code == 2 && run.stderr.contains("belongs to state"), "{}", run.stderr);
+    // One that is there already says which name it had.
+    let run = extend("soup 3\n", "menu");
+    assert!(run.stderr.contains("the state was named daily; now it is menu"), "{}", run.stderr);
+}
+
+/// One byte that is no text ended the conversation, and what was not saved was lost; so did a slip in a command.
+#[test]
+fn a_conversation_goes_on_after_a_slip() {
+    let program = program("llama");
+    program.write_bytes("talk.txt", b"one\ncaf\xe9\n/reset\n/retry\n/nope\ntwo\n/save talk\n/quit now\n");
+    let run = program.script("sh", &["-c", "$PCACHE chat s --max-tokens 4 < talk.txt"]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    for said in
+        ["is not UTF-8 text", "nothing was said yet", "there is no /nope", "as talk", "/quit takes nothing"]
+    {
+        assert!(run.stderr.contains(said), "{said}: {}", run.stderr);
+    }
+    assert!(
+        run.stderr
+            .trim_end()
+            .ends_with("not everything was done: the message is not UTF-8 text; nothing was asked")
+    );
+    let run = program.run_with(&["chat", "--resume", "talk"], "/retry\n/drop\n");
+    assert!(run.stderr.contains("was said before /save is part of the state"), "{}", run.stderr);
+    assert_eq!(run.code, 2);
+}

@@ -72,7 +72,7 @@ fn failures_end_with_1_and_are_told_to_ci() {
     assert_eq!(run.code, 1);
     assert!(run.stderr.contains("6 of 9 checked answers failed"), "{}", run.stderr);
     assert!(
-        run.stdout.contains("FAIL ship: Yes or no?") && run.stdout.contains("found \"yes\""),
+        run.stdout.contains("FAIL ship: Yes or no?") && run.stdout.contains("not: equals \"<no>\""),
         "{}",
         run.stdout
     );

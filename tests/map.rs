@@ -244,7 +244,7 @@ fn what_cannot_be_is_said_and_leaves_nothing() {
         (&["map", "s", "-i", "gone.jsonl"], 1, "gone.jsonl"),
         (&["map", "s", "-i", "."], 1, "is a folder"),
         (&["map", "s", "-i", "in.jsonl", "--output", "gone/out.jsonl"], 1, "gone/out.jsonl"),
-        (&["map", "s", "-i", "in.jsonl", "--output", "in.jsonl"], 2, "overwritten at once"),
+        (&["map", "s", "-i", "in.jsonl", "--output", "in.jsonl"], 2, "written at once"),
         (
             &["map", "s", "-i", "in.jsonl", "--output", "xml"],
             2,
@@ -317,7 +317,7 @@ fn one_output_belongs_to_one_run() {
         "o.jsonl",
     ]);
     assert_eq!(run.code, 2);
-    assert!(run.stderr.contains("overwritten at once"), "{}", run.stderr);
+    assert!(run.stderr.contains("written at once"), "{}", run.stderr);
     let run = program.run(&["map", "s", "-i", "in.jsonl", "--output", "o.jsonl"]);
     assert_eq!(run.code, 2);
     assert!(run.stderr.contains("it is no journal of pcache map"), "{}", run.stderr);
@@ -403,7 +403,9 @@ fn json_lines_take_their_columns_from_the_first_record() {
     assert_eq!((rows.len(), rows[0]), (4, "id,text,answer,stop_reason,error"), "{rows:?}");
     assert!(rows[1].starts_with("1,\"a, b\",") && rows[2].starts_with(",c,"), "{rows:?}");
     assert!(
-        rows[3].ends_with("\"its field \"\"more\"\" is not in the first record, so it has no column\""),
+        rows[3].ends_with(
+            "\"its field \"\"more\"\" is not in the first record, so it has no column; JSON Lines keep it\""
+        ),
         "{rows:?}"
     );
     program.write("in.jsonl", "oops\n");
@@ -502,4 +504,107 @@ fn arrays_other_delimiters_and_blank_lines() {
     assert_eq!((run.code, answers.len(), answers[1]), (0, 3, ""), "{}", run.stderr);
     let run = map(&["-i", "in.txt", "--output", "nowhere/out.txt"]);
     assert!(run.code == 1 && run.stderr.contains("there is no folder nowhere"), "{}", run.stderr);
+}
+
+/// Going on cut the file at a place that no longer was the end of a record.
+#[test]
+fn an_output_that_was_edited_is_not_gone_on_with() {
+    let program = program("llama");
+    program.write("in.jsonl", &records(4));
+    let map = |more: &[&str]| {
+        let all = ["map", "s", "-i", "in.jsonl", "--max-tokens", "4", "--output", "out.jsonl"];
+        program.run(&[&all[..], more].concat())
+    };
+    assert_eq!(map(&["--limit", "3"]).code, 0);
+    let written = std::fs::read_to_string(program.path("out.jsonl")).unwrap();
+    for edited in [written.replace("\"id\":1,", "\"id\":111,"), written.replace("\"id\":1,", "\"i\":1,")] {
+        program.write("out.jsonl", &edited);
+        let run = map(&[]);
+        assert_eq!(run.code, 2, "{}", run.stderr);
+        assert!(run.stderr.contains("was changed since the run was cut short: record 2"), "{}", run.stderr);
+        assert_eq!(std::fs::read_to_string(program.path("out.jsonl")).unwrap(), edited, "left as it is");
+    }
+    // What was not written to its end when the power went has zeros there.
+    let third = written.lines().take(2).map(|line| line.len() + 1).sum::<usize>();
+    let mut torn = written.clone().into_bytes();
+    torn[third..].fill(0);
+    program.write_bytes("out.jsonl", &torn);
+    let run = map(&[]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.stderr.contains("2 were answered before"), "{}", run.stderr);
+    let whole = std::fs::read_to_string(program.path("out.jsonl")).unwrap();
+    assert!(whole.starts_with(&written) && lines(&whole).len() == 4);
+}
+
+/// The input was emptied, and its answers were read as questions without an end.
+#[test]
+fn the_input_is_not_written_to() {
+    let program = program("llama");
+    let input = records(3);
+    program.write("in.jsonl", &input);
+    std::fs::hard_link(program.path("in.jsonl"), program.path("same.jsonl")).unwrap();
+    for command in [
+        "$PCACHE map s -i in.jsonl --output ./in.jsonl --overwrite",
+        "$PCACHE map s -i in.jsonl --output same.jsonl --overwrite",
+        "$PCACHE map s --output same.jsonl --overwrite < in.jsonl",
+        "$PCACHE map s -i in.jsonl >> in.jsonl",
+        "$PCACHE map s -i in.jsonl --output out.jsonl --log same.jsonl --limit 1",
+    ] {
+        let run = program.script("timeout", &["60", "sh", "-c", command]);
+        assert_eq!(run.code, 2, "{command}: {}", run.stderr);
+        assert!(run.stderr.contains("would be read and written at once"), "{command}: {}", run.stderr);
+        let left = std::fs::read_to_string(program.path("in.jsonl")).unwrap();
+        // The log has said by then that the program began.
+        assert!(left.starts_with(&input), "{command}");
+        assert!(left == input || command.contains("--log"), "{command}");
+    }
+}
+
+/// Only what failed in the last part counted.
+#[test]
+fn what_failed_before_counts_when_a_run_goes_on() {
+    let program = program("llama");
+    program.write("in.jsonl", &format!("oops\n{}", records(2)));
+    let map = ["map", "s", "-i", "in.jsonl", "--max-tokens", "3", "--output", "out.jsonl"];
+    assert_eq!(program.run(&[&map[..], &["--limit", "1"]].concat()).code, 1);
+    let rest = program.run(&map);
+    assert_eq!(rest.code, 1, "{}", rest.stderr);
+    assert!(rest.stderr.contains("1 record could not be answered"), "{}", rest.stderr);
+}
+
+/// With --replace a record that failed lost the answer that it came with.
+#[test]
+fn replacing_needs_an_answer() {
+    let program = program("llama");
+    program.write("in.csv", "text,answer,stop_reason,error,more\n,old,mine,e,x\nb,old,mine,,y\n");
+    let run = program.run(&["-q", "map", "s", "-i", "in.csv", "--replace", "--max-tokens", "3"]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    let rows: Vec<_> = run.stdout.lines().collect();
+    assert_eq!(rows[0], "text,answer,stop_reason,error,more", "columns stay in their places");
+    assert_eq!(rows[1], ",old,mine,the question is empty; it came with the error: e,x");
+    assert!(rows[2].starts_with("b,") && rows[2].ends_with(",,y") && !rows[2].contains("old"), "{rows:?}");
+    let json = "{\"text\": \"\", \"answer\": \"old\"}\n";
+    let run = program.run_with(&["-q", "map", "s", "--replace"], json);
+    assert_eq!(lines(&run.stdout)[0]["answer"], "old");
+}
+
+#[test]
+fn what_stdin_holds_is_seen_or_said() {
+    let program = program("llama");
+    let map = |more: &[&str], input: &str| {
+        program.run_with(&[&["-q", "map", "s", "--max-tokens", "3"], more].concat(), input)
+    };
+    let array = "[\n  {\"text\": \"a\"},\n  {\"text\": \"b\"}\n]\n";
+    assert_eq!(lines(&map(&[], array).stdout).len(), 2);
+    let broken = map(&[], "[{\"text\": \"a\"},\n{\"text\": \"b\" \"y\": 2}]");
+    assert!(broken.code == 1 && broken.stderr.contains("stdin is no JSON array"), "{}", broken.stderr);
+    let first = map(&[], "oops\n{\"text\": \"b\"}\n");
+    assert_eq!((first.code, lines(&first.stdout).len()), (1, 2), "{}", first.stderr);
+    let columns = map(&["--field", "title"], "title,body\na,b\n");
+    assert!(columns.code == 2 && columns.stderr.contains("--input-format"), "{}", columns.stderr);
+    program.write("in.txt", "{\"text\": \"a\"}\n");
+    let doubt = map(&["-i", "in.txt"], "");
+    assert!(doubt.stderr.contains("looks like JSON"), "{}", doubt.stderr);
+    let document = map(&["-i", "in.txt", "--output", "out.json"], "");
+    assert!(document.code == 2 && document.stderr.contains("JSON Lines and no JSON"), "{}", document.stderr);
 }

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::ask::{SamplingArgs, ShapeArgs};
 use super::prompt::ParamArgs;
+use super::values::unescaped;
 
 /// Arguments of `map`.
 #[derive(Debug, Args)]
@@ -18,11 +19,12 @@ Examples:
   pcache map extract --input docs.jsonl --output answers.jsonl --parallel 4
   pcache map extract --input docs.jsonl --json-schema person.schema.json --output people.jsonl
 
-Records of JSON Lines and CSV come out as they went in, with the answer added. A
-record that cannot be answered has an error in the answer's place. A run that was
+Records of JSON Lines and CSV come out as they went in, with the answer added; white
+space around an answer is cut off. A
+record that cannot be answered has the reason in a field error instead. A run that was
 cut short goes on where it stopped when the same command is given again; what has
 failed can be asked again:
-  jq -c 'select(.error)' answers.jsonl | pcache map extract --output again.jsonl")]
+  jq -c 'select(.answer == null)' answers.jsonl | pcache map extract --output again.jsonl")]
 pub struct Map {
     /// Key of the state (6 digits or more), or its name
     #[arg(value_name = "KEY", index = 1)]
@@ -45,13 +47,13 @@ pub struct Map {
     /// The field of a record that is asked
     #[arg(long, value_name = "NAME", default_value = "text", conflicts_with = "template")]
     pub field: String,
-    /// What is asked instead, with fields in braces; {{ and }} are braces
-    #[arg(long, value_name = "TEXT")]
+    /// What is asked instead, with fields in braces; {{ and }} are braces, \n a new line
+    #[arg(long, value_name = "TEXT", value_parser = template)]
     pub template: Option<String>,
     /// The field for the answer
     #[arg(long, value_name = "NAME", default_value = "answer", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub into: String,
-    /// Put the answer in the place of a field of that name
+    /// Put the answer, and why it ended, in the place of fields that records came with
     #[arg(long)]
     pub replace: bool,
     /// Answer N records in the same batches: faster, and where two tokens are nearly as likely an answer may differ
@@ -75,6 +77,11 @@ pub struct Map {
     /// What the state was built with; only needed to say where a LoRA adapter lies now.
     #[command(flatten)]
     pub params: ParamArgs,
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "what clap takes")]
+fn template(text: &str) -> Result<String, String> {
+    Ok(unescaped(text))
 }
 
 /// One character that parts columns; `\t` or `tab` for a tab.

@@ -136,7 +136,8 @@ pub fn question_format(text: &str) -> Result<(String, String), String> {
     Ok((unescaped(before), unescaped(after)))
 }
 
-fn unescaped(text: &str) -> String {
+/// Text with `\n`, `\t` and `\\` for a new line, a tab and a backslash.
+pub fn unescaped(text: &str) -> String {
     let mut out = String::new();
     let mut chars = text.chars();
     while let Some(c) = chars.next() {

@@ -53,8 +53,7 @@ impl App {
     /// Opens the full log, if there is to be one, and begins it with what was called.
     pub fn start_log(&mut self) -> Result<()> {
         let Some(path) = &self.global.log else { return Ok(()) };
-        let file = fs_err::OpenOptions::new().append(true).create(true).open(path)?;
-        self.log = Some(Log::new(file.into_parts().0, self.started));
+        self.log = Some(Log::open(path, self.started).context("the log cannot be written")?);
         let arguments: Vec<_> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
         self.record(
             "start",

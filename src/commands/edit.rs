@@ -8,7 +8,7 @@ use super::states::{self, label};
 use crate::cli::{Output, Pin, Rename};
 use crate::format::Record;
 use crate::key::StateKey;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 /// Pins states, or unpins them.
 pub fn pin(app: &App, args: &Pin, pinned: bool) -> Result<()> {
@@ -40,9 +40,7 @@ fn change(store: &mut Store, key: &StateKey, change: impl Fn(&mut Record)) -> Re
     match store.change_state(key, change) {
         Ok(true) => Ok(()),
         Ok(false) => bail!(Failure::NotFound(format!("state {} was removed in between", key.short()))),
-        Err(StoreError::Index { source, .. })
-            if source.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) =>
-        {
+        Err(error) if error.is_taken_name() => {
             bail!(Failure::Usage("the name was taken by another state in between; choose another one".into()))
         }
         Err(other) => Err(other.into()),

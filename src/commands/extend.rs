@@ -18,10 +18,18 @@ use crate::format::Record;
 use crate::key::StateKey;
 use crate::store::Store;
 
+/// How often a name that others take at the same time is tried for.
+const TRIES: usize = 100;
+
 pub fn run(app: &App, args: &Extend) -> Result<()> {
     let name = args.keep.name.as_deref();
     name.map_or(Ok(()), check_name)?;
-    let update = read_text(&args.update).with_context(|| hint(args))?;
+    let update = match read_text(&args.update) {
+        Err(error) if args.update.as_os_str() != "-" && !args.update.exists() => {
+            return Err(error.context(hint(args)));
+        }
+        read => read?,
+    };
     if update.trim().is_empty() {
         bail!("{} is empty: there is nothing to add", args.update.display());
     }
@@ -36,15 +44,16 @@ pub fn run(app: &App, args: &Extend) -> Result<()> {
     let prompt = extended(&model, &old, &update, args)?;
     let job = target.job(model.layout(), prompt.tokens.clone())?;
     let new = job.chain.state_key(&prompt.carried, &prompt.suffix);
-    if let Some(name) = name.filter(|_| old.name.as_deref() != name) {
-        states::check_name_is_free(&store, name, &new)?;
-    }
+    name.map_or(Ok(()), |name| holder(&store, name, &old, &new).map(drop))?;
     // The name goes over when the new state is there.
     let keep = KeepArgs { name: None, ..args.keep.clone() };
     let mut builder = Builder::new(app, &keep, &mut store, &target);
     let mut report = builder.save(&model, &prompt, &origin(&old, args), Some(load))?;
     builder.enforce_budget()?;
     if let Some(name) = name {
+        if let Some(before) = report.name.as_deref().filter(|before| *before != name) {
+            app.say(format!("the state was named {before}; now it is {name}"));
+        }
         give_name(app, &mut store, name, &old, &new)
             .with_context(|| format!("state {} is saved, but not named", new.short()))?;
         report.name = Some(name.to_owned());
@@ -61,7 +70,7 @@ fn extended(model: &Model<'_>, old: &Record, update: &str, args: &Extend) -> Res
     let key = old.key.short();
     let Some(own) = old.own else {
         bail!(
-            "state {key} has no prompt of its own to extend: it is a conversation, or an older pcache built it"
+            "state {key} has no prompt of its own to extend: it is a conversation (pcache chat --resume {key} goes on with it), or an older pcache built it"
         );
     };
     let (tokens, carried, suffix) = (&old.tokens, &old.carried, &old.suffix);
@@ -96,17 +105,35 @@ fn origin(old: &Record, args: &Extend) -> Origin {
     Origin { label, framing: old.framing.clone(), text: None, digest: None }
 }
 
-/// Moves the old state's name, or gives the new one a name that nobody has.
+/// The state that a name goes over from, if one has it: the old state, or another extension of the same prompt, such as
+/// yesterday's. Any other state keeps its name.
+fn holder(store: &Store, name: &str, old: &Record, new: &StateKey) -> Result<Option<StateKey>> {
+    let Some(owner) = store.index().named(name)?.filter(|owner| owner != new) else { return Ok(None) };
+    let base = |origin: &str| origin.split(" + ").next().map(str::to_owned);
+    let is_extension =
+        |state: &Record| state.origin.contains(" + ") && base(&state.origin) == base(&old.origin);
+    if owner != old.key && !store.index().state(&owner)?.is_some_and(|state| is_extension(&state)) {
+        states::check_name_is_free(store, name, new)?;
+    }
+    Ok(Some(owner))
+}
+
+/// Moves a name to the new state. Others may do the same at the same time: the last one has it.
 fn give_name(app: &App, store: &mut Store, name: &str, old: &Record, new: &StateKey) -> Result<()> {
     let _lock = app.lock_shared(store)?;
-    if old.key == *new {
-        store.change_state(new, |record| record.name = Some(name.to_owned()))?;
-    } else if store.index().named(name)? == Some(old.key) {
-        store.move_name(&old.key, new)?;
-        app.say(format!("{name} is now {}; it was {}", new.short(), old.key.short()));
-    } else {
-        states::check_name_is_free(store, name, new)?;
-        store.change_state(new, |record| record.name = Some(name.to_owned()))?;
+    for _ in 0..TRIES {
+        match holder(store, name, old, new)? {
+            Some(owner) if store.move_name(name, &owner, new)? => {
+                app.say(format!("{name} is now {}; it was {}", new.short(), owner.short()));
+                return Ok(());
+            }
+            // Another one has it by now.
+            Some(_) => {}
+            None => match store.change_state(new, |record| record.name = Some(name.to_owned())) {
+                Err(error) if error.is_taken_name() => {}
+                done => return done.map(drop).map_err(Into::into),
+            },
+        }
     }
-    Ok(())
+    bail!("the name {name:?} went from state to state meanwhile; try again")
 }

@@ -53,13 +53,13 @@ pub fn shape_of(gbnf: Option<&Path>, json_schema: Option<&Path>) -> Result<Optio
 }
 
 fn grammar(file: &Path) -> Result<Shape> {
-    let text = read_text(file)?;
+    let text = read_text(file).context("the grammar cannot be read")?;
     let shape = Shape::grammar(&text).map_err(|e| Failure::Usage(e.to_string()));
     shape.with_context(|| file.display().to_string())
 }
 
 fn schema(file: &Path) -> Result<Shape> {
-    let text = read_text(file)?;
+    let text = read_text(file).context("the JSON schema cannot be read")?;
     let value = serde_json::from_str(&text).map_err(|e| Failure::Usage(format!("not JSON: {e}")));
     Ok(Shape::schema(value.with_context(|| file.display().to_string())?))
 }

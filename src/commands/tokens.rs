@@ -224,7 +224,7 @@ fn text(report: &Report, args: &Tokens) -> String {
 fn segments(report: &Report) -> String {
     let rows = |width| {
         let row = |(n, s): (usize, &SegmentReport)| {
-            let begins = shown(&s.begins).chars().take(width).collect();
+            let begins = shown_within(&s.begins, width);
             let [first, last, tokens] = [s.first, s.last, s.tokens].map(human::thousands);
             [(n + 1).to_string(), first, last, tokens, s.chain[..12].to_owned(), begins]
         };
@@ -246,6 +246,19 @@ fn tokens(list: &[TokenReport], segments: &[SegmentReport]) -> String {
         format!("{line}{rule}")
     });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// As much of a text as fits, with no escape cut in two.
+fn shown_within(text: &str, width: usize) -> String {
+    let mut out = String::new();
+    for letter in text.chars() {
+        let letter = shown(&letter.to_string());
+        if out.chars().count() + letter.chars().count() > width {
+            break;
+        }
+        out.push_str(&letter);
+    }
+    out
 }
 
 /// Text with its white space at the ends and its control characters to be seen.

@@ -56,6 +56,10 @@ impl Check {
         if !kinds.contains(&true) {
             return Some("a check needs one of contains, not-contains, equals, regex, number or json".into());
         }
+        let texts = [&self.contains, &self.not_contains, &self.regex];
+        if texts.into_iter().flatten().any(String::is_empty) {
+            return Some("a text to look for is empty: every answer has it".into());
+        }
         if self.number.is_some_and(|n| !n.is_finite()) {
             return Some("number must be finite".into());
         }
@@ -67,7 +71,8 @@ impl Check {
         }
         let regex = self.regex.as_deref().and_then(|r| self.compiled(r).err());
         let json = self.json.as_deref().and_then(|p| JsonPath::parse(p).err());
-        regex.map(|e| format!("regex: {e}")).or(json.map(|e| format!("json: {e}")))
+        let path = |e| format!("json: {e}; a path begins with $, as in $.name or $.items[0].price");
+        regex.map(|e| format!("regex: {e}")).or(json.map(path))
     }
 
     /// Why an answer does not pass, if it does not: the conditions that do not hold, and what was found.
@@ -78,9 +83,14 @@ impl Check {
             Err(why) => return Some(format!("{}: {why}", place.unwrap_or_default())),
         };
         let failed = self.failed(&subject);
-        let found = shortened(&subject.text());
+        let found = match &subject {
+            Subject::Text(_) | Subject::Value(Value::String(_)) => {
+                format!("{:?}", shortened(&subject.text()))
+            }
+            Subject::Value(_) => shortened(&subject.text()),
+        };
         let named: Vec<_> = place.into_iter().chain(failed.iter().cloned()).collect();
-        (!failed.is_empty()).then(|| format!("{}: found {found:?}", named.join(", ")))
+        (!failed.is_empty()).then(|| format!("{}: found {found}", named.join(", ")))
     }
 
     /// The conditions that do not hold.
@@ -199,7 +209,7 @@ mod tests {
         let failure = check.failure("soup with Cheese").unwrap();
         assert_eq!(failure, "not-contains \"cheese\" (ignoring case): found \"soup with Cheese\"");
         let json: Check = toml::from_str("json = '$.n'\nnumber = 2\ntolerance = 0.5").unwrap();
-        assert_eq!(json.failure("{\"n\": 3}").unwrap(), "json $.n, number 2 ± 0.5: found \"3\"");
+        assert_eq!(json.failure("{\"n\": 3}").unwrap(), "json $.n, number 2 ± 0.5: found 3");
         assert_eq!(json.failure("{}").unwrap(), "json $.n: found nothing there");
     }
 

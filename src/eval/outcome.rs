@@ -1,7 +1,7 @@
 //! What came of a run: every answer with its verdict, sums for each prompt and model, and the questions on which answers
 //! disagree.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
@@ -212,8 +212,8 @@ fn who(o: &Outcome) -> String {
 /// What came of the questions that the model made up.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Generated {
-    /// Questions.
-    pub questions: usize,
+    /// The questions.
+    pub questions: Vec<Made>,
     /// Answers, one for each wording.
     pub answers: usize,
     /// Questions on which answers disagree.
@@ -222,14 +222,34 @@ pub struct Generated {
     pub contradicted: usize,
 }
 
+/// A question that the model made up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Made {
+    /// Its text.
+    pub question: String,
+    /// In how many wordings it was asked.
+    pub wordings: usize,
+}
+
 impl Generated {
     /// Counts what a model made up, if it was asked to.
     pub fn of(outcomes: &[Outcome], found: &[Inconsistent]) -> Self {
         let made = outcomes.iter().filter(|o| o.kind == Kind::Generated);
-        let questions: BTreeSet<_> = made.clone().map(|o| (&o.prompt, &o.model, &o.question)).collect();
+        let mut questions: Vec<Made> = Vec::new();
+        let mut asked: Vec<(&str, &str, &str)> = Vec::new();
+        for o in made.clone() {
+            let this = (o.prompt.as_str(), o.model.as_str(), o.question.as_str());
+            match asked.iter().position(|known| *known == this) {
+                Some(n) => questions[n].wordings += 1,
+                None => {
+                    asked.push(this);
+                    questions.push(Made { question: o.question.clone(), wordings: 1 });
+                }
+            }
+        }
         let implied = outcomes.iter().filter(|o| o.kind == Kind::Implication);
         Self {
-            questions: questions.len(),
+            questions,
             answers: made.count(),
             inconsistent: found.iter().filter(|i| i.kind == Kind::Generated).count(),
             contradicted: implied.filter(|o| o.error.is_none() && !o.passed()).count(),

@@ -20,7 +20,7 @@ pub struct Suite {
     #[serde(default)]
     pub seed: u32,
     /// One or several temperatures; at 0 the seed changes nothing, so there is one trial.
-    #[serde(default, alias = "temperatures")]
+    #[serde(default)]
     pub temperature: OneOrMany<f32>,
     /// Tokens of an answer at most.
     #[serde(default = "usual_length")]
@@ -135,6 +135,9 @@ impl Suite {
         if temperatures.is_empty() || temperatures.iter().any(|t| !(0.0..=100.0).contains(t)) {
             return Some("temperature: expected numbers from 0 to 100".into());
         }
+        if self.max_tokens == 0 {
+            return Some("max-tokens = 0: an answer needs one at least".into());
+        }
         if self.stop.iter().any(String::is_empty) {
             return Some("stop: a text is empty".into());
         }
@@ -189,13 +192,21 @@ impl QuestionCase {
         if self.json_schema.is_some() && self.grammar.is_some() {
             return Some("json-schema and grammar exclude each other".into());
         }
+        if self.max_tokens == Some(0) {
+            return Some("max-tokens = 0: an answer needs one at least".into());
+        }
         self.checks.iter().find_map(Check::problem)
     }
 }
 
 /// The message of a TOML error; an unknown key comes with the nearest known one.
 fn explained(error: &toml::de::Error) -> String {
-    let text = error.to_string();
+    // Rust's names of numbers say nothing to others.
+    let text = ["expected usize", "expected u32", "expected f32", "expected f64"];
+    let text = text.into_iter().fold(error.to_string(), |text, type_| {
+        let number = if type_.contains('f') { "expected a number" } else { "expected a whole number" };
+        text.replace(type_, number)
+    });
     let message = error.message();
     let mut names = message.split('`').skip(1).step_by(2);
     let Some(unknown) = names.next().filter(|_| message.starts_with("unknown field")) else {

@@ -93,7 +93,7 @@ fn condition(failure: &str) -> &str {
 
 /// What came of the questions that the model made up.
 pub fn generated(g: &Generated) -> String {
-    if g.questions == 0 {
+    if g.questions.is_empty() {
         return "The model made up no questions that could be asked.".into();
     }
     let mut found = Vec::new();
@@ -104,8 +104,11 @@ pub fn generated(g: &Generated) -> String {
         found.push(format!("the model takes back {}", human::count(g.contradicted, "answer")));
     }
     let found = if found.is_empty() { "no contradictions found".into() } else { found.join(", ") };
-    let (questions, wordings) = (human::count(g.questions, "question"), human::count(g.answers, "wording"));
-    format!("Made up {questions}, asked in {wordings}: {found}.")
+    let count = human::count(g.questions.len(), "question");
+    let wordings = human::count(g.answers, "wording");
+    let mut lines = vec![format!("Made up {count}, asked in {wordings}: {found}.")];
+    lines.extend(g.questions.iter().map(|m| format!("  {}x {}", m.wordings, one_line(&m.question))));
+    lines.join("\n")
 }
 
 fn one_line(text: &str) -> String {

@@ -1,7 +1,8 @@
 //! The full log: what happens, as it happens, one JSON object a line. `docs/log.md` describes it.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -19,9 +20,17 @@ pub struct Log {
 }
 
 impl Log {
-    /// Appends to `file`; times count from `started` on.
-    pub fn new(file: File, started: Instant) -> Self {
-        Self { file: Arc::new(Mutex::new(Some(file))), started }
+    /// Appends to the file at `path`; times count from `started` on. A line that a full disk cut short there is ended first.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn open(path: &Path, started: Instant) -> std::io::Result<Self> {
+        let mut file = fs_err::OpenOptions::new().append(true).create(true).open(path)?.into_parts().0;
+        if is_cut_short(path) {
+            // What cannot be written is told with the first event.
+            let _ = file.write_all(b"\n");
+        }
+        Ok(Self { file: Arc::new(Mutex::new(Some(file))), started })
     }
 
     /// Writes an event of this name with the fields of `value`. A log that cannot be written any more ends, and never
@@ -43,4 +52,17 @@ impl Log {
         }
         written
     }
+}
+
+/// Whether a file's last line has no end. A pipe has no last line.
+fn is_cut_short(path: &Path) -> bool {
+    let last = || -> std::io::Result<u8> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::End(-1))?;
+        let mut last = [0];
+        file.read_exact(&mut last)?;
+        Ok(last[0])
+    };
+    let is_file = std::fs::metadata(path).is_ok_and(|meta| meta.is_file());
+    is_file && last().is_ok_and(|last| last != b'\n')
 }

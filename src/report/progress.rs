@@ -67,6 +67,12 @@ fn style(counts: &str, end: &str) -> ProgressStyle {
         .progress_chars("=> ")
 }
 
+/// Where nobody knows how much there is, a bar would be full or empty.
+fn unmeasured(counts: &str) -> ProgressStyle {
+    ProgressStyle::with_template(&format!("{{spinner}} {{msg}}: {counts}"))
+        .unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
 impl Progress for Bar {
     fn start(&self, what: &str, total: u64, unit: Unit) {
         let counts = match unit {
@@ -78,11 +84,10 @@ impl Progress for Bar {
             Unit::Answers => "{human_pos}/{human_len} answers",
             Unit::Bytes => "{binary_bytes}/{binary_total_bytes}",
         };
-        let moving = if total == 0 { "" } else { ", {eta} left" };
-        self.moving.replace(Some(style(counts, moving)));
+        self.moving.replace((total > 0).then(|| style(counts, ", {eta} left")));
         self.bar.reset();
         self.bar.set_length(total);
-        self.bar.set_style(style(counts, ""));
+        self.bar.set_style(if total == 0 { unmeasured(counts) } else { style(counts, "") });
         self.bar.set_message(what.to_owned());
         self.bar.set_draw_target(ProgressDrawTarget::stderr());
         self.bar.enable_steady_tick(Duration::from_millis(250));

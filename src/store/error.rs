@@ -116,6 +116,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether another state took the name meanwhile.
+    pub fn is_taken_name(&self) -> bool {
+        matches!(self, Self::Index { source, .. }
+            if source.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation))
+    }
+
     /// Whether nothing new can be written: the disk is full or read-only, or belongs to somebody else.
     pub(crate) fn is_unwritable(&self) -> bool {
         use rusqlite::ErrorCode::{CannotOpen, DiskFull, PermissionDenied, ReadOnly, SystemIoFailure};

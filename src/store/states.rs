@@ -71,15 +71,19 @@ impl Store {
     }
 
     /// Gives the name of one state to another one, at once: there is no moment at which neither or both have it. Says
-    /// whether there are two such states. Call it under the shared lock.
+    /// whether that was possible: whether there are two such states, and the first one has that name. Call it under the
+    /// shared lock.
     ///
     /// # Errors
     /// As [`Self::commit_state`].
-    pub fn move_name(&mut self, from: &StateKey, to: &StateKey) -> Result<bool> {
+    pub fn move_name(&mut self, name: &str, from: &StateKey, to: &StateKey) -> Result<bool> {
         loop {
             let (Some(mut giver), Some(mut taker)) = (self.index.state(from)?, self.index.state(to)?) else {
                 return Ok(false);
             };
+            if giver.name.as_deref() != Some(name) {
+                return Ok(false);
+            }
             taker.name = giver.name.take();
             giver.revision += 1;
             taker.revision += 1;

@@ -1,6 +1,6 @@
 //! What the user types: lines with a history, or what comes through a pipe.
 
-use std::io::{BufRead, IsTerminal};
+use std::io::{BufRead, ErrorKind, IsTerminal};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -17,6 +17,8 @@ const MOST_REMEMBERED: usize = 1000;
 pub enum Input {
     /// A message or a command.
     Line(String),
+    /// What is no text.
+    Unreadable,
     /// Ctrl-C at the prompt.
     Interrupt,
     /// Ctrl-D, or the end of the pipe.
@@ -79,13 +81,20 @@ impl Lines {
                 Ok(line) => Ok(Input::Line(line)),
                 Err(ReadlineError::Interrupted) => Ok(Input::Interrupt),
                 Err(ReadlineError::Eof) => Ok(Input::End),
+                Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+                    Ok(Input::Unreadable)
+                }
                 Err(error) => Err(error).context("cannot read from the terminal"),
             },
             Self::Piped => {
-                let mut line = String::new();
-                let read = std::io::stdin().lock().read_line(&mut line).context("cannot read stdin")?;
-                let text = line.trim_end_matches(['\n', '\r']).to_owned();
-                Ok(if read == 0 { Input::End } else { Input::Line(text) })
+                let mut line = Vec::new();
+                let read =
+                    std::io::stdin().lock().read_until(b'\n', &mut line).context("cannot read stdin")?;
+                Ok(match String::from_utf8(line) {
+                    _ if read == 0 => Input::End,
+                    Ok(line) => Input::Line(line.trim_end_matches(['\n', '\r']).to_owned()),
+                    Err(_) => Input::Unreadable,
+                })
             }
         }
     }

@@ -63,7 +63,8 @@ pub fn run(app: &App, args: &Chat) -> Result<()> {
             app.begin_conversation();
             // What is resumed is an earlier moment of this conversation.
             let saved = args.resume.iter().map(|_| opened.state.key).collect();
-            let mut chat = Talk { app, args, target: &target, sampling, last: None, saved };
+            let mut chat =
+                Talk { app, args, target: &target, sampling, last: None, first_failure: None, saved };
             chat.greet(opened, args.resume.is_some(), &turn);
             chat.go_on(&mut Conversation::new(opened, turn))
         },
@@ -97,6 +98,8 @@ struct Talk<'a> {
     target: &'a Target,
     sampling: Sampling,
     last: Option<Answered>,
+    /// What went wrong first.
+    first_failure: Option<anyhow::Error>,
     /// What this conversation was saved as, or resumed from.
     saved: Vec<StateKey>,
 }
@@ -119,7 +122,11 @@ impl Talk<'_> {
             self.app.take_interrupt();
             let line = match self.app.listen(|| lines.next())? {
                 Input::Line(line) => line,
-                Input::End => return Ok(()),
+                Input::Unreadable => {
+                    self.failed(anyhow::anyhow!("the message is not UTF-8 text; nothing was asked"));
+                    continue;
+                }
+                Input::End => return self.end(&lines),
                 Input::Interrupt => {
                     self.app.say("/quit or Ctrl-D ends the conversation");
                     continue;
@@ -127,7 +134,7 @@ impl Talk<'_> {
             };
             let done = match line.trim() {
                 "" => Ok(()),
-                "/quit" | "/exit" | "/q" => return Ok(()),
+                "/quit" | "/exit" | "/q" => return self.end(&lines),
                 command if command.starts_with('/') && !command.starts_with("//") => {
                     self.command(talk, command)
                 }
@@ -136,9 +143,25 @@ impl Talk<'_> {
             match done {
                 Ok(()) => {}
                 // What cannot be shown any more has nobody to talk to.
-                Err(error) if !lines.are_typed() || is_broken_pipe(&error) => return Err(error),
-                Err(error) => self.app.warn(format!("{error:#}")),
+                Err(error) if is_broken_pipe(&error) => return Err(error),
+                // An answer that was stopped where nobody types stops the rest.
+                Err(error) if !lines.are_typed() && is_interruption(&error) => return Err(error),
+                Err(error) => self.failed(error),
             }
+        }
+    }
+
+    /// Tells what went wrong; the conversation goes on.
+    fn failed(&mut self, error: anyhow::Error) {
+        self.app.warn(format!("{error:#}"));
+        self.first_failure.get_or_insert(error);
+    }
+
+    /// A program that talks should hear that something went wrong; a person has.
+    fn end(&mut self, lines: &Lines) -> Result<()> {
+        match self.first_failure.take().filter(|_| !lines.are_typed()) {
+            Some(failure) => Err(failure.context("not everything was done")),
+            None => Ok(()),
         }
     }
 
@@ -146,6 +169,7 @@ impl Talk<'_> {
         let (name, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
         match (name, rest.trim()) {
             ("/help" | "/?", _) => self.app.say(HELP),
+            ("/quit" | "/exit" | "/q", _) => bail!(Failure::Usage(format!("{name} takes nothing behind it"))),
             ("/save", "") => bail!(Failure::Usage("/save needs a name".into())),
             ("/save", name) => self.save(talk, name)?,
             ("/retry", _) => self.retry(talk)?,
@@ -159,6 +183,9 @@ impl Talk<'_> {
                     bail!(Failure::Usage("/drop takes a number of messages".into()))
                 };
                 let before = talk.len();
+                if before == 0 {
+                    bail!(Failure::Usage(self.nothing_said("dropped")));
+                }
                 talk.drop_oldest(count);
                 let (gone, left) = (before - talk.len(), talk.len());
                 let gone = human::count(gone, "message");
@@ -178,7 +205,7 @@ impl Talk<'_> {
 
     fn retry(&mut self, talk: &mut Conversation<'_, '_, '_>) -> Result<()> {
         let Some(message) = talk.last_message().map(str::to_owned) else {
-            bail!(Failure::Usage("nothing was said yet".into()));
+            bail!(Failure::Usage(self.nothing_said("answered again")));
         };
         self.sampling.seed = generate::trial_seed(self.sampling.seed, 1);
         let mut sampling = self.sampling.clone();
@@ -189,6 +216,16 @@ impl Talk<'_> {
         }
         let answered = talk.retry(&sampling, |text| self.emit(text))?;
         self.told(talk, &message, sampling.seed, answered)
+    }
+
+    /// That there is no message to do something with.
+    fn nothing_said(&self, done: &str) -> String {
+        match self.args.resume {
+            Some(_) => format!(
+                "nothing was said since; what was said before /save is part of the state and cannot be {done}"
+            ),
+            None => "nothing was said yet".into(),
+        }
     }
 
     fn emit(&self, text: &str) -> Result<()> {
@@ -276,7 +313,12 @@ impl Talk<'_> {
         let report = report.context("the conversation is not saved; /drop makes it shorter")?;
         if let Some(before) = before {
             let _lock = self.app.lock_shared(talk.opened.store)?;
-            talk.opened.store.move_name(&before, &key)?;
+            talk.opened.store.move_name(name, &before, &key)?;
+            self.app.say(format!(
+                "{name} is now {}; it was {}, which stays until gc",
+                key.short(),
+                before.short()
+            ));
         }
         self.saved.push(key);
         self.app.say(format!(
@@ -286,6 +328,10 @@ impl Talk<'_> {
         ));
         Ok(())
     }
+}
+
+fn is_interruption(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Failure::Interrupted(_)))
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

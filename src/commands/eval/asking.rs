@@ -1,6 +1,6 @@
 //! Putting the questions of one prompt to one model.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
@@ -50,12 +50,19 @@ pub struct Asked<'o, 'a, 'm> {
 
 impl Asker<'_, '_> {
     /// Builds the prompt's state, if it is not saved, and asks everything.
-    pub fn prompt(&mut self, store: &mut Store, prompt: &PlannedPrompt, generate: Option<u32>) -> Result<()> {
+    pub fn prompt(
+        &mut self,
+        store: &mut Store,
+        prompt: &PlannedPrompt,
+        generate: Option<u32>,
+        load: Option<Duration>,
+    ) -> Result<()> {
         let root = self.target.params.root(&self.target.model);
         let source = Source::of_text(&prompt.path, prompt.text.clone(), &root, &prompt.framed)?;
         let keep = KeepArgs::default();
         let mut builder = Builder::new(self.app, &keep, store, self.target);
-        let built = builder.build(self.model, &source, None)?;
+        let built = builder.build(self.model, &source, load)?;
+        self.app.named_event("build", &built)?;
         let state = states::state(store, &states::key(store, &built.key)?)?;
         let job = Job::of_state(&state);
 
@@ -142,7 +149,7 @@ impl<'m> Asked<'_, '_, 'm> {
             kind,
             prompt: self.prompt.to_owned(),
             model: self.model.clone(),
-            key: self.opened.state.key.short(),
+            key: self.opened.state.key.to_hex(),
             question: question.case.ask.clone(),
             wording: wording.to_owned(),
             temperature: sampling.temperature,

@@ -20,12 +20,18 @@ const WORDINGS: u32 = 2;
 /// The temperature at which questions are made up: at 0 all wordings would be one.
 const INVENTIVE: f32 = 0.8;
 
+/// One sentence: a question, and no chatter before it.
+const SENTENCE: &str = "[A-Z] ([^.!:?\\n] | \".\" [^ .!:?\\n]){8,110}";
+
 /// So many questions, one a line.
 fn questions_grammar(count: usize) -> String {
-    format!("root ::= line{{1,{count}}}\nline ::= [A-Z] [^?\\n]{{8,110}} \"?\\n\"\n")
+    format!("root ::= line{{1,{count}}}\nline ::= {SENTENCE} \"?\\n\"\n")
 }
 
-const QUESTION_GRAMMAR: &str = "root ::= [A-Z] [^?\\n]{8,110} \"?\"\n";
+fn question_grammar() -> String {
+    format!("root ::= {SENTENCE} \"?\"\n")
+}
+
 const YES_OR_NO: &str = "root ::= \"Yes\" | \"No\"\n";
 
 /// Lets the model make up `count` questions about its prompt and ask each in several wordings; then it is asked whether
@@ -74,7 +80,10 @@ fn questions(
         }
         let text = shaped(asked, &wish, &questions_grammar(count), &inventive(seed, 48 * count))?;
         for line in text.lines().map(str::trim).filter(|l| l.ends_with('?')) {
-            if found.len() < count && !found.iter().any(|q| q.eq_ignore_ascii_case(line)) {
+            if found.len() < count
+                && !is_about_asking(line)
+                && !found.iter().any(|q| q.eq_ignore_ascii_case(line))
+            {
                 found.push(line.to_owned());
             }
         }
@@ -84,7 +93,7 @@ fn questions(
         let mut also: Vec<String> = Vec::new();
         for seed in 0..WORDINGS {
             let wish = format!("Ask the same in other words, as one question: {ask}");
-            let text = shaped(asked, &wish, QUESTION_GRAMMAR, &inventive(seed, 48))?;
+            let text = shaped(asked, &wish, &question_grammar(), &inventive(seed, 48))?;
             let other = text.trim().to_owned();
             if is_wording(&ask, &other) && !also.contains(&other) {
                 also.push(other);
@@ -107,13 +116,11 @@ fn questions(
 /// Whether a text is another wording of a question, as far as can be told: a question that speaks of the same things,
 /// and not about asking.
 fn is_wording(question: &str, other: &str) -> bool {
-    let lower = other.to_lowercase();
-    let talks_about_it = ["in other words", "same question", "rephrase", "one question"];
     other.ends_with('?')
         && !other.ends_with(",?")
         && !other.contains(". ")
         && !other.eq_ignore_ascii_case(question)
-        && !talks_about_it.iter().any(|phrase| lower.contains(phrase))
+        && !is_about_asking(other)
         && shares_content(question, other)
 }
 
@@ -158,6 +165,22 @@ fn guide(asked: &mut Asked<'_, '_, '_>, grammar: &str) -> Result<()> {
 
 fn inventive(seed: u32, max_tokens: usize) -> Sampling {
     plain(INVENTIVE, seed, max_tokens, &[])
+}
+
+/// Whether a text speaks of the wish that the model was told, and not of the prompt.
+fn is_about_asking(text: &str) -> bool {
+    let text = text.to_lowercase();
+    [
+        "in other words",
+        "same question",
+        "rephrase",
+        "one question",
+        "short question",
+        "questions",
+        "text above",
+    ]
+    .iter()
+    .any(|phrase| text.contains(phrase))
 }
 
 #[cfg(test)]

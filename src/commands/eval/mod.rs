@@ -4,6 +4,8 @@ mod asking;
 mod generate;
 mod plan;
 
+use std::time::Instant;
+
 use anyhow::{Context, Result, bail};
 
 use super::app::{App, read_text};
@@ -84,10 +86,12 @@ fn ask_all(
     let targets: Vec<Target> = targets.collect::<Result<_>>()?;
     let engine = Engine::start(app.shows_log())?;
     for target in &targets {
+        let start = Instant::now();
         let model = target.load(app, &engine)?;
+        let mut load = Some(start.elapsed());
         for prompt in &plan.prompts {
             let mut asker = Asker { app, suite, target, model: &model, outcomes };
-            asker.prompt(&mut store, prompt, args.generate)?;
+            asker.prompt(&mut store, prompt, args.generate, load.take())?;
         }
     }
     Ok(())

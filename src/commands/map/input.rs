@@ -13,6 +13,12 @@ use super::records::LINE;
 use crate::cli::RecordFormat;
 use crate::commands::failure::Failure;
 
+/// Lines that are looked at for what they are.
+const LOOKED_AT: usize = 8;
+
+/// The field for a line that is no record.
+const UNREAD: &str = "line";
+
 /// Text that is read as it comes.
 type Text = Box<dyn BufRead + Send>;
 
@@ -23,7 +29,7 @@ pub enum Input {
     /// A JSON array, read whole.
     Array(vec::IntoIter<Box<RawValue>>),
     /// Rows under a header.
-    Columns { reader: Box<csv::Reader<Text>>, names: Vec<String> },
+    Columns { reader: Box<csv::Reader<Quotes>>, names: Vec<String> },
 }
 
 /// A record as it was read.
@@ -48,7 +54,7 @@ impl Input {
         if delimiter.is_some() && format != RecordFormat::Csv {
             bail!(Failure::Usage(format!("--delimiter is for CSV; {} is not", name(path))));
         }
-        let is_array = is_json(path) && first.trim_ascii_start().starts_with(b"[");
+        let is_array = begins_array(first) && !is_json_lines(path);
         let input = match format {
             RecordFormat::Jsonl if is_array => array(path, text)?,
             RecordFormat::Jsonl | RecordFormat::Lines => Self::Lines { text, format, line: 0 },
@@ -98,8 +104,12 @@ fn text_of(path: &Path) -> Result<Text> {
 /// What a file holds, by what was asked for, its name, or for stdin its first bytes.
 fn format_of(path: &Path, asked: Option<RecordFormat>, first: &[u8]) -> RecordFormat {
     asked.or_else(|| by_name(path)).unwrap_or_else(|| {
-        let object = first.trim_ascii_start().starts_with(b"{");
-        if object { RecordFormat::Jsonl } else { RecordFormat::Lines }
+        // One broken line should not make text of the others.
+        let mut lines = first.split_inclusive(|byte| *byte == b'\n').take(LOOKED_AT);
+        let is_object = |line: &[u8]| serde_json::from_slice::<Fields>(line).is_ok();
+        let is_json =
+            first.trim_ascii_start().starts_with(b"{") || begins_array(first) || lines.any(is_object);
+        if is_json { RecordFormat::Jsonl } else { RecordFormat::Lines }
     })
 }
 
@@ -115,20 +125,35 @@ pub fn by_name(path: &Path) -> Option<RecordFormat> {
     }
 }
 
-/// Whether a file is JSON and not JSON Lines, as far as its name says.
-fn is_json(path: &Path) -> bool {
+/// Whether a file's name says that it is one JSON document.
+pub fn is_json(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"))
+}
+
+/// Whether a file's name says that each line of it is a record, so that an array would be one that is none.
+fn is_json_lines(path: &Path) -> bool {
+    let endings = ["jsonl", "ndjson"];
+    path.extension().is_some_and(|ending| endings.into_iter().any(|known| ending.eq_ignore_ascii_case(known)))
+}
+
+/// Whether a text begins as an array of objects does, or an empty one.
+fn begins_array(text: &[u8]) -> bool {
+    let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text).trim_ascii_start();
+    let inner = text.strip_prefix(b"[").map(<[u8]>::trim_ascii_start);
+    inner.is_some_and(|inner| inner.first().is_none_or(|byte| b"{]".contains(byte)))
 }
 
 fn array(path: &Path, mut text: Text) -> Result<Input> {
     let mut bytes = Vec::new();
     text.read_to_end(&mut bytes).with_context(|| format!("cannot read {}", name(path)))?;
+    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
     let values: Vec<Box<RawValue>> =
-        serde_json::from_slice(&bytes).with_context(|| format!("{} is no JSON array", name(path)))?;
+        serde_json::from_slice(bytes).with_context(|| format!("{} is no JSON array", name(path)))?;
     Ok(Input::Array(values.into_iter()))
 }
 
 fn columns(path: &Path, text: Text, delimiter: u8) -> Result<Input> {
+    let text = Quotes { text, count: 0, ended: false };
     let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(text);
     let header = reader.headers().with_context(|| format!("the header of {}", name(path)))?;
     let names: Vec<_> = header.iter().map(|c| c.trim_start_matches('\u{feff}').to_owned()).collect();
@@ -138,7 +163,33 @@ fn columns(path: &Path, text: Text, delimiter: u8) -> Result<Input> {
             name(path)
         )));
     }
+    if reader.get_ref().is_open() && names.iter().any(|name| name.contains('\n')) {
+        bail!(Failure::Usage(format!("a quote in the header of {} is never closed", name(path))));
+    }
     Ok(Input::Columns { reader: Box::new(reader), names })
+}
+
+/// Text of which the quotes are counted: a quote that is never closed takes all that follows into its cell.
+pub struct Quotes {
+    text: Text,
+    count: usize,
+    ended: bool,
+}
+
+impl Quotes {
+    /// Whether a quote was open when the text ended.
+    fn is_open(&self) -> bool {
+        self.ended && self.count % 2 == 1
+    }
+}
+
+impl io::Read for Quotes {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.text.read(bytes)?;
+        self.count += bytes[..read].iter().filter(|byte| **byte == b'"').count();
+        self.ended |= read == 0;
+        Ok(read)
+    }
 }
 
 fn next_line(text: &mut dyn BufRead, format: RecordFormat, number: &mut u64) -> Result<Option<Read>> {
@@ -158,9 +209,12 @@ fn next_line(text: &mut dyn BufRead, format: RecordFormat, number: &mut u64) -> 
         return Ok(Some(match std::str::from_utf8(bytes) {
             Err(e) => {
                 let problem = Some(format!("not UTF-8 text from byte {} on", e.valid_up_to()));
-                Read { fields: of_text(&String::from_utf8_lossy(bytes)), problem, line }
+                let name = if format == RecordFormat::Lines { LINE } else { UNREAD };
+                Read { fields: Fields::of_text(name, &String::from_utf8_lossy(bytes)), problem, line }
             }
-            Ok(text) if format == RecordFormat::Lines => Read { fields: of_text(text), problem: None, line },
+            Ok(text) if format == RecordFormat::Lines => {
+                Read { fields: Fields::of_text(LINE, text), problem: None, line }
+            }
             Ok(text) => of_json(text, line),
         }));
     }
@@ -170,21 +224,17 @@ fn of_json(text: &str, line: Option<u64>) -> Read {
     match serde_json::from_str(text) {
         Ok(fields) => Read { fields, problem: None, line },
         Err(e) if e.is_data() => {
-            Read { fields: of_text(text), problem: Some("not a JSON object".into()), line }
+            Read { fields: Fields::of_text(UNREAD, text), problem: Some("not a JSON object".into()), line }
         }
         Err(e) => {
             // It counts lines within the record.
             let why = e.to_string().replace(" at line 1 column", " at column");
-            Read { fields: of_text(text), problem: Some(format!("not JSON: {why}")), line }
+            Read { fields: Fields::of_text(UNREAD, text), problem: Some(format!("not JSON: {why}")), line }
         }
     }
 }
 
-fn of_text(line: &str) -> Fields {
-    Fields::of_text(LINE, line)
-}
-
-fn next_row(reader: &mut csv::Reader<Text>, names: &[String]) -> Result<Option<Read>> {
+fn next_row(reader: &mut csv::Reader<Quotes>, names: &[String]) -> Result<Option<Read>> {
     let mut row = csv::ByteRecord::new();
     if !reader.read_byte_record(&mut row).context("cannot read the input")? {
         return Ok(None);
@@ -195,6 +245,9 @@ fn next_row(reader: &mut csv::Reader<Text>, names: &[String]) -> Result<Option<R
         let over: Vec<_> = row.iter().skip(names.len()).map(String::from_utf8_lossy).collect();
         let over = if over.is_empty() { String::new() } else { format!("; too many: {}", over.join(", ")) };
         problem = Some(format!("it has {} columns, expected {}{over}", row.len(), names.len()));
+    }
+    if reader.get_ref().is_open() && row.iter().any(|cell| cell.contains(&b'\n')) {
+        problem = Some("a quote in it is never closed, so that all lines behind it are in its cell".into());
     }
     let mut fields = Fields::default();
     for (name, cell) in names.iter().zip(row.iter()) {
@@ -207,7 +260,7 @@ fn next_row(reader: &mut csv::Reader<Text>, names: &[String]) -> Result<Option<R
 }
 
 /// A file's name, for people.
-fn name(path: &Path) -> String {
+pub fn name(path: &Path) -> String {
     if path.as_os_str() == "-" { "stdin".into() } else { path.display().to_string() }
 }
 
@@ -234,6 +287,8 @@ mod tests {
     fn the_first_bytes_decide_where_no_name_does() {
         let of = |first: &[u8]| format_of(Path::new("-"), None, first);
         assert_eq!((of(b" {\"a\": 1}"), of(b"hello")), (RecordFormat::Jsonl, RecordFormat::Lines));
+        assert_eq!(of(b"oops\n{\"text\": \"b\"}\n"), RecordFormat::Jsonl);
+        assert_eq!((of(b"[\n  {"), of(b"[1] is a note")), (RecordFormat::Jsonl, RecordFormat::Lines));
     }
 
     #[test]

@@ -14,9 +14,9 @@ mod room;
 mod together;
 
 use std::io::IsTerminal;
-use std::path::Path;
 
 use anyhow::{Result, bail};
+use same_file::Handle;
 
 use super::app::App;
 use super::failure::Failure;
@@ -46,15 +46,16 @@ pub fn run(app: &App, args: &Map) -> Result<()> {
         ));
     }
     let mut place = Place::find(app, &args.key, &args.params)?;
-    if let OutputTo::File(path) = &app.global.output {
-        check_output(path, args)?;
-    }
+    check_output(app, args)?;
     let is_typed = args.input.as_os_str() == "-" && std::io::stdin().is_terminal();
     if is_typed {
         app.say("type one question a line; Ctrl-D ends");
     }
     let records = Records::open(&args.input, args.input_format, args.delimiter)?;
     records.check_fields(&template.fields())?;
+    if let Some(doubt) = records.doubt() {
+        app.warn(doubt);
+    }
     if !args.replace {
         records.check_free(&[&args.into, &output::stop_of(&args.into)])?;
     }
@@ -65,7 +66,7 @@ pub fn run(app: &App, args: &Map) -> Result<()> {
     let json = matches!(shape, Some(Shape::Schema(_)));
     let format = records.format;
     let how = Use { no_cache: false, require_hit: args.require_hit };
-    let mut tally = Tally::default();
+    let mut tally = Tally { is_lines: layout.format == RecordFormat::Lines, ..Tally::default() };
     place.open(
         app,
         how,
@@ -100,15 +101,30 @@ pub fn run(app: &App, args: &Map) -> Result<()> {
     tally.tell(app, args.stats)
 }
 
-/// Refuses what cannot be written, before anything is loaded.
-fn check_output(path: &Path, args: &Map) -> Result<()> {
-    if [path, &output::journal_of(path)].into_iter().any(|p| records::is_same_file(p, &args.input)) {
-        bail!(Failure::Usage(format!("{} would be read and overwritten at once", args.input.display())));
+/// Refuses what cannot be written, and what would be written into the input, before anything is loaded.
+fn check_output(app: &App, args: &Map) -> Result<()> {
+    let input = if args.input.as_os_str() == "-" { Handle::stdin() } else { Handle::from_path(&args.input) };
+    // Of devices and pipes, what is written does not come back.
+    let is_file = |handle: &Handle| handle.as_file().metadata().is_ok_and(|meta| meta.is_file());
+    let input = input.ok().filter(is_file);
+    let mut written: Vec<Handle> =
+        app.global.log.iter().filter_map(|log| Handle::from_path(log).ok()).collect();
+    match &app.global.output {
+        OutputTo::File(path) => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir());
+            if let Some(folder) = folder {
+                bail!("cannot write {}: there is no folder {}", path.display(), folder.display());
+            }
+            let names = [path, &output::journal_of(path)];
+            written.extend(names.into_iter().filter_map(|name| Handle::from_path(name).ok()));
+        }
+        _ => written.extend(Handle::stdout().ok()),
     }
-    match path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
-        Some(folder) => bail!("cannot write {}: there is no folder {}", path.display(), folder.display()),
-        None => Ok(()),
+    if input.is_some_and(|input| written.contains(&input)) {
+        let input = input::name(&args.input);
+        bail!(Failure::Usage(format!("{input} would be read and written at once; choose another output")));
     }
+    Ok(())
 }
 
 /// What the output holds: by what was asked for, its name, or as the input.
@@ -120,12 +136,27 @@ fn layout(app: &App, args: &Map, records: &Records) -> Result<Layout> {
     };
     let format = args.output_format.or(by_name).unwrap_or(records.format);
     let has_columns = [RecordFormat::Csv, RecordFormat::Tsv].contains(&format);
+    if let OutputTo::File(path) = &app.global.output
+        && args.output_format.is_none()
+        && input::is_json(path)
+    {
+        bail!(Failure::Usage(format!(
+            "{} would hold JSON Lines and no JSON; name it .jsonl (jq -s . makes JSON of it), or pass --output-format jsonl",
+            path.display()
+        )));
+    }
+    let twice = records.columns.iter().enumerate().find(|(n, name)| records.columns[..*n].contains(name));
+    if let Some((_, name)) = twice.filter(|_| format == RecordFormat::Jsonl) {
+        bail!(Failure::Usage(format!(
+            "there are two columns {name:?}, of which JSON Lines would keep one; write .csv"
+        )));
+    }
     let columns = match records.columns.as_slice() {
         [] if has_columns => records.names()?,
         known => known.to_vec(),
     };
     let delimiter = args.delimiter.unwrap_or(b',');
-    Ok(Layout { format, into: args.into.clone(), columns, delimiter, replace: args.replace })
+    Ok(Layout { format, into: args.into.clone(), columns, delimiter })
 }
 
 /// Names everything that the answers follow from but the records.
@@ -205,12 +236,16 @@ struct Work<'a> {
 #[derive(Default)]
 struct Tally {
     before: usize,
+    /// Those of them that could not be answered.
+    failed_before: usize,
     answered: usize,
     problems: usize,
     blank: usize,
     cut: usize,
     /// Whether there is more to answer, which the same command does without its limit.
     goes_on: bool,
+    /// Whether answers are lines of text.
+    is_lines: bool,
     timings: Timings,
 }
 
@@ -238,9 +273,11 @@ impl Tally {
         if stats {
             app.say(self.timings.table().trim_end());
         }
-        if self.problems > 0 {
-            let problems = human::count(self.problems, "record");
-            bail!("{problems} could not be answered: the reason stands in the answer's place");
+        let problems = self.failed_before + self.problems;
+        if problems > 0 {
+            let problems = human::count(problems, "record");
+            let place = if self.is_lines { "answer's place" } else { "field \"error\"" };
+            bail!("{problems} could not be answered: the reason stands in the {place}");
         }
         Ok(())
     }
@@ -250,6 +287,7 @@ impl Work<'_> {
     /// Passes over what an earlier run has answered.
     fn skip_done(&mut self, total: Option<usize>) -> Result<()> {
         self.tally.before = self.output.done();
+        self.tally.failed_before = self.output.failed();
         if self.tally.before > 0 {
             let before = human::count(self.tally.before, "record");
             self.app.say(format!("{before} are answered already; going on from there"));

@@ -5,10 +5,11 @@
 //! off, and what is answered is not asked again.
 
 use std::fs::{File, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use same_file::Handle;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -38,8 +39,6 @@ pub struct Layout {
     pub columns: Vec<String>,
     /// What stands between columns of CSV.
     pub delimiter: u8,
-    /// Whether the answer may take the place of a field that the record came with.
-    pub replace: bool,
 }
 
 /// The field that says why an answer ended, for an answer in the field `into`.
@@ -57,11 +56,12 @@ impl Layout {
         self.row(self.names())
     }
 
-    /// The columns of the output: those of the input, then the answer, why it ended, and what went wrong.
+    /// The columns of the output: those of the input, then those of its own that are not among them: the answer, why it
+    /// ended, and what went wrong.
     fn names(&self) -> impl Iterator<Item = String> {
         let own = [self.into.clone(), stop_of(&self.into), ERROR.to_owned()];
-        let names: Vec<_> = self.columns.iter().filter(|name| self.keeps(name)).cloned().collect();
-        names.into_iter().chain(own)
+        let own = own.into_iter().filter(|name| !self.columns.contains(name));
+        self.columns.iter().cloned().chain(own)
     }
 
     /// One record with what became of it, as it is written.
@@ -84,7 +84,8 @@ impl Layout {
                 fields.set(&stop_of(&self.into), stop);
             }
             Outcome::Problem(_) | Outcome::Blank => {
-                if self.replace || !record.has(&self.into) {
+                // What the record came with stays until there is an answer.
+                if !record.has(&self.into) {
                     fields.set(&self.into, &Value::Null);
                 }
                 if let Some(problem) = self.problem(record, outcome) {
@@ -95,21 +96,26 @@ impl Layout {
         fields
     }
 
-    /// The cells of the input's columns, then the answer, why it ended, and what went wrong.
+    /// The cells of a row.
     fn cells(&self, record: &Record, outcome: &Outcome) -> Vec<String> {
         let by_place = record.fields.cells();
         let same = record.fields.names().eq(self.columns.iter().map(String::as_str));
-        let mut cells: Vec<String> = Vec::new();
-        for (place, name) in self.columns.iter().enumerate().filter(|(_, name)| self.keeps(name)) {
-            let cell = if same { by_place.get(place).cloned() } else { record.fields.cell(name) };
-            cells.push(cell.unwrap_or_default());
-        }
         let (answer, stop) = match outcome {
-            Outcome::Answer { value, stop } => (cell(value), cell(stop)),
-            Outcome::Problem(_) | Outcome::Blank => (String::new(), String::new()),
+            Outcome::Answer { value, stop } => (Some(cell(value)), Some(cell(stop))),
+            // What the record came with stays there.
+            Outcome::Problem(_) | Outcome::Blank => (None, None),
         };
-        cells.extend([answer, stop, self.problem(record, outcome).unwrap_or_default()]);
-        cells
+        let own = |place: usize, name: &str| {
+            let came = if same { by_place.get(place).cloned() } else { record.fields.cell(name) };
+            let new = match name {
+                ERROR => Some(self.problem(record, outcome).unwrap_or_default()),
+                _ if name == self.into => answer.clone(),
+                _ if name == stop_of(&self.into) => stop.clone(),
+                _ => None,
+            };
+            new.or(came).unwrap_or_default()
+        };
+        self.names().enumerate().map(|(place, name)| own(place, &name)).collect()
     }
 
     /// What is wrong with a record: that it has no answer, or what it came with.
@@ -117,7 +123,7 @@ impl Layout {
         let before = record.fields.cell(ERROR).filter(|error| !error.is_empty());
         let before = before.filter(|_| !record.failed_before(&self.into));
         match (outcome, before) {
-            (Outcome::Problem(problem), Some(before)) if !problem.contains(&before) => {
+            (Outcome::Problem(problem), Some(before)) if !problem.ends_with(&before) => {
                 Some(format!("{problem}; it came with the error: {before}"))
             }
             (Outcome::Problem(problem), _) => Some(problem.clone()),
@@ -128,16 +134,13 @@ impl Layout {
     /// Why a record has no place in the columns, if it has none.
     fn check(&self, record: &Record) -> Result<(), String> {
         let has_columns = [RecordFormat::Csv, RecordFormat::Tsv].contains(&self.format);
-        let has_place = |name: &&str| !self.keeps(name) || self.columns.iter().any(|column| column == name);
+        let has_place = |name: &&str| self.names().any(|column| column == *name);
         match record.fields.names().find(|name| !has_place(name)).filter(|_| has_columns) {
-            Some(name) => Err(format!("its field {name:?} is not in the first record, so it has no column")),
+            Some(name) => Err(format!(
+                "its field {name:?} is not in the first record, so it has no column; JSON Lines keep it"
+            )),
             None => Ok(()),
         }
-    }
-
-    /// Whether a column of the input is none of the output's own.
-    fn keeps(&self, name: &str) -> bool {
-        name != self.into && name != stop_of(&self.into) && name != ERROR
     }
 
     fn row(&self, cells: impl Iterator<Item = String>) -> String {
@@ -185,10 +188,14 @@ struct Sink {
     path: PathBuf,
     file: fs_err::File,
     length: u64,
+    /// Of all that is written.
+    hash: blake3::Hasher,
     /// Locked for as long as the run lives: two of them would write into each other's lines.
     journal: File,
-    /// Digests of the records that are answered, in order.
+    /// Digests of the records that are done, in order.
     done: Vec<String>,
+    /// How many of them could not be answered.
+    failed: usize,
 }
 
 /// The first line of a journal.
@@ -203,6 +210,10 @@ struct Head {
 struct Step {
     record: String,
     end: u64,
+    /// Of the output up to there: what was changed since is not gone on with.
+    output: String,
+    /// Whether the record could not be answered.
+    failed: bool,
 }
 
 impl<'a> Output<'a> {
@@ -239,7 +250,9 @@ impl<'a> Output<'a> {
         let mut file = fs_err::File::create(path)?;
         file.write_all(head.as_bytes())?;
         let path = path.to_owned();
-        let sink = Sink { path, file, length, journal, done: Vec::new() };
+        let mut hash = blake3::Hasher::new();
+        hash.update(head.as_bytes());
+        let sink = Sink { path, file, length, hash, journal, done: Vec::new(), failed: 0 };
         Ok(Self { app, layout, file: Some(sink), stream: None })
     }
 
@@ -251,6 +264,11 @@ impl<'a> Output<'a> {
     /// How many records are answered already.
     pub fn done(&self) -> usize {
         self.file.as_ref().map_or(0, |sink| sink.done.len())
+    }
+
+    /// How many of them could not be answered.
+    pub fn failed(&self) -> usize {
+        self.file.as_ref().map_or(0, |sink| sink.failed)
     }
 
     /// Refuses a record that is not the one that was answered in its place.
@@ -275,7 +293,7 @@ impl<'a> Output<'a> {
     pub fn write(&mut self, record: &Record, outcome: &Outcome) -> Result<()> {
         let line = self.layout.line(record, outcome);
         match (&mut self.file, &mut self.stream) {
-            (Some(sink), _) => sink.write(&line, record),
+            (Some(sink), _) => sink.write(&line, record, matches!(outcome, Outcome::Problem(_))),
             (None, Some(stream)) => Ok(stream.write_all(line.as_bytes())?),
             (None, None) => self.app.write(&line),
         }
@@ -285,17 +303,34 @@ impl<'a> Output<'a> {
     pub fn close(self, is_complete: bool) -> Result<()> {
         let Some(sink) = self.file else { return Ok(()) };
         sink.file.sync_all()?;
+        let written = Handle::from_file(sink.file.into_parts().0)?;
+        if !Handle::from_path(&sink.path).is_ok_and(|found| found == written) {
+            bail!(
+                "{} was removed or replaced while it was written: the answers are lost",
+                sink.path.display()
+            );
+        }
         // Still under its lock.
-        if is_complete { Ok(fs_err::remove_file(journal_of(&sink.path))?) } else { Ok(()) }
+        match is_complete.then(|| fs_err::remove_file(journal_of(&sink.path))) {
+            Some(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 }
 
 impl Sink {
-    fn write(&mut self, line: &str, record: &Record) -> Result<()> {
+    fn write(&mut self, line: &str, record: &Record, failed: bool) -> Result<()> {
         self.file.write_all(line.as_bytes()).context("what is answered so far is kept")?;
         self.length += line.len() as u64;
-        write_line(&mut self.journal, &Step { record: record.digest(), end: self.length })
+        self.hash.update(line.as_bytes());
+        let step = Step { record: record.digest(), end: self.length, output: short(&self.hash), failed };
+        write_line(&mut self.journal, &step)
     }
+}
+
+/// What a hash is called in a journal.
+fn short(hash: &blake3::Hasher) -> String {
+    hash.finalize().to_hex()[..16].to_owned()
 }
 
 fn write_line(file: &mut File, value: &impl Serialize) -> Result<()> {
@@ -391,23 +426,64 @@ fn resumed(path: &Path, journal: &Journal, run: &str) -> Result<Option<Sink>> {
         file.set_len(0)?;
         return Ok(None);
     }
-    let (mut length, mut done, mut valid) = (head.begins_at, Vec::new(), first.len());
+    let mut read = Reread::new(&mut file, head.begins_at)?;
+    let (mut done, mut failed, mut valid) = (Vec::new(), 0, first.len());
     for line in lines {
-        match serde_json::from_str::<Step>(line) {
-            Ok(step) if (length..=written).contains(&step.end) => {
-                length = step.end;
-                valid += line.len();
-                done.push(step.record);
-            }
-            _ => break,
+        let Ok(step) = serde_json::from_str::<Step>(line) else { break };
+        if !(read.length..=written).contains(&step.end) {
+            break;
         }
+        let (part, hash) = read.up_to(step.end)?;
+        if short(&hash) != step.output {
+            // A file that was not written to its end when the power went has zeros there.
+            if part.contains(&0) {
+                break;
+            }
+            bail!(Failure::Usage(format!(
+                "{} was changed since the run was cut short: record {} is not what was written; --overwrite begins it anew",
+                path.display(),
+                done.len() + 1
+            )));
+        }
+        read.hash = hash;
+        read.length = step.end;
+        valid += line.len();
+        failed += usize::from(step.failed);
+        done.push(step.record);
     }
+    let (length, hash) = (read.length, read.hash);
     file.set_len(length)?;
     file.seek(SeekFrom::Start(length))?;
     let mut journal = journal.file.try_clone()?;
     journal.set_len(valid as u64)?;
     journal.seek(SeekFrom::End(0))?;
-    Ok(Some(Sink { path: path.to_owned(), file, length, journal, done }))
+    Ok(Some(Sink { path: path.to_owned(), file, length, hash, journal, done, failed }))
+}
+
+/// An output that is read again, to see whether it is what was written.
+struct Reread<'f> {
+    file: BufReader<&'f mut fs_err::File>,
+    length: u64,
+    hash: blake3::Hasher,
+}
+
+impl<'f> Reread<'f> {
+    /// Reads what stands before the first answer.
+    fn new(file: &'f mut fs_err::File, begins_at: u64) -> Result<Self> {
+        let mut read = Self { file: BufReader::new(file), length: 0, hash: blake3::Hasher::new() };
+        read.hash = read.up_to(begins_at)?.1;
+        read.length = begins_at;
+        Ok(read)
+    }
+
+    /// The bytes up to a place, and the hash with them.
+    fn up_to(&mut self, end: u64) -> Result<(Vec<u8>, blake3::Hasher)> {
+        let mut part = vec![0; usize::try_from(end - self.length)?];
+        self.file.read_exact(&mut part)?;
+        let mut hash = self.hash.clone();
+        hash.update(&part);
+        Ok((part, hash))
+    }
 }
 
 #[cfg(test)]
@@ -423,7 +499,7 @@ mod tests {
 
     fn layout(format: RecordFormat) -> Layout {
         let columns = ["id", "text", "answer"].map(str::to_owned).to_vec();
-        Layout { format, into: "answer".into(), columns, delimiter: b',', replace: false }
+        Layout { format, into: "answer".into(), columns, delimiter: b',' }
     }
 
     fn answer(text: &str) -> Outcome {
@@ -444,6 +520,9 @@ mod tests {
         );
         let csv = layout(RecordFormat::Csv);
         assert_eq!(csv.head(), "id,text,answer,stop_reason,error\n");
+        let replaced = Layout { into: "id".into(), ..layout(RecordFormat::Csv) };
+        assert_eq!(replaced.head(), "id,text,answer,id_stop_reason,error\n");
+        assert_eq!(replaced.line(&record, &answer("a")), "a,q,,eos,\n", "in its place");
         let twice =
             Layout { columns: vec!["id".into(), "text".into(), "id".into()], ..layout(RecordFormat::Csv) };
         let mut fields = Fields::of_text("id", "1");
@@ -473,7 +552,7 @@ mod tests {
         let csv = layout(RecordFormat::Csv);
         let columns = ["text", "error"].map(str::to_owned).to_vec();
         let csv = Layout { columns, ..csv };
-        assert_eq!(csv.line(&own, &answer("a")), "q,a,eos,a bug report\n");
+        assert_eq!(csv.line(&own, &answer("a")), "q,a bug report,a,eos\n");
     }
 
     #[test]

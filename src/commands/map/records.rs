@@ -82,8 +82,15 @@ impl Records {
         self.peeked.as_ref()
     }
 
-    /// Refuses fields that no record can have, where the columns are known.
+    /// Refuses fields that no record can have, where it is known which ones they have.
     pub fn check_fields(&self, fields: &[String]) -> Result<()> {
+        if self.format == RecordFormat::Lines
+            && let Some(field) = fields.iter().find(|field| *field != LINE)
+        {
+            bail!(Failure::Usage(format!(
+                "there is no field {field:?}: lines of text have only {LINE:?}; --input-format jsonl, csv or tsv says what else the input is"
+            )));
+        }
         if !self.input.has_columns() {
             return Ok(());
         }
@@ -93,16 +100,20 @@ impl Records {
         Ok(())
     }
 
-    /// Refuses to write over fields that the records came with: those of the columns, or of the first record.
+    /// Refuses to write over fields that the first record came with.
     pub fn check_free(&self, names: &[&str]) -> Result<()> {
-        let first = self.first();
-        for name in names {
-            let is_column = self.columns.iter().any(|column| column == name);
-            if is_column || first.is_some_and(|record| record.has(name)) {
-                bail!(Failure::Usage(taken(name)));
-            }
+        match names.iter().find(|name| self.first().is_some_and(|record| record.has(name))) {
+            Some(name) => bail!(Failure::Usage(taken(name))),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// What looks like a mistake, if something does: JSON that would be asked as it stands.
+    pub fn doubt(&self) -> Option<&'static str> {
+        let line = self.first().and_then(|record| record.fields.text(LINE))?;
+        let is_json = line.starts_with('{') && serde_json::from_str::<Fields>(&line).is_ok();
+        let doubt = "the input is read as lines of text, but looks like JSON; --input-format jsonl reads it as records";
+        (self.format == RecordFormat::Lines && is_json).then_some(doubt)
     }
 
     /// The names of the first record's fields, for an output that has columns.
@@ -172,14 +183,6 @@ pub fn count(path: &Path, asked: Option<RecordFormat>, delimiter: Option<u8>) ->
     Ok(Some(count))
 }
 
-/// A file that was opened to be read, as far as its beginning goes: whether two paths are one file.
-pub fn is_same_file(one: &Path, other: &Path) -> bool {
-    match (fs_err::canonicalize(one), fs_err::canonicalize(other)) {
-        (Ok(one), Ok(other)) => one == other,
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,6 +238,17 @@ mod tests {
         assert_eq!(all("b.jsonl", b"[1]\n").len(), 1, "in JSON Lines it is one record");
     }
 
+    /// The quote swallowed all further records, and nothing was said.
+    #[test]
+    fn a_quote_that_is_never_closed_is_told() {
+        let records = all("a.csv", b"id,text\n1,good\n2,\"bad one\n3,great\n4,meh\n");
+        let problems = problems(&records);
+        assert_eq!((problems.len(), problems[0]), (2, ""));
+        assert!(problems[1].starts_with("a quote in it is never closed"), "{problems:?}");
+        let inches = all("a.csv", b"id,text\n1,a 5\" pipe\n2,\"two\nlines\"\n3,c\n");
+        assert!(inches.iter().all(|r| r.problem.is_none()));
+    }
+
     #[test]
     fn records_know_their_lines() {
         let records = all("a.jsonl", b"{}\n\n\n{}\n");
@@ -255,7 +269,8 @@ mod tests {
             Records::open(&path, None, None).unwrap().check_free(&["answer", "stop_reason"])
         };
         assert!(open("a.jsonl", "{\"answer\": \"mine\"}").is_err());
-        assert!(open("a.csv", "answer\n\n").is_err());
+        assert!(open("a.csv", "answer\nmine\n").is_err());
+        assert!(open("a.csv", "text,answer\na,\n").is_ok(), "an empty column is for the answer");
         assert!(open("a.jsonl", "{\"answer\": null, \"error\": \"too long\"}").is_ok(), "it failed before");
     }
 }

@@ -165,7 +165,12 @@ impl<'a, 'm> Opened<'a, 'm> {
             let _lock = app.lock_shared(store)?;
             job.find(store)?.verify(job)
         };
+        // For the log alone: these stages are the prompt's, and no answer's.
+        let mut timings = app.timings();
+        timings.add("verify_state", recall.took, Some(recall.tokens()));
+        let start = Instant::now();
         let session = Session::with_slots(model, &state.params, room.cells, app.threads(), room.slots)?;
+        timings.add("context", start.elapsed(), None);
         let how = Use::default();
         Ok(Self { app, how, store, state, job, recall, session, limit: room.limit, guides: None })
     }

@@ -118,6 +118,9 @@ impl<'t> Reader<'t> {
         let Some(name) = self.name() else {
             return Err(self.error(format!("expected the name of a rule, found {}", self.next())));
         };
+        if let Some(first) = self.rules.get(name) {
+            return Err(self.error(format!("rule {name:?} is there already, in line {}", first.line)));
+        }
         self.space(false);
         if !self.eat("::=") {
             return Err(self.error(format!("expected ::= behind {name:?}, found {}", self.next())));
@@ -359,6 +362,7 @@ mod tests {
             ("root ::= \"a\"{99999999999999999999}", "repetitions, at most 2000"),
             ("root ::= \"a\"{x}", "expected a number behind {"),
             ("root ::= <think>", "by its number"),
+            ("root ::= \"a\"\nroot ::= \"b\"", "rule \"root\" is there already, in line 1"),
             ("root ::= a\na ::= \"x\"? b\nb ::= a \"y\"", "begins with itself"),
             ("root ::= root \"a\" | \"a\"", "rule \"root\" begins with itself"),
         ];

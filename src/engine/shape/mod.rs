@@ -94,9 +94,11 @@ impl<'m> Guides<'m> {
     /// As [`Self::new`].
     pub fn guide(&self) -> Result<Guide> {
         match &self.kind {
-            Kind::Grammar(text) => LlamaSampler::grammar(&self.model.llama, text, ROOT)
-                .map(Guide::Grammar)
-                .map_err(|_| EngineError::Shape(format!("the grammar cannot be kept: {}", logged_reason()))),
+            Kind::Grammar(text) => {
+                LlamaSampler::grammar(&self.model.llama, text, ROOT).map(Guide::Grammar).map_err(|_| {
+                    EngineError::Shape(format!("no answer can be held to the grammar: {}", logged_reason()))
+                })
+            }
             Kind::Schema(factory, schema) => {
                 let parser = factory.create_parser(TopLevelGrammar::from_json_schema(schema.clone()));
                 let parser = parser.map_err(|e| not_kept(&format!("{e:#}")))?;
@@ -161,7 +163,7 @@ impl Guide {
 }
 
 fn not_kept(reason: &str) -> EngineError {
-    EngineError::Shape(format!("the JSON schema cannot be kept: {reason}"))
+    EngineError::Shape(format!("no answer can be held to the JSON schema: {reason}"))
 }
 
 /// The first line of a reason, without the parser's own state behind it.
