@@ -12,8 +12,10 @@ use super::prompt::{KeepArgs, ParamArgs};
 Examples:
   pcache extend menu today.txt                      the prompt, and today.txt behind it
   pcache extend menu today.txt --name menu          and the name goes to the new state
-  pcache extend menu today.txt --replace-from \"## Today\" --name menu
-                                                    each day: what follows the line \"## Today\" is replaced
+  pcache extend base today.txt --replace-from \"## Today\" --name menu
+                                                    each day: what follows the line
+                                                    \"## Today\" is replaced, and the name goes
+                                                    over from yesterday's version
 
 Evaluated are the segments of 256 tokens from the one on where old and new
 part. The old state stays until gc takes it.")]
