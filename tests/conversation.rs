@@ -331,3 +331,29 @@ fn a_conversation_goes_on_after_a_slip() {
     assert!(run.stderr.contains("was said before /save is part of the state"), "{}", run.stderr);
     assert_eq!(run.code, 2);
 }
+
+/// SIGTERM only stopped the answer, and the program went on.
+#[test]
+fn a_signal_during_an_answer_ends_the_conversation() {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    let program = program("llama");
+    for (signal, ends) in [(Signal::TERM, true), (Signal::HUP, true), (Signal::INT, false)] {
+        let mut child = program.start_with_input(&["chat", "s", "--max-tokens", "100000"]);
+        let mut input = child.stdin.take().unwrap();
+        std::io::Write::write_all(&mut input, b"hello\n").unwrap();
+        let mut output = child.stdout.take().unwrap();
+        std::io::Read::read_exact(&mut output, &mut [0]).unwrap();
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let rest = std::thread::spawn(move || std::io::Read::read_to_end(&mut output, &mut Vec::new()));
+        if ends {
+            assert_eq!(child.wait().unwrap().code(), Some(130), "{signal:?}");
+        } else {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            assert!(child.try_wait().unwrap().is_none(), "Ctrl-C stops the answer and not the program");
+            std::io::Write::write_all(&mut input, b"/quit\n").unwrap();
+            assert_eq!(child.wait().unwrap().code(), Some(0));
+        }
+        rest.join().unwrap().unwrap();
+    }
+}

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::job::Job;
+use super::signals;
 use crate::cli::{Global, Output, OutputTo};
 use crate::key::epoch::LLAMA_CPP_BUILD;
 use crate::report::human;
@@ -114,9 +115,10 @@ impl App {
         });
     }
 
-    /// From now on Ctrl-C stops an answer and never the program.
-    pub fn begin_conversation(&self) {
+    /// From now on Ctrl-C stops an answer and never the program. The flag is set when something else should end it.
+    pub fn begin_conversation(&self) -> Arc<AtomicBool> {
         self.in_conversation.store(true, Ordering::SeqCst);
+        signals::told_to_end()
     }
 
     /// While `wait` waits for the user, a signal ends the program: there is nothing else that it could stop.

@@ -24,6 +24,7 @@ mod rm;
 mod sampling;
 mod saving;
 mod show;
+mod signals;
 mod source;
 mod states;
 mod target;
@@ -45,6 +46,7 @@ pub fn complete_for_a_shell() {
 
 /// Runs a parsed command line; `started` is when the process began.
 pub fn run(cli: Cli, started: Instant) -> ExitCode {
+    signals::survive_size_limits();
     let mut app = App::new(cli.global, started);
     let result = app.start_log().and_then(|()| run_command(&app, cli.command));
     let code = match &result {

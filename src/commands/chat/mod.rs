@@ -3,6 +3,9 @@
 mod conversation;
 mod lines;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use anyhow::{Context, Result, bail};
 
 use super::app::{App, read_text};
@@ -60,11 +63,19 @@ pub fn run(app: &App, args: &Chat) -> Result<()> {
             Ok((Room::one(Question::limit(model, job, ROOM, args.sampling.max_tokens)), turn))
         },
         |opened, turn, _| {
-            app.begin_conversation();
+            let told_to_end = app.begin_conversation();
             // What is resumed is an earlier moment of this conversation.
             let saved = args.resume.iter().map(|_| opened.state.key).collect();
-            let mut chat =
-                Talk { app, args, target: &target, sampling, last: None, first_failure: None, saved };
+            let mut chat = Talk {
+                app,
+                args,
+                target: &target,
+                sampling,
+                last: None,
+                first_failure: None,
+                saved,
+                told_to_end,
+            };
             chat.greet(opened, args.resume.is_some(), &turn);
             chat.go_on(&mut Conversation::new(opened, turn))
         },
@@ -98,6 +109,8 @@ struct Talk<'a> {
     target: &'a Target,
     sampling: Sampling,
     last: Option<Answered>,
+    /// Whether a signal should end the program.
+    told_to_end: Arc<AtomicBool>,
     /// What went wrong first.
     first_failure: Option<anyhow::Error>,
     /// What this conversation was saved as, or resumed from.
@@ -141,6 +154,9 @@ impl Talk<'_> {
                 _ => self.say(talk, line.strip_prefix('/').unwrap_or(&line)),
             };
             match done {
+                _ if self.told_to_end.load(Ordering::SeqCst) => {
+                    bail!(Failure::Interrupted("interrupted".into()))
+                }
                 Ok(()) => {}
                 // What cannot be shown any more has nobody to talk to.
                 Err(error) if is_broken_pipe(&error) => return Err(error),

@@ -21,7 +21,7 @@ const WORDINGS: u32 = 2;
 const INVENTIVE: f32 = 0.8;
 
 /// One sentence: a question, and no chatter before it.
-const SENTENCE: &str = "[A-Z] ([^.!:?\\n] | \".\" [^ .!:?\\n]){8,110}";
+const SENTENCE: &str = "[A-Z] ([^.!:?\\n] | \".\" [0-9]){8,110}";
 
 /// So many questions, one a line.
 fn questions_grammar(count: usize) -> String {
@@ -82,6 +82,7 @@ fn questions(
         for line in text.lines().map(str::trim).filter(|l| l.ends_with('?')) {
             if found.len() < count
                 && !is_about_asking(line)
+                && !is_statement(line)
                 && !found.iter().any(|q| q.eq_ignore_ascii_case(line))
             {
                 found.push(line.to_owned());
@@ -121,6 +122,7 @@ fn is_wording(question: &str, other: &str) -> bool {
         && !other.contains(". ")
         && !other.eq_ignore_ascii_case(question)
         && !is_about_asking(other)
+        && !is_statement(other)
         && shares_content(question, other)
 }
 
@@ -183,6 +185,18 @@ fn is_about_asking(text: &str) -> bool {
     .any(|phrase| text.contains(phrase))
 }
 
+/// Whether a text that ends as a question does tells something, as far as its first word shows.
+fn is_statement(text: &str) -> bool {
+    let text = text.to_lowercase();
+    let mut words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    let tells = [
+        "the", "a", "an", "it", "he", "she", "his", "her", "they", "this", "that", "there", "i", "we", "here",
+    ];
+    let asks = ["what", "which", "who", "whose", "when", "where", "how", "why"];
+    words.clone().next().is_some_and(|first| tells.contains(&first))
+        && !words.any(|word| asks.contains(&word))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,6 +209,8 @@ mod tests {
         assert!(!is_wording(question, "Can you ask the same question about the museum?"));
         assert!(!is_wording(question, "What is your name?"));
         assert!(!is_wording(question, "The museum."));
+        assert!(!is_wording(question, "The museum is closed on some day, a?"));
+        assert!(is_wording(question, "The museum is closed on which day?"));
         assert!(!is_wording(question, "The museum is closed on Monday. It opens on,?"));
     }
 }

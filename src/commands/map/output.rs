@@ -324,7 +324,9 @@ impl Sink {
         self.length += line.len() as u64;
         self.hash.update(line.as_bytes());
         let step = Step { record: record.digest(), end: self.length, output: short(&self.hash), failed };
-        write_line(&mut self.journal, &step)
+        let journal =
+            || format!("cannot write {}; what is answered so far is kept", journal_of(&self.path).display());
+        write_line(&mut self.journal, &step).with_context(journal)
     }
 }
 
