@@ -114,7 +114,7 @@ fn what_makes_no_sense_in_a_conversation_is_said() {
         ("/foo\n", "there is no /foo"),
         ("/save\n", "/save needs a name"),
         ("/save a b\n", "the name \"a b\""),
-        ("/save x\n", "nothing was said yet"),
+        ("/save x\n", "there is nothing to save"),
         ("/retry\n", "nothing was said yet"),
         ("/drop x\n", "takes a number"),
         ("hello\n/save s\n", "belongs to state"),
@@ -305,8 +305,15 @@ fn a_name_goes_over_from_yesterdays_extension_of_the_same_base() {
     // A state of its own keeps its name.
     let run = extend("soup 4\n", "s");
     assert!(run.code == 2 && run.stderr.contains("belongs to state"), "{}", run.stderr);
+    // Building its whole text again is a hit, and does not make another prompt of it.
+    let whole = program.ok(&["show", "daily", "--prompt"]).stdout;
+    program.write("whole.txt", whole.trim_end_matches('\n'));
+    let built = program.ok(&["build", "whole.txt"]);
+    assert!(before.starts_with(built.stdout.trim()), "{}", built.stderr);
+    let run = extend("soup 5\n", "daily");
+    assert_eq!(run.code, 0, "{}", run.stderr);
     // One that is there already says which name it had.
-    let run = extend("soup 3\n", "menu");
+    let run = extend("soup 5\n", "menu");
     assert!(run.stderr.contains("the state was named daily; now it is menu"), "{}", run.stderr);
 }
 

@@ -224,8 +224,8 @@ fn what_is_answered_is_not_asked_again_and_not_mixed_with_another_run() {
     );
     program.write("in.jsonl", &records_before);
     let done = program.ok(&map);
-    assert!(done.stderr.contains("are answered already; going on from there"), "{}", done.stderr);
-    assert!(done.stderr.contains("were answered before"), "{}", done.stderr);
+    assert!(done.stderr.contains("done already; going on from there"), "{}", done.stderr);
+    assert!(done.stderr.contains("done before"), "{}", done.stderr);
     let again = program.run(&map);
     assert_eq!(again.code, 2);
     assert!(again.stderr.contains("--overwrite begins it anew"), "{}", again.stderr);
@@ -284,7 +284,7 @@ fn ctrl_c_keeps_what_is_done() {
     let done = count();
     assert!((3..60).contains(&done));
     let run = program.ok(&args);
-    assert!(run.stderr.contains(&format!("{done} records are answered already")), "{done}: {}", run.stderr);
+    assert!(run.stderr.contains(&format!("{done} records done already")), "{done}: {}", run.stderr);
     assert_eq!(count(), 60);
 }
 
@@ -469,7 +469,7 @@ fn a_limit_tries_the_first_records_and_the_rest_goes_on() {
     assert_eq!(lines(&written).len(), 2);
     assert_eq!(map(&["--limit", "1"]).code, 0, "fewer than are answered: nothing to do");
     let rest = map(&[]);
-    assert!(rest.stderr.contains("3 records answered, 2 were answered before"), "{}", rest.stderr);
+    assert!(rest.stderr.contains("3 records answered, 2 done before"), "{}", rest.stderr);
     let whole = std::fs::read_to_string(program.path("out.jsonl")).unwrap();
     assert!(whole.starts_with(&written) && lines(&whole).len() == 5);
     assert!(!program.path("out.jsonl.progress").exists());
@@ -531,7 +531,7 @@ fn an_output_that_was_edited_is_not_gone_on_with() {
     program.write_bytes("out.jsonl", &torn);
     let run = map(&[]);
     assert_eq!(run.code, 0, "{}", run.stderr);
-    assert!(run.stderr.contains("2 were answered before"), "{}", run.stderr);
+    assert!(run.stderr.contains("2 done before"), "{}", run.stderr);
     let whole = std::fs::read_to_string(program.path("out.jsonl")).unwrap();
     assert!(whole.starts_with(&written) && lines(&whole).len() == 4);
 }

@@ -19,12 +19,13 @@ Examples:
   pcache map extract --input docs.jsonl --output answers.jsonl --parallel 4
   pcache map extract --input docs.jsonl --json-schema person.schema.json --output people.jsonl
 
-Records of JSON Lines and CSV come out as they went in, with the answer added; white
+Records of JSON Lines and CSV come out as they went in, with the fields answer,
+stop_reason and error added (--into NAME: NAME, NAME_stop_reason, error); white
 space around an answer is cut off. A
 record that cannot be answered has the reason in a field error instead. A run that was
 cut short goes on where it stopped when the same command is given again; what has
 failed can be asked again:
-  jq -c 'select(.answer == null)' answers.jsonl | pcache map extract --output again.jsonl")]
+  jq -c 'select(.stop_reason == null)' answers.jsonl | pcache map extract --output again.jsonl")]
 pub struct Map {
     /// Key of the state (6 digits or more), or its name
     #[arg(value_name = "KEY", index = 1)]

@@ -14,7 +14,7 @@ use crate::cli::{Extend, KeepArgs};
 use crate::engine::model::{Engine, Model};
 use crate::engine::prompt::Prompt;
 use crate::engine::reframe::{Reframe, Saved};
-use crate::format::Record;
+use crate::format::{EXTENDED_BY, Record};
 use crate::key::StateKey;
 use crate::store::Store;
 
@@ -100,8 +100,8 @@ fn extended(model: &Model<'_>, old: &Record, update: &str, args: &Extend) -> Res
 fn origin(old: &Record, args: &Extend) -> Origin {
     let update = super::models::file_name(&args.update);
     let update = if update == "-" { "stdin" } else { update.as_str() };
-    let base = old.origin.split(" + ").next().unwrap_or_default();
-    let label = format!("{base} + {update}");
+    let base = old.origin.split(EXTENDED_BY).next().unwrap_or_default();
+    let label = format!("{base}{EXTENDED_BY}{update}");
     Origin { label, framing: old.framing.clone(), text: None, digest: None }
 }
 
@@ -109,10 +109,9 @@ fn origin(old: &Record, args: &Extend) -> Origin {
 /// yesterday's. Any other state keeps its name.
 fn holder(store: &Store, name: &str, old: &Record, new: &StateKey) -> Result<Option<StateKey>> {
     let Some(owner) = store.index().named(name)?.filter(|owner| owner != new) else { return Ok(None) };
-    let base = |origin: &str| origin.split(" + ").next().map(str::to_owned);
-    let is_extension =
-        |state: &Record| state.origin.contains(" + ") && base(&state.origin) == base(&old.origin);
-    if owner != old.key && !store.index().state(&owner)?.is_some_and(|state| is_extension(&state)) {
+    let base = |origin: &str| origin.split(EXTENDED_BY).next().map(str::to_owned);
+    let is_sister = |state: &Record| state.is_extension() && base(&state.origin) == base(&old.origin);
+    if owner != old.key && !store.index().state(&owner)?.is_some_and(|state| is_sister(&state)) {
         states::check_name_is_free(store, name, new)?;
     }
     Ok(Some(owner))

@@ -25,7 +25,7 @@ pub mod sequence;
 pub use codec::{Codec, MAX_RATIO};
 pub use decode::{FormatError, Object, Room, Stored, decode};
 pub use encode::Encoded;
-pub use record::Record;
+pub use record::{EXTENDED_BY, Record};
 
 use serde::{Deserialize, Serialize};
 

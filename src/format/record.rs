@@ -69,7 +69,15 @@ pub struct Record {
     pub revision: u64,
 }
 
+/// What stands between the origin of a state and that of what it was extended by.
+pub const EXTENDED_BY: &str = " + ";
+
 impl Record {
+    /// Whether it was made of another state, as far as its origin says.
+    pub fn is_extension(&self) -> bool {
+        self.origin.contains(EXTENDED_BY)
+    }
+
     /// The segments of the tokens under the model and the parameters.
     pub fn chain(&self) -> Chain {
         Chain::of(self.params.root(&self.model), &self.tokens)

@@ -103,11 +103,18 @@ pub fn generated(g: &Generated) -> String {
     if g.contradicted > 0 {
         found.push(format!("the model takes back {}", human::count(g.contradicted, "answer")));
     }
-    let found = if found.is_empty() { "no contradictions found".into() } else { found.join(", ") };
+    if g.contradicted == 0 && !found.is_empty() {
+        found.push("the model stands by each of them when asked".into());
+    }
+    let found = if found.is_empty() { "no contradictions found".into() } else { found.join("; ") };
     let count = human::count(g.questions.len(), "question");
     let wordings = human::count(g.answers, "wording");
     let mut lines = vec![format!("Made up {count}, asked in {wordings}: {found}.")];
-    lines.extend(g.questions.iter().map(|m| format!("  {}x {}", m.wordings, one_line(&m.question))));
+    lines.extend(
+        g.questions
+            .iter()
+            .map(|m| format!("  {} ({})", one_line(&m.question), human::count(m.wordings, "wording"))),
+    );
     lines.join("\n")
 }
 

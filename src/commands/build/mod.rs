@@ -290,6 +290,8 @@ impl Builder<'_> {
         filled: &Filled,
     ) -> Result<()> {
         let now = self.store.now();
+        // What a state was extended from stays known when its whole prompt is built.
+        let before = self.store.index().state(&key)?.filter(|state| state.is_extension());
         let record = Record {
             key,
             name: self.keep.name.clone(),
@@ -304,7 +306,7 @@ impl Builder<'_> {
             own: prompt.own,
             text: origin.text,
             digest: origin.digest,
-            origin: origin.label.clone(),
+            origin: before.map_or_else(|| origin.label.clone(), |state| state.origin),
             created: now,
             expires: self.expires(now),
             pinned: self.keep.pin,

@@ -33,6 +33,9 @@ const ROOM: usize = 1024;
 /// The temperature of another answer where the first one had none.
 const RETRY_TEMPERATURE: f32 = 0.8;
 
+/// How the origin of a saved conversation begins.
+const CONVERSATION: &str = "conversation from ";
+
 const HELP: &str = "\
 /save NAME    keep the conversation as a state of its own;
               pcache chat --resume NAME goes on with it
@@ -65,7 +68,8 @@ pub fn run(app: &App, args: &Chat) -> Result<()> {
         |opened, turn, _| {
             let told_to_end = app.begin_conversation();
             // What is resumed is an earlier moment of this conversation.
-            let saved = args.resume.iter().map(|_| opened.state.key).collect();
+            let is_resumed = args.resume.is_some() || opened.state.origin.starts_with(CONVERSATION);
+            let saved = is_resumed.then_some(opened.state.key).into_iter().collect();
             let mut chat = Talk {
                 app,
                 args,
@@ -302,7 +306,7 @@ impl Talk<'_> {
     fn save(&mut self, talk: &mut Conversation<'_, '_, '_>, name: &str) -> Result<()> {
         check_name(name)?;
         if talk.len() == 0 {
-            bail!(Failure::Usage("nothing was said yet".into()));
+            bail!(Failure::Usage("nothing was said behind the state, so there is nothing to save".into()));
         }
         let (model, state) = (talk.opened.session.model(), talk.opened.state);
         let tokens = [state.tokens.clone(), talk.said()].concat();
@@ -319,7 +323,7 @@ impl Talk<'_> {
         let keep = KeepArgs { name: before.is_none().then(|| name.to_owned()), ..KeepArgs::default() };
         let label = state.name.as_deref().unwrap_or(&state.origin);
         let origin = Origin {
-            label: format!("conversation from {label}"),
+            label: format!("{CONVERSATION}{label}"),
             framing: state.framing.clone(),
             text: None,
             digest: None,

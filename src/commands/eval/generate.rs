@@ -21,7 +21,7 @@ const WORDINGS: u32 = 2;
 const INVENTIVE: f32 = 0.8;
 
 /// One sentence: a question, and no chatter before it.
-const SENTENCE: &str = "[A-Z] ([^.!:?\\n] | \".\" [0-9]){8,110}";
+const SENTENCE: &str = "[A-Z] [^.!:;?()\\n]{8,110}";
 
 /// So many questions, one a line.
 fn questions_grammar(count: usize) -> String {

@@ -258,7 +258,7 @@ impl Tally {
     fn tell(&self, app: &App, stats: bool) -> Result<()> {
         let mut text = format!("{} answered", human::count(self.answered, "record"));
         if self.before > 0 {
-            text.push_str(&format!(", {} were answered before", human::thousands(self.before)));
+            text.push_str(&format!(", {} done before", human::thousands(self.before)));
         }
         if self.cut > 0 {
             text.push_str(&format!(
@@ -290,7 +290,7 @@ impl Work<'_> {
         self.tally.failed_before = self.output.failed();
         if self.tally.before > 0 {
             let before = human::count(self.tally.before, "record");
-            self.app.say(format!("{before} are answered already; going on from there"));
+            self.app.say(format!("{before} done already; going on from there"));
         }
         for _ in 0..self.tally.before {
             match self.records.wait()? {

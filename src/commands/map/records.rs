@@ -110,10 +110,19 @@ impl Records {
 
     /// What looks like a mistake, if something does: JSON that would be asked as it stands.
     pub fn doubt(&self) -> Option<&'static str> {
+        if self.format != RecordFormat::Lines {
+            return None;
+        }
         let line = self.first().and_then(|record| record.fields.text(LINE))?;
+        let cells: Vec<_> = line.split([',', ';', '\t']).map(str::trim).collect();
+        if cells.len() > 1 && cells.contains(&LINE) {
+            return Some(
+                "the input is read as lines of text, but begins as CSV does; --input-format csv reads its columns",
+            );
+        }
         let is_json = line.starts_with('{') && serde_json::from_str::<Fields>(&line).is_ok();
         let doubt = "the input is read as lines of text, but looks like JSON; --input-format jsonl reads it as records";
-        (self.format == RecordFormat::Lines && is_json).then_some(doubt)
+        is_json.then_some(doubt)
     }
 
     /// The names of the first record's fields, for an output that has columns.
