@@ -302,6 +302,18 @@ fn a_name_goes_over_from_yesterdays_extension_of_the_same_base() {
         assert_eq!(run.stderr.contains("daily is now"), day > 1, "{}", run.stderr);
         assert_ne!(std::mem::replace(&mut before, key.clone()), key);
     }
+    // Another prompt of the same file name, and the same prompt under other parameters, keep their names.
+    program.write("other/base.txt", "Wine list.\n## Today\nold\n");
+    program.ok(&["build", "other/base.txt", "--name", "wines"]);
+    let args = ["extend", "wines", "-", "--replace-from", "## Today", "--name", "red"];
+    assert_eq!(program.run_with(&args, "merlot\n").code, 0);
+    program.ok(&["build", "base.txt", "--name", "small", "--kv-type", "q8_0"]);
+    let args = ["extend", "small", "-", "--replace-from", "## Today", "--name", "smaller"];
+    assert_eq!(program.run_with(&args, "soup\n").code, 0);
+    for other in ["red", "smaller"] {
+        let run = extend("soup 4\n", other);
+        assert!(run.code == 2 && run.stderr.contains("belongs to state"), "{other}: {}", run.stderr);
+    }
     // A state of its own keeps its name.
     let run = extend("soup 4\n", "s");
     assert!(run.code == 2 && run.stderr.contains("belongs to state"), "{}", run.stderr);

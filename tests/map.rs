@@ -548,16 +548,20 @@ fn the_input_is_not_written_to() {
         "$PCACHE map s -i in.jsonl --output same.jsonl --overwrite",
         "$PCACHE map s --output same.jsonl --overwrite < in.jsonl",
         "$PCACHE map s -i in.jsonl >> in.jsonl",
-        "$PCACHE map s -i in.jsonl --output out.jsonl --log same.jsonl --limit 1",
     ] {
         let run = program.script("timeout", &["60", "sh", "-c", command]);
         assert_eq!(run.code, 2, "{command}: {}", run.stderr);
         assert!(run.stderr.contains("would be read and written at once"), "{command}: {}", run.stderr);
-        let left = std::fs::read_to_string(program.path("in.jsonl")).unwrap();
-        // The log has said by then that the program began.
-        assert!(left.starts_with(&input), "{command}");
-        assert!(left == input || command.contains("--log"), "{command}");
+        assert_eq!(std::fs::read_to_string(program.path("in.jsonl")).unwrap(), input, "{command}");
     }
+    // A log goes on in no file but a log.
+    let run = program.run(&["map", "s", "-i", "in.jsonl", "--output", "out.jsonl", "--log", "same.jsonl"]);
+    assert!(run.code == 1 && run.stderr.contains("same.jsonl is there and holds no log"), "{}", run.stderr);
+    assert_eq!(std::fs::read_to_string(program.path("in.jsonl")).unwrap(), input);
+    let run = program.run(&["map", "s", "-i", "in.jsonl", "--output", "both.jsonl", "--log", "both.jsonl"]);
+    assert!(run.code == 2 && run.stderr.contains("would be one file"), "{}", run.stderr);
+    program.ok(&["ls", "--log", "log.jsonl"]);
+    program.ok(&["ls", "--log", "log.jsonl"]);
 }
 
 /// Only what failed in the last part counted.

@@ -97,6 +97,7 @@ impl App {
         let (flag, quiet) = (Arc::clone(&self.interrupted), self.global.quiet);
         let scratch = Arc::clone(&self.scratch);
         let (talking, listening) = (Arc::clone(&self.in_conversation), Arc::clone(&self.listening));
+        let terminal = signals::Terminal::now();
         // Fails only when a handler is set already; then Ctrl-C simply ends the process.
         let _ = ctrlc::set_handler(move || {
             let again = flag.swap(true, Ordering::SeqCst);
@@ -107,6 +108,9 @@ impl App {
             if again || talking {
                 let folders = scratch.lock().unwrap_or_else(|e| e.into_inner());
                 folders.iter().for_each(|folder| drop(std::fs::remove_dir_all(folder)));
+                if listening {
+                    terminal.restore();
+                }
                 crate::sys::exit::at_once(130);
             }
             if !quiet {

@@ -41,10 +41,11 @@ pub fn run(app: &App, args: &Extend) -> Result<()> {
     let engine = Engine::start(app.shows_log())?;
     let model = target.load(app, &engine)?;
     let load = start.elapsed();
-    let prompt = extended(&model, &old, &update, args)?;
+    let (prompt, kept) = extended(&model, &old, &update, args)?;
+    let family = Family { model: &model, old: &old, kept };
     let job = target.job(model.layout(), prompt.tokens.clone())?;
     let new = job.chain.state_key(&prompt.carried, &prompt.suffix);
-    name.map_or(Ok(()), |name| holder(&store, name, &old, &new).map(drop))?;
+    name.map_or(Ok(()), |name| family.holder(&store, name, &new).map(drop))?;
     // The name goes over when the new state is there.
     let keep = KeepArgs { name: None, ..args.keep.clone() };
     let mut builder = Builder::new(app, &keep, &mut store, &target);
@@ -54,7 +55,7 @@ pub fn run(app: &App, args: &Extend) -> Result<()> {
         if let Some(before) = report.name.as_deref().filter(|before| *before != name) {
             app.say(format!("the state was named {before}; now it is {name}"));
         }
-        give_name(app, &mut store, name, &old, &new)
+        give_name(app, &mut store, name, &family, &new)
             .with_context(|| format!("state {} is saved, but not named", new.short()))?;
         report.name = Some(name.to_owned());
     }
@@ -66,7 +67,8 @@ fn hint(args: &Extend) -> String {
     format!("UPDATE is a file; to add a text itself: echo \"…\" | pcache extend {} -", args.key)
 }
 
-fn extended(model: &Model<'_>, old: &Record, update: &str, args: &Extend) -> Result<Prompt> {
+/// The prompt with the update, and all that the model reads before it.
+fn extended(model: &Model<'_>, old: &Record, update: &str, args: &Extend) -> Result<(Prompt, String)> {
     let key = old.key.short();
     let Some(own) = old.own else {
         bail!(
@@ -93,7 +95,8 @@ fn extended(model: &Model<'_>, old: &Record, update: &str, args: &Extend) -> Res
             n => format!("{n} lines of the prompt are {mark:?}; --replace-from needs one that is there once"),
         })
     })?;
-    Ok(reframe.render(model, &text))
+    let kept = reframe.kept(mark).unwrap_or_default();
+    Ok((reframe.render(model, &text), kept))
 }
 
 /// Where the new state comes from, for people: the names of both files.
@@ -105,23 +108,40 @@ fn origin(old: &Record, args: &Extend) -> Origin {
     Origin { label, framing: old.framing.clone(), text: None, digest: None }
 }
 
-/// The state that a name goes over from, if one has it: the old state, or another extension of the same prompt, such as
-/// yesterday's. Any other state keeps its name.
-fn holder(store: &Store, name: &str, old: &Record, new: &StateKey) -> Result<Option<StateKey>> {
-    let Some(owner) = store.index().named(name)?.filter(|owner| owner != new) else { return Ok(None) };
-    let base = |origin: &str| origin.split(EXTENDED_BY).next().map(str::to_owned);
-    let is_sister = |state: &Record| state.is_extension() && base(&state.origin) == base(&old.origin);
-    if owner != old.key && !store.index().state(&owner)?.is_some_and(|state| is_sister(&state)) {
-        states::check_name_is_free(store, name, new)?;
+/// The old state and its extensions.
+struct Family<'f> {
+    model: &'f Model<'f>,
+    old: &'f Record,
+    /// What all of them begin with.
+    kept: String,
+}
+
+impl Family<'_> {
+    /// The state that a name goes over from, if one has it: the old state, or another extension of the same prompt, such as
+    /// yesterday's. Any other state keeps its name.
+    fn holder(&self, store: &Store, name: &str, new: &StateKey) -> Result<Option<StateKey>> {
+        let Some(owner) = store.index().named(name)?.filter(|owner| owner != new) else { return Ok(None) };
+        if owner != self.old.key && !store.index().state(&owner)?.is_some_and(|state| self.has(&state)) {
+            states::check_name_is_free(store, name, new)?;
+        }
+        Ok(Some(owner))
     }
-    Ok(Some(owner))
+
+    /// Whether a state is another extension of the same prompt.
+    fn has(&self, state: &Record) -> bool {
+        let reads = || self.model.text_of(&state.tokens) + &state.carried;
+        state.is_extension()
+            && state.model == self.old.model
+            && state.params == self.old.params
+            && reads().starts_with(self.kept.trim_end())
+    }
 }
 
 /// Moves a name to the new state. Others may do the same at the same time: the last one has it.
-fn give_name(app: &App, store: &mut Store, name: &str, old: &Record, new: &StateKey) -> Result<()> {
+fn give_name(app: &App, store: &mut Store, name: &str, family: &Family<'_>, new: &StateKey) -> Result<()> {
     let _lock = app.lock_shared(store)?;
     for _ in 0..TRIES {
-        match holder(store, name, old, new)? {
+        match family.holder(store, name, new)? {
             Some(owner) if store.move_name(name, &owner, new)? => {
                 app.say(format!("{name} is now {}; it was {}", new.short(), owner.short()));
                 return Ok(());

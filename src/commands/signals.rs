@@ -1,4 +1,4 @@
-//! Signals beside Ctrl-C, which [`super::app::App`] handles.
+//! Signals beside Ctrl-C, which [`super::app::App`] handles, and the terminal that a signal leaves behind.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -30,3 +30,32 @@ pub fn survive_size_limits() {
 /// There are no such limits.
 #[cfg(not(unix))]
 pub fn survive_size_limits() {}
+
+/// How the terminal was before a line editor changed it; nothing where stdin is none.
+pub struct Terminal {
+    #[cfg(unix)]
+    before: Option<rustix::termios::Termios>,
+}
+
+impl Terminal {
+    /// As it is now.
+    pub fn now() -> Self {
+        Self {
+            #[cfg(unix)]
+            before: rustix::termios::tcgetattr(std::io::stdin()).ok(),
+        }
+    }
+
+    /// Brings it back to how it was: a shell would show nothing of what is typed. The editor also has it mark pasted text.
+    pub fn restore(&self) {
+        #[cfg(unix)]
+        if let Some(before) = &self.before {
+            const NO_MARKS_AROUND_PASTED_TEXT: &[u8] = b"\x1b[?2004l\r\n";
+            let _ =
+                rustix::termios::tcsetattr(std::io::stdin(), rustix::termios::OptionalActions::Now, before);
+            if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+                let _ = rustix::io::write(std::io::stdout(), NO_MARKS_AROUND_PASTED_TEXT);
+            }
+        }
+    }
+}

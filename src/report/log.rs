@@ -1,7 +1,7 @@
 //! The full log: what happens, as it happens, one JSON object a line. `docs/log.md` describes it.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -23,8 +23,12 @@ impl Log {
     /// Appends to the file at `path`; times count from `started` on. A line that a full disk cut short there is ended first.
     ///
     /// # Errors
-    /// When the file cannot be opened.
+    /// When the file cannot be opened, or holds something else: what a command reads should not get lines of a log.
     pub fn open(path: &Path, started: Instant) -> std::io::Result<Self> {
+        if !may_be_log(path) {
+            let problem = format!("{} is there and holds no log; choose another name", path.display());
+            return Err(std::io::Error::other(problem));
+        }
         let mut file = fs_err::OpenOptions::new().append(true).create(true).open(path)?.into_parts().0;
         if is_cut_short(path) {
             // What cannot be written is told with the first event.
@@ -52,6 +56,25 @@ impl Log {
         }
         written
     }
+}
+
+/// Whether there is nothing at `path` yet, or a log: its first line is an event. Pipes and devices hold nothing.
+fn may_be_log(path: &Path) -> bool {
+    /// More than the first line of any log has.
+    const MOST: u64 = 1 << 20;
+    if !std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() > 0) {
+        return true;
+    }
+    let first = || -> std::io::Result<Vec<u8>> {
+        let mut line = Vec::new();
+        BufReader::new(File::open(path)?.take(MOST)).read_until(b'\n', &mut line)?;
+        Ok(line)
+    };
+    // One that may be written and not read can only be trusted.
+    first().map_or(true, |line| {
+        serde_json::from_slice::<Value>(&line)
+            .is_ok_and(|event| event["event"].is_string() && event["t"].is_number())
+    })
 }
 
 /// Whether a file's last line has no end. A pipe has no last line.

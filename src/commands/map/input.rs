@@ -137,7 +137,7 @@ fn is_json_lines(path: &Path) -> bool {
 }
 
 /// Whether a text begins as an array of objects does, or an empty one.
-fn begins_array(text: &[u8]) -> bool {
+pub fn begins_array(text: &[u8]) -> bool {
     let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text).trim_ascii_start();
     let inner = text.strip_prefix(b"[").map(<[u8]>::trim_ascii_start);
     inner.is_some_and(|inner| inner.first().is_none_or(|byte| b"{]".contains(byte)))
@@ -153,7 +153,7 @@ fn array(path: &Path, mut text: Text) -> Result<Input> {
 }
 
 fn columns(path: &Path, text: Text, delimiter: u8) -> Result<Input> {
-    let text = Quotes { text, count: 0, ended: false };
+    let text = Quotes::new(text, delimiter);
     let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(text);
     let header = reader.headers().with_context(|| format!("the header of {}", name(path)))?;
     let names: Vec<_> = header.iter().map(|c| c.trim_start_matches('\u{feff}').to_owned()).collect();
@@ -163,31 +163,73 @@ fn columns(path: &Path, text: Text, delimiter: u8) -> Result<Input> {
             name(path)
         )));
     }
-    if reader.get_ref().is_open() && names.iter().any(|name| name.contains('\n')) {
+    let next = reader.position().line();
+    if names.iter().any(|name| name.contains('\n')) && reader.get_ref().are_stray(0..next) {
         bail!(Failure::Usage(format!("a quote in the header of {} is never closed", name(path))));
     }
     Ok(Input::Columns { reader: Box::new(reader), names })
 }
 
-/// Text of which the quotes are counted: a quote that is never closed takes all that follows into its cell.
+/// Text of which the quotes are watched: one that is not closed where its cell ends takes what follows into the cell, and
+/// the reader of columns does not mind.
 pub struct Quotes {
     text: Text,
-    count: usize,
-    ended: bool,
+    delimiter: u8,
+    place: Place,
+    /// The line at hand, from 1 on, and that of the last quote that was opened.
+    line: u64,
+    opened: u64,
+    /// Lines in which quotes were opened that are not closed where a cell ends.
+    stray: Vec<u64>,
+}
+
+/// Where in a row a character is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    CellBegins,
+    Plain,
+    Quoted,
+    /// Behind a quote in a quoted cell: its end, or half of two quotes that mean one.
+    Closed,
 }
 
 impl Quotes {
-    /// Whether a quote was open when the text ended.
-    fn is_open(&self) -> bool {
-        self.ended && self.count % 2 == 1
+    fn new(text: Text, delimiter: u8) -> Self {
+        Self { text, delimiter, place: Place::CellBegins, line: 1, opened: 1, stray: Vec::new() }
+    }
+
+    fn watch(&mut self, byte: u8) {
+        let ends = byte == self.delimiter || byte == b'\n' || byte == b'\r';
+        self.place = match (self.place, byte) {
+            (Place::Quoted, b'"') => Place::Closed,
+            (Place::Quoted, _) | (Place::Closed, b'"') => Place::Quoted,
+            (Place::CellBegins, b'"') => {
+                self.opened = self.line;
+                Place::Quoted
+            }
+            _ if ends => Place::CellBegins,
+            (Place::Closed, _) => {
+                self.stray.push(self.opened);
+                Place::Plain
+            }
+            _ => Place::Plain,
+        };
+        self.line += u64::from(byte == b'\n');
+    }
+
+    /// Whether a quote that was opened in a line of `lines` is not closed where its cell ends.
+    fn are_stray(&self, lines: std::ops::Range<u64>) -> bool {
+        self.stray.iter().any(|line| lines.contains(line))
     }
 }
 
 impl io::Read for Quotes {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let read = self.text.read(bytes)?;
-        self.count += bytes[..read].iter().filter(|byte| **byte == b'"').count();
-        self.ended |= read == 0;
+        bytes[..read].iter().for_each(|byte| self.watch(*byte));
+        if read == 0 && self.place == Place::Quoted {
+            self.stray.push(self.opened);
+        }
         Ok(read)
     }
 }
@@ -246,8 +288,13 @@ fn next_row(reader: &mut csv::Reader<Quotes>, names: &[String]) -> Result<Option
         let over = if over.is_empty() { String::new() } else { format!("; too many: {}", over.join(", ")) };
         problem = Some(format!("it has {} columns, expected {}{over}", row.len(), names.len()));
     }
-    if reader.get_ref().is_open() && row.iter().any(|cell| cell.contains(&b'\n')) {
-        problem = Some("a quote in it is never closed, so that all lines behind it are in its cell".into());
+    let next = reader.position().line().max(line.unwrap_or(0) + 1);
+    let spans_lines = row.iter().any(|cell| cell.contains(&b'\n'));
+    let is_last = reader.get_ref().place == Place::Quoted;
+    if (spans_lines || is_last) && reader.get_ref().are_stray(line.unwrap_or(0)..next) {
+        problem = Some(
+            "a quote in it is not closed where its cell ends, so that what follows is in its cell".into(),
+        );
     }
     let mut fields = Fields::default();
     for (name, cell) in names.iter().zip(row.iter()) {

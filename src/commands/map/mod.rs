@@ -53,7 +53,7 @@ pub fn run(app: &App, args: &Map) -> Result<()> {
     }
     let records = Records::open(&args.input, args.input_format, args.delimiter)?;
     records.check_fields(&template.fields())?;
-    if let Some(doubt) = records.doubt() {
+    if let Some(doubt) = records.doubt().filter(|_| args.input_format.is_none()) {
         app.warn(doubt);
     }
     if !args.replace {
@@ -107,8 +107,8 @@ fn check_output(app: &App, args: &Map) -> Result<()> {
     // Of devices and pipes, what is written does not come back.
     let is_file = |handle: &Handle| handle.as_file().metadata().is_ok_and(|meta| meta.is_file());
     let input = input.ok().filter(is_file);
-    let mut written: Vec<Handle> =
-        app.global.log.iter().filter_map(|log| Handle::from_path(log).ok()).collect();
+    let log = app.global.log.as_ref().and_then(|log| Handle::from_path(log).ok()).filter(is_file);
+    let mut written: Vec<Handle> = Vec::new();
     match &app.global.output {
         OutputTo::File(path) => {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir());
@@ -120,6 +120,10 @@ fn check_output(app: &App, args: &Map) -> Result<()> {
         }
         _ => written.extend(Handle::stdout().ok()),
     }
+    if log.as_ref().is_some_and(|log| written.contains(log)) {
+        bail!(Failure::Usage("the log and the output would be one file; choose another name for one".into()));
+    }
+    written.extend(log);
     if input.is_some_and(|input| written.contains(&input)) {
         let input = input::name(&args.input);
         bail!(Failure::Usage(format!("{input} would be read and written at once; choose another output")));

@@ -85,7 +85,7 @@ impl Layout {
             }
             Outcome::Problem(_) | Outcome::Blank => {
                 // What the record came with stays until there is an answer.
-                if !record.has(&self.into) {
+                if fields.get(&self.into).is_none() {
                     fields.set(&self.into, &Value::Null);
                 }
                 if let Some(problem) = self.problem(record, outcome) {

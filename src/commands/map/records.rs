@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use super::fields::Fields;
-use super::input::{Columns, Input};
+use super::input::{self, Columns, Input};
 use crate::cli::RecordFormat;
 use crate::commands::failure::Failure;
 
@@ -46,8 +46,11 @@ impl Record {
 
     /// Whether an earlier run has put an error in the place of the answer that `into` is for.
     pub fn failed_before(&self, into: &str) -> bool {
-        let is_empty = self.fields.cell(into).is_some_and(|answer| answer.is_empty());
-        is_empty && self.fields.cell(ERROR).is_some_and(|error| !error.is_empty())
+        // In columns there is no null, but the column beside it.
+        let is_empty = |name: &str| self.fields.cell(name).is_some_and(|cell| cell.is_empty());
+        let has_none = self.fields.get(into) == Some(serde_json::Value::Null)
+            || is_empty(into) && is_empty(&super::output::stop_of(into));
+        has_none && self.fields.cell(ERROR).is_some_and(|error| !error.is_empty())
     }
 
     /// Whether it has something in a field.
@@ -120,7 +123,8 @@ impl Records {
                 "the input is read as lines of text, but begins as CSV does; --input-format csv reads its columns",
             );
         }
-        let is_json = line.starts_with('{') && serde_json::from_str::<Fields>(&line).is_ok();
+        let is_json = input::begins_array(line.as_bytes())
+            || line.starts_with('{') && serde_json::from_str::<Fields>(&line).is_ok();
         let doubt = "the input is read as lines of text, but looks like JSON; --input-format jsonl reads it as records";
         is_json.then_some(doubt)
     }
@@ -253,7 +257,17 @@ mod tests {
         let records = all("a.csv", b"id,text\n1,good\n2,\"bad one\n3,great\n4,meh\n");
         let problems = problems(&records);
         assert_eq!((problems.len(), problems[0]), (2, ""));
-        assert!(problems[1].starts_with("a quote in it is never closed"), "{problems:?}");
+        assert!(problems[1].starts_with("a quote in it is not closed"), "{problems:?}");
+        for stray in [
+            "text,b\nq,1\ntwo,\"2\nthree,\"3\"\nfour,4\n",
+            "text,b\nq,1\n\"two,2\n\"three\",3\nfour,4\n",
+            "text,b\nq,1\nx,\"",
+        ] {
+            let records = all("a.csv", stray.as_bytes());
+            let told =
+                records.iter().filter(|r| r.problem.as_ref().is_some_and(|p| p.contains("not closed")));
+            assert_eq!(told.count(), 1, "{stray:?}");
+        }
         let inches = all("a.csv", b"id,text\n1,a 5\" pipe\n2,\"two\nlines\"\n3,c\n");
         assert!(inches.iter().all(|r| r.problem.is_none()));
     }
