@@ -219,7 +219,9 @@ impl Quotes {
 
     /// Whether a quote that was opened in a line of `lines` is not closed where its cell ends.
     fn are_stray(&self, lines: std::ops::Range<u64>) -> bool {
-        self.stray.iter().any(|line| lines.contains(line))
+        // They are in order, and a file may be full of them.
+        let first = self.stray.partition_point(|line| *line < lines.start);
+        self.stray.get(first).is_some_and(|line| *line < lines.end)
     }
 }
 
