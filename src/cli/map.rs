@@ -6,7 +6,6 @@ use clap::{Args, ValueEnum};
 
 use super::ask::{SamplingArgs, ShapeArgs};
 use super::prompt::ParamArgs;
-use super::values::unescaped;
 
 /// Arguments of `map`.
 #[derive(Debug, Args)]
@@ -21,10 +20,9 @@ Examples:
 
 Records of JSON Lines and CSV come out as they went in, with the fields answer,
 stop_reason and error added (--into NAME: NAME, NAME_stop_reason, error); white
-space around an answer is cut off. A
-record that cannot be answered has the reason in a field error instead. A run that was
-cut short goes on where it stopped when the same command is given again; what has
-failed can be asked again:
+space around an answer is cut off. A record that cannot be answered has the
+reason in its field error. A run that was cut short goes on where it stopped when
+the same command is given again; what has failed can be asked again:
   jq -c 'select(.stop_reason == null)' answers.jsonl | pcache map extract --output again.jsonl")]
 pub struct Map {
     /// Key of the state (6 digits or more), or its name
@@ -49,7 +47,7 @@ pub struct Map {
     #[arg(long, value_name = "NAME", default_value = "text", conflicts_with = "template")]
     pub field: String,
     /// What is asked instead, with fields in braces; {{ and }} are braces, \n a new line
-    #[arg(long, value_name = "TEXT", value_parser = template)]
+    #[arg(long, value_name = "TEXT")]
     pub template: Option<String>,
     /// The field for the answer
     #[arg(long, value_name = "NAME", default_value = "answer", value_parser = clap::builder::NonEmptyStringValueParser::new())]
@@ -78,11 +76,6 @@ pub struct Map {
     /// What the state was built with; only needed to say where a LoRA adapter lies now.
     #[command(flatten)]
     pub params: ParamArgs,
-}
-
-#[allow(clippy::unnecessary_wraps, reason = "what clap takes")]
-fn template(text: &str) -> Result<String, String> {
-    Ok(unescaped(text))
 }
 
 /// One character that parts columns; `\t` or `tab` for a tab.

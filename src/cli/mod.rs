@@ -31,7 +31,7 @@ pub use output::{Output, OutputTo};
 pub use prompt::{Build, Explain, FlashAttention, FramingArgs, KeepArgs, ParamArgs};
 pub use tokens::Tokens;
 use values::path;
-pub use values::{LoraFile, Ttl, question_format};
+pub use values::{LoraFile, Ttl, question_format, unescaped};
 
 /// Saves the state of a language model after a long prompt, and answers from it in milliseconds.
 #[derive(Debug, Parser)]

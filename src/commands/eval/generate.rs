@@ -119,7 +119,6 @@ fn questions(
 fn is_wording(question: &str, other: &str) -> bool {
     other.ends_with('?')
         && !other.ends_with(",?")
-        && !other.contains(". ")
         && !other.eq_ignore_ascii_case(question)
         && !is_about_asking(other)
         && !is_statement(other)

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::value::RawValue;
 
 use super::fields::Fields;
+use super::quotes::{Quotes, Text};
 use super::records::LINE;
 use crate::cli::RecordFormat;
 use crate::commands::failure::Failure;
@@ -18,9 +19,6 @@ const LOOKED_AT: usize = 8;
 
 /// The field for a line that is no record.
 const UNREAD: &str = "line";
-
-/// Text that is read as it comes.
-type Text = Box<dyn BufRead + Send>;
 
 /// A source of records.
 pub enum Input {
@@ -170,72 +168,6 @@ fn columns(path: &Path, text: Text, delimiter: u8) -> Result<Input> {
     Ok(Input::Columns { reader: Box::new(reader), names })
 }
 
-/// Text of which the quotes are watched: one that is not closed where its cell ends takes what follows into the cell, and
-/// the reader of columns does not mind.
-pub struct Quotes {
-    text: Text,
-    delimiter: u8,
-    place: Place,
-    /// The line at hand, from 1 on, and that of the last quote that was opened.
-    line: u64,
-    opened: u64,
-    /// Lines in which quotes were opened that are not closed where a cell ends.
-    stray: Vec<u64>,
-}
-
-/// Where in a row a character is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    CellBegins,
-    Plain,
-    Quoted,
-    /// Behind a quote in a quoted cell: its end, or half of two quotes that mean one.
-    Closed,
-}
-
-impl Quotes {
-    fn new(text: Text, delimiter: u8) -> Self {
-        Self { text, delimiter, place: Place::CellBegins, line: 1, opened: 1, stray: Vec::new() }
-    }
-
-    fn watch(&mut self, byte: u8) {
-        let ends = byte == self.delimiter || byte == b'\n' || byte == b'\r';
-        self.place = match (self.place, byte) {
-            (Place::Quoted, b'"') => Place::Closed,
-            (Place::Quoted, _) | (Place::Closed, b'"') => Place::Quoted,
-            (Place::CellBegins, b'"') => {
-                self.opened = self.line;
-                Place::Quoted
-            }
-            _ if ends => Place::CellBegins,
-            (Place::Closed, _) => {
-                self.stray.push(self.opened);
-                Place::Plain
-            }
-            _ => Place::Plain,
-        };
-        self.line += u64::from(byte == b'\n');
-    }
-
-    /// Whether a quote that was opened in a line of `lines` is not closed where its cell ends.
-    fn are_stray(&self, lines: std::ops::Range<u64>) -> bool {
-        // They are in order, and a file may be full of them.
-        let first = self.stray.partition_point(|line| *line < lines.start);
-        self.stray.get(first).is_some_and(|line| *line < lines.end)
-    }
-}
-
-impl io::Read for Quotes {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let read = self.text.read(bytes)?;
-        bytes[..read].iter().for_each(|byte| self.watch(*byte));
-        if read == 0 && self.place == Place::Quoted {
-            self.stray.push(self.opened);
-        }
-        Ok(read)
-    }
-}
-
 fn next_line(text: &mut dyn BufRead, format: RecordFormat, number: &mut u64) -> Result<Option<Read>> {
     loop {
         let mut bytes = Vec::new();
@@ -292,8 +224,8 @@ fn next_row(reader: &mut csv::Reader<Quotes>, names: &[String]) -> Result<Option
     }
     let next = reader.position().line().max(line.unwrap_or(0) + 1);
     let spans_lines = row.iter().any(|cell| cell.contains(&b'\n'));
-    let is_last = reader.get_ref().place == Place::Quoted;
-    if (spans_lines || is_last) && reader.get_ref().are_stray(line.unwrap_or(0)..next) {
+    let is_open = reader.get_ref().is_open();
+    if (spans_lines || is_open) && reader.get_ref().are_stray(line.unwrap_or(0)..next) {
         problem = Some(
             "a quote in it is not closed where its cell ends, so that what follows is in its cell".into(),
         );

@@ -6,17 +6,20 @@
 mod fields;
 mod incoming;
 mod input;
+mod journal;
+mod layout;
 mod one_by_one;
 mod output;
 mod question;
+mod quotes;
 mod records;
 mod room;
+mod tally;
 mod together;
 
 use std::io::IsTerminal;
 
 use anyhow::{Result, bail};
-use same_file::Handle;
 
 use super::app::App;
 use super::failure::Failure;
@@ -31,11 +34,12 @@ use crate::engine::shape::Shape;
 use crate::format::Record as State;
 use crate::report::human;
 use crate::report::progress::{Progress, Silent, Unit};
-use crate::report::timings::Timings;
 use incoming::Incoming;
-use output::{Layout, Outcome, Output};
+use layout::{Layout, Outcome};
+use output::Output;
 use question::Template;
 use records::{Record, Records};
+use tally::Tally;
 
 pub fn run(app: &App, args: &Map) -> Result<()> {
     let template = Template::of_args(args)?;
@@ -46,7 +50,7 @@ pub fn run(app: &App, args: &Map) -> Result<()> {
         ));
     }
     let mut place = Place::find(app, &args.key, &args.params)?;
-    check_output(app, args)?;
+    output::check(app, args)?;
     let is_typed = args.input.as_os_str() == "-" && std::io::stdin().is_terminal();
     if is_typed {
         app.say("type one question a line; Ctrl-D ends");
@@ -57,7 +61,7 @@ pub fn run(app: &App, args: &Map) -> Result<()> {
         app.warn(doubt);
     }
     if !args.replace {
-        records.check_free(&[&args.into, &output::stop_of(&args.into)])?;
+        records.check_free(&[&args.into, &layout::stop_of(&args.into)])?;
     }
     let sampling = sampling::of_args(&args.sampling, args.sampling.seed);
     let layout = layout(app, args, &records)?;
@@ -99,36 +103,6 @@ pub fn run(app: &App, args: &Map) -> Result<()> {
         },
     )?;
     tally.tell(app, args.stats)
-}
-
-/// Refuses what cannot be written, and what would be written into the input, before anything is loaded.
-fn check_output(app: &App, args: &Map) -> Result<()> {
-    let input = if args.input.as_os_str() == "-" { Handle::stdin() } else { Handle::from_path(&args.input) };
-    // Of devices and pipes, what is written does not come back.
-    let is_file = |handle: &Handle| handle.as_file().metadata().is_ok_and(|meta| meta.is_file());
-    let input = input.ok().filter(is_file);
-    let log = app.global.log.as_ref().and_then(|log| Handle::from_path(log).ok()).filter(is_file);
-    let mut written: Vec<Handle> = Vec::new();
-    match &app.global.output {
-        OutputTo::File(path) => {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir());
-            if let Some(folder) = folder {
-                bail!("cannot write {}: there is no folder {}", path.display(), folder.display());
-            }
-            let names = [path, &output::journal_of(path)];
-            written.extend(names.into_iter().filter_map(|name| Handle::from_path(name).ok()));
-        }
-        _ => written.extend(Handle::stdout().ok()),
-    }
-    if log.as_ref().is_some_and(|log| written.contains(log)) {
-        bail!(Failure::Usage("the log and the output would be one file; choose another name for one".into()));
-    }
-    written.extend(log);
-    if input.is_some_and(|input| written.contains(&input)) {
-        let input = input::name(&args.input);
-        bail!(Failure::Usage(format!("{input} would be read and written at once; choose another output")));
-    }
-    Ok(())
 }
 
 /// What the output holds: by what was asked for, its name, or as the input.
@@ -236,57 +210,6 @@ struct Work<'a> {
     tally: &'a mut Tally,
 }
 
-/// What came of the run.
-#[derive(Default)]
-struct Tally {
-    before: usize,
-    /// Those of them that could not be answered.
-    failed_before: usize,
-    answered: usize,
-    problems: usize,
-    blank: usize,
-    cut: usize,
-    /// Whether there is more to answer, which the same command does without its limit.
-    goes_on: bool,
-    /// Whether answers are lines of text.
-    is_lines: bool,
-    timings: Timings,
-}
-
-impl Tally {
-    /// Records that are in the output.
-    fn done(&self) -> usize {
-        self.before + self.answered + self.problems + self.blank
-    }
-
-    fn tell(&self, app: &App, stats: bool) -> Result<()> {
-        let mut text = format!("{} answered", human::count(self.answered, "record"));
-        if self.before > 0 {
-            text.push_str(&format!(", {} done before", human::thousands(self.before)));
-        }
-        if self.cut > 0 {
-            text.push_str(&format!(
-                ", {} cut off by --max-tokens or a full context",
-                human::thousands(self.cut)
-            ));
-        }
-        app.say(text);
-        if self.goes_on {
-            app.say("there are more; the same command without --limit goes on from here");
-        }
-        if stats {
-            app.say(self.timings.table().trim_end());
-        }
-        let problems = self.failed_before + self.problems;
-        if problems > 0 {
-            let problems = human::count(problems, "record");
-            let place = if self.is_lines { "answer's place" } else { "field \"error\"" };
-            bail!("{problems} could not be answered: the reason stands in the {place}");
-        }
-        Ok(())
-    }
-}
-
 impl Work<'_> {
     /// Passes over what an earlier run has answered.
     fn skip_done(&mut self, total: Option<usize>) -> Result<()> {
@@ -331,7 +254,7 @@ impl Work<'_> {
         if record.blank {
             return Err(Unasked::Blank);
         }
-        let stop = output::stop_of(&self.args.into);
+        let stop = layout::stop_of(&self.args.into);
         let taken = [self.args.into.as_str(), &stop].into_iter().find(|name| record.has(name));
         let text = match (&record.problem, taken.filter(|_| !self.args.replace)) {
             (Some(problem), _) => Err(problem.clone()),

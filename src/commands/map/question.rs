@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::fields::Fields;
 use super::records::ERROR;
-use crate::cli::Map as Args;
+use crate::cli::{Map as Args, unescaped};
 use crate::commands::failure::Failure;
 
 /// A text with fields in it.
@@ -23,7 +23,7 @@ impl Template {
     pub fn of_args(args: &Args) -> Result<Self> {
         match &args.template {
             None => Ok(Self(vec![Part::Field(args.field.clone())])),
-            Some(text) => match parse(text) {
+            Some(text) => match parse(&unescaped(text)) {
                 Ok(template) if template.fields().is_empty() => {
                     bail!(Failure::Usage(format!("--template {text:?} names no field, as {{text}}")))
                 }

@@ -49,7 +49,7 @@ impl Record {
         // In columns there is no null, but the column beside it.
         let is_empty = |name: &str| self.fields.cell(name).is_some_and(|cell| cell.is_empty());
         let has_none = self.fields.get(into) == Some(serde_json::Value::Null)
-            || is_empty(into) && is_empty(&super::output::stop_of(into));
+            || is_empty(into) && is_empty(&super::layout::stop_of(into));
         has_none && self.fields.cell(ERROR).is_some_and(|error| !error.is_empty())
     }
 
