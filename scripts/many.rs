@@ -2,137 +2,129 @@
 //!
 //!     cargo run --release --example many -- FOLDER [STATES]
 //!
-//! Rows go into the index in one transaction and files are not synced: this makes in seconds what building would take
-//! days for. What it makes is what builds make: three segments that all states share, one of its own, a record.
+//! The files are written without syncing and then put into the index as after its loss: this makes in minutes what building
+//! would take days for. What it makes is what builds make: three segments that all states share, one of its own, a
+//! manifest, a label.
 
+use std::error::Error;
 use std::path::Path;
-use std::sync::Arc;
 
-use pcache::format::{Encoded, Layout, Meta, Record};
-use pcache::key::{KvType, ModelHash, ObjectId, Params, StateKey};
-use pcache::store::disk::RealDisk;
-use pcache::store::{Store, SystemClock};
+use pcache_format::label::{Name, Provenance};
+use pcache_format::manifest::ManifestSegment;
+use pcache_format::{
+    Chain, ComputeIdentity, Encoded, KvType, Label, Layout, Lineage, Manifest, Meta, ModelHash, Params,
+    Segment, StateKind,
+};
+use pcache_store::{Options, Store};
 
 const TOKENS: i32 = 3 * 256 + 100;
-const STATE_BYTES: usize = 512;
+const STATE: [u8; 512] = [7; 512];
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let folder = args.next().ok_or("usage: many FOLDER [STATES]")?;
     let states: i32 = args.next().map_or(Ok(100_000), |n| n.parse())?;
     let root = Path::new(&folder);
-    let store = Store::open(root, Arc::new(RealDisk), Arc::new(SystemClock))?;
-    let mut db = rusqlite::Connection::open(root.join("index.sqlite"))?;
-    let tx = db.transaction()?;
-    let model = ModelHash::from([1; 32]);
-    tx.execute("INSERT INTO models VALUES (?1, 'model.gguf', 1)", [model.as_bytes()])?;
+    let compute = ComputeIdentity::new([("backend", "none")]);
+    let lineage = Lineage::from(compute.id());
+    let store = Store::open(root, &Options::new(compute.clone()))?;
     for n in 0..states {
-        let record = record(model, n);
-        let object = put(&store, &record.encode())?;
-        let bytes = record.encode().len();
-        let now = 1_700_000_000 + i64::from(n);
-        tx.execute(
-            "INSERT INTO states (key, name, model, params, layout, token_count, carried, suffix, created, last_used,
-                 last_use, build_s, evaluated, origin, record, record_bytes, revision)
-             VALUES (?1, ?2, ?3, ?4, 'segment', ?5, '', '', ?6, ?6, ?6, 1.0, 100, ?7, ?8, ?9, 1)",
-            rusqlite::params![
-                record.key.as_bytes(),
-                record.name,
-                model.as_bytes(),
-                serde_json::to_string(&record.params)?,
-                TOKENS,
-                now,
-                record.origin,
-                object.as_bytes(),
-                bytes as i64
-            ],
-        )?;
-        let ids: Vec<u8> = record.tokens.iter().flat_map(|t| t.to_le_bytes()).collect();
-        tx.execute("INSERT INTO tokens VALUES (?1, ?2)", rusqlite::params![record.key.as_bytes(), ids])?;
-        put_segments(&store, &tx, &record)?;
+        let manifest = put_state(&store, n, lineage, &compute)?;
+        let name = Name { name: format!("state-{n}"), given: 1_700_000_000, pinned: false, expires: None };
+        let label = Label {
+            key: manifest.key,
+            revision: 1,
+            names: vec![name],
+            pinned: false,
+            expires: None,
+            origin: format!("prompt-{n}.txt"),
+            prompt_format: "chat template".into(),
+            model_path: "model.gguf".into(),
+            text: Some(<[u8; 32]>::from(blake3::hash(&n.to_le_bytes())).into()),
+            prompt: Some(<[u8; 32]>::from(blake3::hash(&n.to_be_bytes())).into()),
+            created: 1_700_000_000 + i64::from(n),
+            build_s: 1.0,
+            evaluated: 100,
+            provenance: Provenance::Built,
+        };
+        std::fs::write(root.join("labels/v2").join(Label::file_name(&label.key)), label.encode())?;
     }
-    tx.commit()?;
-    println!("{states} states in {folder}");
+    let found = store.reindex(&store.lock_exclusive(|| ())?, &|_, _| ())?;
+    println!("{} states in {folder}", found.states);
     Ok(())
 }
 
-fn record(model: ModelHash, n: i32) -> Record {
-    let tokens: Vec<i32> = (0..TOKENS).map(|i| if i < 3 * 256 { i } else { i + 7919 * n }).collect();
-    let mut record = Record {
-        key: StateKey::from([0; 32]),
-        name: Some(format!("state-{n}")),
-        model,
-        model_path: "model.gguf".into(),
-        params: Params::new(KvType::F16, 0),
-        layout: Layout::Segment,
-        tokens,
-        carried: String::new(),
-        suffix: String::new(),
-        framing: "raw".into(),
-        own: None,
-        text: None,
-        digest: None,
-        origin: format!("prompt-{n}.txt"),
-        created: 1_700_000_000,
-        expires: None,
-        pinned: false,
-        build_s: 1.0,
-        evaluated: 100,
-        revision: 1,
-    };
-    record.key = record.chain().state_key("", "");
-    record
-}
-
-fn put_segments(
+/// Writes a state's objects and its manifest.
+fn put_state(
     store: &Store,
-    tx: &rusqlite::Transaction<'_>,
-    record: &Record,
-) -> Result<(), Box<dyn std::error::Error>> {
-    for (i, piece) in record.chain().segments().iter().enumerate() {
-        let known: bool = tx.query_row(
-            "SELECT EXISTS (SELECT 1 FROM segments WHERE chain = ?1)",
-            [piece.chain.as_bytes()],
-            |r| r.get(0),
-        )?;
-        if !known {
-            let meta = Meta {
-                chain: piece.chain,
-                parent: piece.parent,
-                model: record.model,
-                params: record.params.canonical(),
-                layout: Layout::Segment,
-                first: piece.first,
-            };
-            let state = [7u8; STATE_BYTES];
-            let encoded = Encoded::raw(&meta, &record.tokens[piece.first..piece.end()], &state);
-            let object = put(store, &encoded)?;
-            tx.execute(
-                "INSERT INTO segments (chain, parent, object, layout, first, count, raw_bytes, file_bytes, created)
-                 VALUES (?1, ?2, ?3, 'segment', ?4, ?5, ?6, ?7, 0)",
-                rusqlite::params![
-                    piece.chain.as_bytes(),
-                    piece.parent.as_bytes(),
-                    object.as_bytes(),
-                    piece.first as i64,
-                    piece.count as i64,
-                    STATE_BYTES as i64,
-                    encoded.len() as i64
-                ],
-            )?;
-        }
-        let link = rusqlite::params![record.key.as_bytes(), i as i64, piece.chain.as_bytes()];
-        tx.execute("INSERT INTO state_segments VALUES (?1, ?2, ?3)", link)?;
+    n: i32,
+    lineage: Lineage,
+    compute: &ComputeIdentity,
+) -> Result<Manifest, Box<dyn Error>> {
+    let (model, params) = (ModelHash::from([1; 32]), Params::new(KvType::F16, false));
+    let tokens: Vec<i32> = (0..TOKENS).map(|i| if i < 3 * 256 { i } else { i + 7919 * n }).collect();
+    let chain = Chain::of(params.root(&model), &tokens);
+    let mut segments = Vec::new();
+    for piece in chain.segments() {
+        segments.push(put_segment(store, &params, model, piece, &tokens, lineage)?);
     }
-    Ok(())
+    let manifest = Manifest {
+        key: chain.state_key("", ""),
+        model,
+        params,
+        lineage,
+        computed_by: compute.clone(),
+        kind: StateKind::Prompt,
+        layout: Layout::Segment,
+        pending_text: String::new(),
+        suffix: String::new(),
+        prompt_span: Some(0..1000),
+        raw: false,
+        tokens,
+        segments,
+    };
+    let name = Manifest::file_name(&manifest.key, lineage);
+    put(&store.root().join("manifests/v2").join(&name[..2]).join(&name), &manifest.encode())?;
+    Ok(manifest)
 }
 
-fn put(store: &Store, encoded: &Encoded<'_>) -> std::io::Result<ObjectId> {
-    let id = encoded.id();
-    let path = store.object_path(&id);
+fn put_segment(
+    store: &Store,
+    params: &Params,
+    model: ModelHash,
+    piece: &Segment,
+    tokens: &[i32],
+    lineage: Lineage,
+) -> std::io::Result<ManifestSegment> {
+    let meta = Meta {
+        chain: piece.chain,
+        parent: piece.parent,
+        model,
+        params: params.canonical(),
+        layout: Layout::Segment,
+        first: piece.first,
+        lineage,
+        parent_lineage: lineage,
+    };
+    let encoded = Encoded::raw(&meta, &tokens[piece.first..piece.end()], &STATE);
+    let path = store.object_path(&encoded.id());
+    if !path.exists() {
+        put(&path, &encoded)?;
+    }
+    Ok(ManifestSegment {
+        chain: piece.chain,
+        tokens: piece.count,
+        lineage,
+        raw_blake3: encoded.raw_blake3(),
+        raw_bytes: STATE.len() as u64,
+        object: encoded.id(),
+        object_bytes: encoded.len(),
+    })
+}
+
+fn put(path: &Path, encoded: &Encoded<'_>) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    std::fs::write(path, encoded.parts().concat())?;
-    Ok(id)
+    std::fs::write(path, encoded.parts().concat())
 }

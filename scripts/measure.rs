@@ -3,17 +3,15 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Instant;
 
 use pcache::engine::model::Engine;
 use pcache::engine::session::Session;
-use pcache::format::{Codec, Encoded, Layout, Meta, Room};
-use pcache::key::{Chain, ModelHash, Segment};
-use pcache::store::disk::RealDisk;
-use pcache::store::index::Lookup;
-use pcache::store::objects::Verified;
-use pcache::store::{Store, SystemClock};
+use pcache_format::object::decode;
+use pcache_format::{
+    Codec, ComputeIdentity, DecodeBuffers, Encoded, Layout, Lineage, Meta, ModelHash, Segment,
+};
+use pcache_store::{Lookup, Options, Prefix, ReadBuffers, Store, VerifiedObject};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -90,20 +88,18 @@ fn first_token(ask: &dyn Fn() -> Result<String>) -> Result<()> {
     Ok(())
 }
 
-/// A restore from mapped objects against a memory copy of the same bytes from the same maps.
+/// A restore of verified objects against a copy of the same bytes from the same memory.
 fn restore(model: &Path, store: &Path, key: &str) -> Result<()> {
     let engine = Engine::start(false)?;
     let model = engine.load(model, 0, |_| ())?;
-    let store = Store::open(store, Arc::new(RealDisk), Arc::new(SystemClock))?;
-    let Lookup::Found(key) = store.index().find(key)? else { return Err("the state is gone".into()) };
-    let state = store.index().state(&key)?.ok_or("the state is gone")?;
-    let chain = Chain::of(state.params.root(&state.model), &state.tokens);
-    let mut pieces = Vec::new();
-    for (row, segment) in store.index().segments_of(&key)?.iter().zip(chain.segments()) {
-        let tokens = &state.tokens[segment.first..segment.end()];
-        pieces.push((segment, store.map(row)?.verify(tokens, &state.model, &state.params.canonical())?));
-    }
-    let mut room = Room::default();
+    let store = Store::open(store, &Options::new(ComputeIdentity::default()))?;
+    let Lookup::Found(key) = store.lookup(key)? else { return Err("the state is gone".into()) };
+    let state = store.state(&key)?.ok_or("the state is gone")?.manifest;
+    let prefix = Prefix::of_manifest(&state);
+    let guard = store.lock_shared(|| ())?;
+    let verified = store.find(&guard, &prefix, false)?.verify(&prefix);
+    let pieces: Vec<(&Segment, &VerifiedObject)> = verified.parts.iter().map(|(s, o)| (s, o)).collect();
+    let mut room = ReadBuffers::default();
     let bytes: usize =
         pieces.iter().map(|(_, o)| o.state(&mut room).map(<[u8]>::len)).sum::<std::result::Result<_, _>>()?;
     let mut session = Session::new(&model, &state.params, state.tokens.len() + 256, 2)?;
@@ -137,10 +133,10 @@ fn restore(model: &Path, store: &Path, key: &str) -> Result<()> {
 }
 
 /// What the zstd codec makes of the same state, on one thread.
-fn codec(pieces: &[(&Segment, Verified)]) -> Result<()> {
+fn codec(pieces: &[(&Segment, &VerifiedObject)]) -> Result<()> {
     let (mut raw, mut stored) = (0, 0);
     let (mut encoding, mut decoding, mut copying) = (0.0, 0.0, 0.0);
-    let (mut room, mut decoded, mut copy) = (Room::default(), Room::default(), Vec::new());
+    let (mut room, mut decoded, mut copy) = (ReadBuffers::default(), DecodeBuffers::default(), Vec::new());
     for (segment, object) in pieces {
         let state = object.state(&mut room)?;
         let meta = Meta {
@@ -150,12 +146,14 @@ fn codec(pieces: &[(&Segment, Verified)]) -> Result<()> {
             params: "kv_type=f16\n".into(),
             layout: Layout::Segment,
             first: segment.first,
+            lineage: Lineage::Unknown,
+            parent_lineage: Lineage::Unknown,
         };
         let start = Instant::now();
         let encoded = Encoded::with(Codec::Zstd { level: 1 }, &meta, &vec![0; segment.count], state);
         encoding += start.elapsed().as_secs_f64();
         let bytes = encoded.parts().concat();
-        let object = pcache::format::decode(&bytes)?;
+        let object = decode(&bytes)?;
         // Twice: the first time the memory is fresh.
         for round in 0..2 {
             let start = Instant::now();

@@ -56,8 +56,8 @@ fn a_shared_prefix_is_evaluated_and_stored_once() {
     let listing = json(&program.ok(&["ls", "--json"]));
     let state = &listing["states"][0];
     assert!(state["unique_bytes"].as_u64() < state["bytes"].as_u64());
-    assert_eq!(listing["objects"], 4 + 2, "and a record for each state");
-    assert_eq!(listing["total_bytes"], program.objects().iter().map(|(_, n)| n).sum::<u64>());
+    assert_eq!(listing["objects"], 4);
+    assert_eq!(listing["total_bytes"], program.stored_bytes(), "manifests and labels, too");
 }
 
 #[test]
@@ -82,12 +82,16 @@ fn a_prompt_comes_from_stdin_and_a_state_has_a_name() {
     assert!(program.ok(&["ask", "baker", "Is it warm?"]).stderr.contains("hit: 637 tokens restored"));
 
     program.write("other.txt", &prose(30, 2));
-    let taken = program.run(&["build", "other.txt", "--name", "baker"]);
-    assert_eq!(taken.code, 2);
-    assert!(taken.stderr.contains("belongs to state"), "{}", taken.stderr);
+    let moved = program.ok(&["build", "other.txt", "--name", "baker"]);
+    assert_ne!(moved.stdout, key);
+    assert!(moved.stderr.contains("baker") && moved.stderr.contains(&key[..12]), "{}", moved.stderr);
+    assert!(
+        program.ok(&["ask", key.trim(), "Is it warm?"]).stderr.contains("hit"),
+        "without a name it stays"
+    );
     assert_eq!(program.run(&["build", "other.txt", "--name", "abcdef"]).code, 2);
     assert_eq!(program.run(&["build", "other.txt", "prompt.txt", "--name", "x"]).code, 2);
-    assert_eq!(json(&program.ok(&["ls", "--json"]))["states"].as_array().unwrap().len(), 1);
+    assert_eq!(json(&program.ok(&["ls", "--json"]))["states"].as_array().unwrap().len(), 2);
 }
 
 #[test]
@@ -262,8 +266,8 @@ fn damage_is_healed_and_told_or_refused_under_require_hit() {
 #[test]
 fn damaged_rows_of_the_index_are_told_and_built_again() {
     let damages = [
-        ("UPDATE tokens SET ids = zeroblob(length(ids))", 4),
-        ("UPDATE states SET suffix = 'x' || suffix", 4),
+        ("UPDATE states SET pending_text = 'x' || pending_text", 0),
+        ("UPDATE prompt_formats SET suffix = 'x' || suffix", 0),
         ("UPDATE segments SET parent = zeroblob(32)", 0),
         ("UPDATE segments SET first = first + 1", 0),
         ("UPDATE segments SET file_bytes = file_bytes + 1", 0),
@@ -314,7 +318,7 @@ fn damaged_rows_of_the_index_are_told_and_built_again() {
     }
     let program = self::program();
     let key = program.ok(&["build", "prompt.txt"]).stdout;
-    program.sql("UPDATE states SET params = 'garbage'");
+    program.sql("UPDATE params SET text = 'garbage'");
     let run = program.run(&["ask", key.trim(), "Hm?"]);
     assert_eq!((run.code, run.stderr.contains("verify --repair")), (4, true), "{}", run.stderr);
     std::fs::write(program.store().join("index.sqlite"), "no database").unwrap();
@@ -481,7 +485,7 @@ fn errors_name_the_thing_and_have_their_codes() {
         (&["-m", "truncated.gguf", "build", "prompt.txt"], 1, "truncated.gguf"),
         (&["-m", ".", "build", "prompt.txt"], 1, "is a folder"),
         (&["ask", "abcdef", "Hm?"], 3, "no state \"abcdef\""),
-        (&["ask", key, "Hm?", "--gpu-layers", "3"], 2, "was built with --gpu-layers 0"),
+        (&["ask", key, "Hm?", "--gpu-layers", "3"], 2, "without GPU support"),
         (&["build", "prompt.txt", "--gpu-layers", "3"], 2, "without GPU support"),
         (&["ask", key, ""], 2, "a question is empty"),
         (&["ask", key, &question], 1, "has room for"),

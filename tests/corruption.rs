@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{full, prose, tiny};
-use pcache::format::{self, Codec, Encoded, Object};
+use pcache_format::{Codec, Encoded, Object, object};
 use program::{Program, Run, json};
 
 /// A store with one small state and a larger one, and what they answer.
@@ -47,14 +47,15 @@ impl Fixture {
         fs::write(folder.join(format!("{hex}.safetensors")), bytes).unwrap();
         let chain = object.meta.chain.to_hex();
         self.program.sql(&format!(
-            "UPDATE segments SET object = x'{hex}', file_bytes = {size} WHERE chain = x'{chain}'"
+            "UPDATE segments SET object = x'{hex}', file_bytes = {size}, raw_blake3 = NULL WHERE chain = x'{chain}'"
         ));
     }
 
     /// The first segment of the larger state.
     fn large(&self) -> PathBuf {
         let mut segments = self.program.segments();
-        segments.retain(|path| *path != self.small);
+        let is_first = |path: &PathBuf| object::decode(&fs::read(path).unwrap()).unwrap().meta.first == 0;
+        segments.retain(|path| *path != self.small && is_first(path));
         segments.remove(0)
     }
 
@@ -113,8 +114,7 @@ fn every_flipped_byte_of_an_object_is_found_and_healed() {
 fn files_swapped_replaced_or_gone_are_found_and_healed() {
     let fixture = Fixture::new();
     let good = fs::read(&fixture.small).unwrap();
-    let record = fixture.program.objects().into_iter().map(|(path, _)| path);
-    let record = record.into_iter().find(|p| !fixture.program.segments().contains(p)).unwrap();
+    let manifest = fixture.program.manifests().remove(0);
     let elsewhere = fixture.program.path("elsewhere");
     fs::write(&elsewhere, &good).unwrap();
     let other = fixture.large();
@@ -126,7 +126,7 @@ fn files_swapped_replaced_or_gone_are_found_and_healed() {
             fs::create_dir(path).unwrap();
         }),
         ("another state's", &|path| assert!(fs::copy(&other, path).is_ok())),
-        ("a record", &|path| assert!(fs::copy(&record, path).is_ok())),
+        ("a manifest", &|path| assert!(fs::copy(&manifest, path).is_ok())),
         ("a byte more", &|path| fs::write(path, [&good[..], &[0]].concat()).unwrap()),
         ("a link to what it was", &|path| {
             fs::remove_file(path).unwrap();
@@ -160,7 +160,7 @@ fn files_swapped_replaced_or_gone_are_found_and_healed() {
 fn an_object_with_the_right_hash_and_hostile_numbers_is_refused_and_replaced() {
     let fixture = Fixture::new();
     let good = fs::read(&fixture.small).unwrap();
-    let object = format::decode(&good).unwrap();
+    let object = object::decode(&good).unwrap();
     let state = &good[object.state.clone()];
     let huge = u32::MAX.to_le_bytes();
     type Change<'a> = (&'a str, &'a dyn Fn(&mut Vec<u8>));
@@ -192,7 +192,7 @@ fn an_object_with_the_right_hash_and_hostile_numbers_is_refused_and_replaced() {
 fn an_encoded_state_of_an_enemy_is_refused_and_replaced() {
     let fixture = Fixture::new();
     let good = fs::read(&fixture.small).unwrap();
-    let object = format::decode(&good).unwrap();
+    let object = object::decode(&good).unwrap();
     let state = &good[object.state.clone()];
     let encoded = |state: &[u8]| {
         let encoded = Encoded::with(Codec::Zstd { level: 1 }, &object.meta, &object.tokens, state);

@@ -35,9 +35,8 @@ fn assert_sound(program: &Program, what: &str) {
     assert_eq!(verified.code, 0, "{what}: {} {}", verified.stdout, verified.stderr);
     assert_eq!(collected["kept_bytes"], program.total_bytes(), "{what}");
     let listing = json(&program.ok(&["ls", "--json"]));
-    let objects: u64 = program.objects().iter().map(|(_, n)| n).sum();
     let waiting = collected["folder"]["waiting_bytes"].as_u64().unwrap();
-    assert_eq!(listing["total_bytes"].as_u64().unwrap() + waiting, objects, "{what}");
+    assert_eq!(listing["total_bytes"].as_u64().unwrap() + waiting, program.stored_bytes(), "{what}");
 }
 
 /// A state that was committed survives whatever is killed beside it, and nothing half-made is ever seen.
@@ -380,18 +379,16 @@ fn an_ask_goes_on_while_gc_removes_its_state() {
 /// Whoever waits for the lock behind a removal once evaluated and saved anew what was gone, or called it damaged.
 #[test]
 fn what_is_removed_while_somebody_waits_stays_removed() {
-    use pcache::store::index::Lookup;
-    use pcache::store::{Store, SystemClock, disk::RealDisk};
+    use pcache_store::{Lookup, Options, Store};
     use std::io::{BufRead, BufReader, Read};
-    use std::sync::Arc;
 
     let program = Program::with_two_states();
     for command in
         [&["ask", "other", "Hm?", "--max-tokens", "1"][..], &["recode", "other", "--codec", "zstd"]]
     {
         program.ok(&["build", "other.txt", "--name", "other"]);
-        let mut store = Store::open(&program.store(), Arc::new(RealDisk), Arc::new(SystemClock)).unwrap();
-        let Lookup::Found(key) = store.index().find("other").unwrap() else { panic!("it was just built") };
+        let store = Store::open(&program.store(), &Options::new(Default::default())).unwrap();
+        let Lookup::Found(key) = store.lookup("other").unwrap() else { panic!("it was just built") };
         let lock = store.lock_exclusive(|| ()).unwrap();
         let mut waiting = program.start_with_input(command);
         drop(waiting.stdin.take());
@@ -400,7 +397,7 @@ fn what_is_removed_while_somebody_waits_stays_removed() {
         while !said.contains("waiting") {
             assert!(stderr.read_line(&mut said).unwrap() > 0, "{command:?}: {said}");
         }
-        store.remove_states(&[key], false).unwrap();
+        store.remove_states(&lock, &[key], false).unwrap();
         let objects = program.objects();
         drop(lock);
         stderr.read_to_string(&mut said).unwrap();

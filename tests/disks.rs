@@ -2,7 +2,7 @@
 //! half-visible, and the next run works. On the real binary and a tiny model.
 //!
 //! Mounts and failing system calls need a Linux that allows them; where it does not, a test says so, and the store's
-//! own tests with a failing disk (`src/store/tests/stops.rs`) stand for it.
+//! own tests with a failing disk (`crates/pcache-store/src/tests/stops.rs`) stand for it.
 
 #![cfg(target_os = "linux")]
 
@@ -103,6 +103,118 @@ fn a_read_only_store_can_be_listed_asked_and_verified() {
     assert_eq!(program.contents(), before);
 }
 
+/// Readers of a store that others write: a volume mounted read-only beside a build, or a snapshot of a killed one. What is in
+/// the index's log counts, and the files are not touched.
+#[test]
+fn a_read_only_store_is_read_with_its_log_and_while_it_changes() {
+    let program = program();
+    program.write("other2.txt", &prose(40, 7));
+    program.write("third.txt", &prose(40, 8));
+    // Whoever only asks leaves a log behind; so does a build that is killed.
+    program.ok(&["ask", "long", "Hm?", "--max-tokens", "1"]);
+    assert!(program.path("store/index.sqlite-wal").metadata().unwrap().len() > 0, "there is a log");
+    let script = r#"
+        mkdir view; mount --bind store view; mount -o remount,ro,bind view
+        all() {
+            for command in ls "show long" "explain long.txt" verify; do
+                PCACHE_DIR=$PWD/view "$PCACHE" $command > out 2>> err || { cat err >&2; exit 9; }
+            done
+            PCACHE_DIR=$PWD/view "$PCACHE" ask long "Hm?" --max-tokens 2 --require-hit --threads 1 > /dev/null 2>> err
+            PCACHE_DIR=$PWD/view "$PCACHE" ls --json > "$1"
+        }
+        all before
+        "$PCACHE" -q build other2.txt --name second > /dev/null
+        all meanwhile
+        # Another process has the store open and changes it all the time.
+        (for n in 1 2 3 4 5 6 7 8; do "$PCACHE" -q rename second second; "$PCACHE" -q pin second; "$PCACHE" -q unpin second; done) 2> /dev/null &
+        all during; all during; wait
+        umount view; rmdir view
+        cat err >&2
+    "#;
+    let Some(run) = in_a_namespace(&program, script) else { return };
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(!run.stderr.contains("warning"), "{}", run.stderr);
+    let count = |name: &str| {
+        let listed: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(program.path(name)).unwrap()).unwrap();
+        listed["states"].as_array().unwrap().len()
+    };
+    assert_eq!((count("before"), count("meanwhile"), count("during")), (2, 3, 3));
+}
+
+/// A store of version 0.1 that cannot be written is read from a copy of its index, brought up to date there.
+#[test]
+fn a_read_only_store_of_version_0_1_is_read_as_it_is() {
+    for with_log in [false, true] {
+        let program = Program::new(&tiny("llama"));
+        let fixture =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/stores/0.1/store");
+        program.adopt_store(&fixture);
+        let db = rusqlite::Connection::open(program.path("store/index.sqlite")).unwrap();
+        if with_log {
+            db.pragma_update(None, "journal_mode", "WAL").unwrap();
+            db.execute("UPDATE states SET hits = 77 WHERE name = 'shop'", []).unwrap();
+        }
+        let before = program.contents();
+        let script = r#"
+            mount --bind store store; mount -o remount,ro,bind store
+            "$PCACHE" ls --json > ls.out
+            "$PCACHE" show shop > /dev/null
+            "$PCACHE" ask shop "Open?" --max-tokens 2 --require-hit --threads 1 > /dev/null 2> ask.err
+            "$PCACHE" verify 2> verify.err
+        "#;
+        let Some(run) = in_a_namespace(&program, script) else { return };
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        let file = |name: &str| std::fs::read_to_string(program.path(name)).unwrap();
+        assert!(file("verify.err").contains("6 states verified"), "{}", file("verify.err"));
+        assert!(file("ask.err").contains("computed by pcache 0.1"), "{}", file("ask.err"));
+        let listed: serde_json::Value = serde_json::from_str(&file("ls.out")).unwrap();
+        let shop = listed["states"].as_array().unwrap().iter().find(|s| s["name"] == "shop").unwrap();
+        assert_eq!(shop["hits"], if with_log { 77 } else { 1 });
+        assert_eq!(program.contents(), before);
+        drop(db);
+    }
+}
+
+/// One folder of another user once ended gc, verify and every build with a budget.
+#[test]
+fn a_folder_of_objects_that_cannot_be_read_stops_nothing_else() {
+    let program = program();
+    program.write("other2.txt", &prose(40, 7));
+    let script = r#"
+        chmod 755 . store store/objects store/objects/v1; chmod -R a+rX home 2> /dev/null || true
+        run() { setpriv --bounding-set=-all --inh-caps=-all "$PCACHE" "$@"; }
+        folder=$(run show other --json | sed 's/.*"object":"\(..\).*/\1/')
+        chmod 000 store/objects/v1/$folder
+        run verify > verify.out 2> verify.err && exit 9 || echo "verify $?"
+        run gc > gc.out 2> gc.err && exit 9 || echo "gc $?"
+        run gc --json > gc.json 2> /dev/null || true
+        run build other2.txt --max-size 1GiB > /dev/null 2> build.err; echo "build $?"
+        run rm other > rm.out 2> rm.err && exit 9 || echo "rm $?"
+        run ls --json > ls.out
+        chmod 700 store/objects/v1/$folder
+        run gc > /dev/null 2> gc2.err; echo "gc $?"
+        run verify > /dev/null 2> verify2.err; echo "verify $?"
+    "#;
+    let Some(run) = in_a_namespace(&program, script) else { return };
+    let file = |name: &str| std::fs::read_to_string(program.path(name)).unwrap_or_default();
+    let told = ["verify.err", "gc.err", "build.err", "rm.err", "gc2.err", "verify2.err"].map(file).join("");
+    assert_eq!(run.code, 0, "{} {} {told}", run.stdout, run.stderr);
+    assert_eq!(run.stdout, "verify 4\ngc 1\nbuild 0\nrm 1\ngc 0\nverify 0\n", "{told}");
+    assert!(
+        file("gc.err").contains("cannot list") && file("gc.err").contains("not all of the store"),
+        "{told}"
+    );
+    assert!(
+        file("verify.err").contains("Permission denied") || file("verify.out").contains("Permission denied"),
+        "{told}"
+    );
+    assert!(file("rm.err").contains("cannot remove") && file("rm.err").contains("next gc"), "{told}");
+    let gc: serde_json::Value = serde_json::from_str(&file("gc.json")).unwrap();
+    assert_eq!(gc["folder"]["unreadable_folders"].as_array().unwrap().len(), 1);
+    assert_eq!(json(&program.ok(&["gc", "--json"]))["kept_bytes"], program.total_bytes());
+}
+
 /// Runs with one kind of system call failing for one file; nothing where the machine forbids tracing.
 fn with_failing_calls(program: &Program, file: &str, failure: &str, args: &[&str]) -> Option<Run> {
     let probe = std::process::Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
@@ -146,6 +258,33 @@ fn a_store_works_where_no_memory_can_be_shared() {
         assert_eq!(run.code, 0, "{failure}: {}", run.stderr);
         assert_eq!(json(&program.ok(&["gc", "--json"]))["kept_bytes"], program.total_bytes());
     }
+}
+
+/// Number of times that a command waits for the disk; nothing where the machine forbids tracing.
+fn syncs(program: &Program, args: &[&str]) -> Option<usize> {
+    let probe = std::process::Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
+    if !probe.is_ok_and(|status| status.success()) {
+        eprintln!("strace cannot trace here");
+        return None;
+    }
+    let (calls, binary) =
+        ("trace=fsync,fdatasync,msync,syncfs,sync_file_range", env!("CARGO_BIN_EXE_pcache"));
+    let run = program.script("strace", &[&["-f", "-qq", "-o", "trace", "-e", calls, binary], args].concat());
+    assert_eq!(run.code, 0, "{args:?}: {}", run.stderr);
+    Some(std::fs::read_to_string(program.path("trace")).unwrap().matches("sync").count())
+}
+
+/// Each answer once waited for the disk, to note that the state was used.
+#[test]
+fn an_answer_waits_for_no_disk() {
+    let program = program();
+    let ask = ["ask", "long", "Hm?", "--max-tokens", "1", "--require-hit"];
+    for hits in 1..4 {
+        let Some(waited) = syncs(&program, &ask) else { return };
+        assert_eq!(waited, 0);
+        assert_eq!(json(&program.ok(&["show", "long", "--json"]))["hits"], hits, "it is noted all the same");
+    }
+    assert!(syncs(&program, &["rename", "long", "short"]).unwrap() > 0, "what is named is there for good");
 }
 
 #[test]

@@ -84,6 +84,16 @@ fn records() {
 }
 
 #[test]
+fn manifests() {
+    keeps_its_promise("manifest", promises::manifest);
+}
+
+#[test]
+fn labels() {
+    keeps_its_promise("label", promises::label);
+}
+
+#[test]
 fn sequence_states() {
     keeps_its_promise("sequence", promises::sequence);
 }

@@ -8,9 +8,9 @@ use pcache::engine::generate::{self, Sampling};
 use pcache::engine::model::Model;
 use pcache::engine::session::Session;
 use pcache::engine::{EngineError, prompt};
-use pcache::format::Layout;
-use pcache::format::sequence::{self, Expected};
-use pcache::key::{Chain, ChainKey, KvType, Params, Segment};
+use pcache_format::Layout;
+use pcache_format::sequence::{self, Expected, Place};
+use pcache_format::{Chain, ChainKey, KvType, Params, Segment};
 
 /// A model with a saved state of one piece.
 struct Victim<'m> {
@@ -25,7 +25,7 @@ impl<'m> Victim<'m> {
     fn new(model: &'m Model<'m>, kv_type: KvType) -> Self {
         let prompt = from_template(model, &prose(12, 1)).unwrap();
         let question = prompt::question_tokens(model, &prompt.carried, "Is it warm?", &prompt.suffix);
-        let params = Params::new(kv_type, 0);
+        let params = Params::new(kv_type, false);
         let piece = Chain::of(ChainKey::from([0; 32]), &prompt.tokens).segments()[0];
         let mut session = Session::new(model, &params, 512, 2).unwrap();
         session.evaluate(&prompt.tokens[..piece.end()], false).unwrap();
@@ -41,7 +41,8 @@ impl<'m> Victim<'m> {
     fn is_let_through(&self, state: &[u8]) -> bool {
         let sequence = i32::from(self.model.layout() == Layout::Segment);
         let layers = self.model.layers();
-        let expected = Expected::of(self.model.layout(), sequence, &self.piece, &self.params, layers);
+        let expected =
+            Expected::of(self.model.layout(), Place::unified(sequence), &self.piece, &self.params, layers);
         sequence::check(state, &expected).is_ok()
     }
 

@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use common::{prose, tiny};
-use pcache::key::{Chain, KvType, Lora, ModelHash, Params, Rope, RopeFactors, RopeScaling, StateKey};
+use pcache_format::{
+    Chain, KvType, Lora, ModelHash, Namespace, Params, Rope, RopeFactors, RopeScaling, StateKey,
+};
 use program::{Program, json};
 use proptest::prelude::*;
 
@@ -53,19 +55,28 @@ fn inputs() -> impl Strategy<Value = Inputs> {
         });
     let lora = prop::option::of((0u8..2, prop::sample::select(vec![0.5f32, 1.0])))
         .prop_map(|l| l.map(|(n, scale)| Lora { hash: ModelHash::from([n; 32]), scale }));
-    let params =
-        (
-            prop::sample::select(vec![KvType::F16, KvType::Q8_0, KvType::Q4_0]),
-            any::<bool>(),
-            0u32..2,
-            0u32..2,
-            rope,
-            prop::option::of(prop::sample::select(vec![RopeFactors::Short, RopeFactors::Long])),
-            lora,
-        )
-            .prop_map(|(kv_type, flash_attention, gpu_layers, epoch, rope, rope_factors, lora)| {
-                Params { kv_type, flash_attention, gpu_layers, epoch, rope, rope_factors, lora }
-            });
+    let params = (
+        prop::sample::select(vec![KvType::F16, KvType::Q8_0, KvType::Q4_0]),
+        any::<bool>(),
+        0u32..2,
+        0u32..2,
+        rope,
+        prop::option::of(prop::sample::select(vec![RopeFactors::Short, RopeFactors::Long])),
+        lora,
+        prop::option::of((0u8..2).prop_map(|n| Namespace::from([n; 32]))),
+    )
+        .prop_map(
+            |(kv_type, flash_attention, gpu_layers, epoch, rope, rope_factors, lora, namespace)| Params {
+                kv_type,
+                flash_attention,
+                gpu_layers,
+                epoch,
+                rope,
+                rope_factors,
+                lora,
+                namespace,
+            },
+        );
     let text = || prop::sample::select(vec!["", "a", "ab", "\n"]).prop_map(str::to_owned);
     let tokens = (prop::sample::select(vec![0usize, 1, 255, 256, 257, 512]), 0i32..2)
         .prop_map(|(n, salt)| (0..n as i32).map(|i| i ^ salt).collect());
@@ -92,16 +103,17 @@ fn mix(other: &Inputs, from: &Inputs, which: usize) -> Inputs {
         7 => mixed.params.epoch = from.params.epoch,
         8 => mixed.params.rope_factors = from.params.rope_factors,
         9 => mixed.params.lora = from.params.lora.clone(),
+        10 => mixed.params.namespace = from.params.namespace,
         _ => {
             let (rope, from) = (&mut mixed.params.rope, &from.params.rope);
             match which {
-                10 => rope.scaling = from.scaling,
-                11 => rope.freq_base = from.freq_base,
-                12 => rope.freq_scale = from.freq_scale,
-                13 => rope.yarn_ext_factor = from.yarn_ext_factor,
-                14 => rope.yarn_attn_factor = from.yarn_attn_factor,
-                15 => rope.yarn_beta_fast = from.yarn_beta_fast,
-                16 => rope.yarn_beta_slow = from.yarn_beta_slow,
+                11 => rope.scaling = from.scaling,
+                12 => rope.freq_base = from.freq_base,
+                13 => rope.freq_scale = from.freq_scale,
+                14 => rope.yarn_ext_factor = from.yarn_ext_factor,
+                15 => rope.yarn_attn_factor = from.yarn_attn_factor,
+                16 => rope.yarn_beta_fast = from.yarn_beta_fast,
+                17 => rope.yarn_beta_slow = from.yarn_beta_slow,
                 _ => rope.yarn_orig_ctx = from.yarn_orig_ctx,
             }
         }
@@ -113,7 +125,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
     #[test]
-    fn keys_are_the_same_exactly_when_all_inputs_are(a in inputs(), b in inputs(), which in 0usize..18) {
+    fn keys_are_the_same_exactly_when_all_inputs_are(a in inputs(), b in inputs(), which in 0usize..19) {
         prop_assert_eq!(a.key(), a.clone().key());
         prop_assert_eq!(a == b, a.key() == b.key());
         // All but one the same, which two draws never are.
@@ -152,11 +164,14 @@ fn a_state_never_serves_another_model_of_the_same_shape() {
     assert_eq!(built["segments"]["reused"], 0);
     // An object of one, put in the place of the other's: its hash is right, and it is another model's.
     let (object, bytes) = (&ours[0], std::fs::read(&ours[0]).unwrap());
+    let size = bytes.len();
     program.ok(&["rm", "one"]);
     std::fs::create_dir_all(object.parent().unwrap()).unwrap();
     std::fs::write(object, bytes).unwrap();
     let (theirs, hex) = (built["key"].as_str().unwrap(), object.file_stem().unwrap().display());
-    program.sql(&format!("UPDATE segments SET object = x'{hex}' WHERE first = 0"));
+    program.sql(&format!(
+        "UPDATE segments SET object = x'{hex}', file_bytes = {size}, raw_blake3 = NULL WHERE first = 0"
+    ));
     let healed = ask(theirs, &[]);
     let cache = &json(&healed)["cache"];
     assert_eq!(

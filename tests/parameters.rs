@@ -145,7 +145,7 @@ fn a_model_with_two_sets_of_rotary_factors_keeps_to_one() {
 fn raw_state(program: &Program, object: &str) -> Vec<u8> {
     let path = program.store().join(format!("objects/v1/{}/{object}.safetensors", &object[..2]));
     let bytes = std::fs::read(path).unwrap();
-    let state = pcache::format::decode(&bytes).unwrap().state;
+    let state = pcache_format::object::decode(&bytes).unwrap().state;
     bytes[state].to_vec()
 }
 

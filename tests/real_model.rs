@@ -10,7 +10,7 @@ use common::{ENGINE, from_template, prose, smollm2};
 use pcache::engine::model::Model;
 use pcache::engine::prompt::{self, Prompt};
 use pcache::engine::session::Session;
-use pcache::key::{KvType, Params};
+use pcache_format::{KvType, Params};
 use program::Program;
 use serde_json::Value;
 
@@ -107,7 +107,7 @@ fn the_prompt_of_a_state_is_printed_as_it_was() {
 #[test]
 fn the_context_is_sized_to_the_job() {
     let model = ENGINE.load(&smollm2(), 0, |_| ()).unwrap();
-    let session = Session::new(&model, &Params::new(KvType::F16, 0), 300, 1).unwrap();
+    let session = Session::new(&model, &Params::new(KvType::F16, false), 300, 1).unwrap();
     assert_eq!(session.cells(), 512);
 }
 

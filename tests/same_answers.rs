@@ -92,7 +92,7 @@ fn check(model: &Path, kv_type: &str, words: usize) {
 }
 
 fn first_position(path: &Path) -> usize {
-    pcache::format::decode(&std::fs::read(path).unwrap()).unwrap().meta.first
+    pcache_format::object::decode(&std::fs::read(path).unwrap()).unwrap().meta.first
 }
 
 #[test]

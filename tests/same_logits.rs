@@ -9,8 +9,8 @@ use common::{ENGINE, TINY, from_template, prose, smollm2, tiny};
 use pcache::engine::model::Model;
 use pcache::engine::prompt;
 use pcache::engine::session::Session;
-use pcache::format::Layout;
-use pcache::key::{Chain, ChainKey, KvType, Params, Segment};
+use pcache_format::Layout;
+use pcache_format::{Chain, ChainKey, KvType, Params, Segment};
 
 /// The pieces in which a state is saved, each with its bytes.
 type Pieces = Vec<(Segment, Vec<u8>)>;
@@ -26,7 +26,7 @@ impl<'m> Case<'m> {
     fn new(model: &'m Model<'m>, kv_type: KvType, words: usize) -> Self {
         let prompt = from_template(model, &prose(words, 1)).unwrap();
         let question = prompt::question_tokens(model, &prompt.carried, "Is it warm?", &prompt.suffix);
-        Self { model, params: Params::new(kv_type, 0), tokens: prompt.tokens, question }
+        Self { model, params: Params::new(kv_type, false), tokens: prompt.tokens, question }
     }
 
     fn session(&self, cells: usize, threads: u32) -> Session<'m> {

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::prompt::FlashAttention;
-use crate::format::Codec;
-use crate::key::KvType;
+use super::values::named;
+use pcache_format::Codec;
+use pcache_format::KvType;
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
@@ -52,7 +53,7 @@ pub struct Measure {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub runs: u32,
     /// How the cache's numbers are stored; several, as f16,q8_0, are compared
-    #[arg(long, value_enum, value_name = "TYPES", value_delimiter = ',', default_value = "f16")]
+    #[arg(long, value_name = "TYPES", value_delimiter = ',', default_value = "f16", value_parser = named(&KvType::ALL, KvType::name))]
     pub kv_type: Vec<KvType>,
     /// How states are stored; several are compared
     #[arg(long, value_name = "CODECS", value_delimiter = ',', default_value = "raw,zstd", value_parser = str::parse::<Codec>)]

@@ -354,7 +354,7 @@ mod tests {
         let cli = parse(&config, &["pcache", "build", "x"]);
         let Sub::Build(build) = cli.command else { panic!() };
         assert_eq!((cli.global.threads, build.keep.max_size), (Some(3), Some(1 << 30)));
-        assert_eq!(build.params.kv_type, Some(crate::key::KvType::Q8_0));
+        assert_eq!(build.params.kv_type, Some(pcache_format::KvType::Q8_0));
         let Sub::Ask(ask) = parse(&config, &["pcache", "ask", "k", "q"]).command else { panic!() };
         assert_eq!((ask.sampling.temp, ask.sampling.stop), (0.5, vec!["a".to_owned(), "b".into()]));
         let Sub::Ask(ask) = parse(&config, &["pcache", "ask", "k", "q", "--temp", "1"]).command else {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::values::{seconds, size};
-use crate::format::Codec;
+use pcache_format::Codec;
 
 /// Arguments of `ls`.
 #[derive(Debug, Args)]
@@ -109,7 +109,10 @@ pub struct Rm {
 #[command(after_help = "\
 Examples:
   pcache pin menu                         stays, even when it has expired
-  pcache unpin menu")]
+  pcache unpin menu
+
+A pin of a name goes with the name; a pin of a key is the state's own. A
+state stays as long as one of them is pinned.")]
 pub struct Pin {
     /// Keys or names of states
     #[arg(required = true, value_name = "KEY")]
@@ -120,9 +123,12 @@ pub struct Pin {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pcache rename 4f2a91 menu
-  pcache rename menu lunch
-  pcache rename menu --clear              only the key is left")]
+  pcache rename 4f2a91 menu               the state has this name, too
+  pcache rename menu lunch                lunch takes the place of menu
+  pcache rename menu --clear              this name is taken away
+
+A state can have several names. A name that another state has moves here,
+and that is said.")]
 pub struct Rename {
     /// Key of the state (6 digits or more), or its name
     #[arg(value_name = "KEY", index = 1)]
@@ -130,7 +136,7 @@ pub struct Rename {
     /// The new name
     #[arg(value_name = "NAME", index = 2, required_unless_present = "clear", conflicts_with = "clear")]
     pub name: Option<String>,
-    /// Take its name away
+    /// Take the name away
     #[arg(long)]
     pub clear: bool,
 }
@@ -218,7 +224,7 @@ pub struct Man {
 #[command(after_help = "\
 Examples:
   pcache recode menu --codec zstd         a seventh smaller; restored slower
-  pcache recode --all --codec raw         restored straight from the map again
+  pcache recode --all --codec raw         restored without decoding again
 
 A state has the same key and gives the same answers in every codec. Segments
 that others share are recoded with it. What a codec does not make smaller, such

@@ -99,3 +99,15 @@ pub enum RecordFormat {
     /// As csv, with tabs.
     Tsv,
 }
+
+impl RecordFormat {
+    /// Name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Jsonl => "jsonl",
+            Self::Lines => "lines",
+            Self::Csv => "csv",
+            Self::Tsv => "tsv",
+        }
+    }
+}

@@ -75,9 +75,13 @@ pub struct Global {
     /// Threads that evaluate [default: the machine's cores]
     #[arg(long, value_name = "N", global = true, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
-    /// Layers on a GPU, in builds that support one [default: 0; ask takes those of the state]
+    /// Layers on a GPU, in builds that support one [default: 0]
     #[arg(long, value_name = "N", global = true)]
     pub gpu_layers: Option<u32>,
+    /// Use only what this very machine and program computed: answers are then
+    /// bit-identical to those without a cache
+    #[arg(long, global = true)]
+    pub same_compute: bool,
     /// How results are printed; jsonl streams events as they happen, junit is for eval. For map also a file
     #[arg(long, value_name = "FORMAT", global = true, default_value = "text", value_parser = OutputParser)]
     pub output: OutputTo,

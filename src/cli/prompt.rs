@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use jiff::civil::Date;
 
-use super::values::{LoraFile, Ttl, argument, base, date, factor, finite, lora, question_format, size, ttl};
-use crate::format::Codec;
-use crate::key::{KvType, RopeScaling};
+use super::values::{
+    LoraFile, Ttl, argument, base, date, factor, finite, lora, named, question_format, size, ttl,
+};
+use pcache_format::Codec;
+use pcache_format::{KvType, RopeScaling};
 
 /// Arguments of `build`.
 #[derive(Debug, Args)]
@@ -111,7 +113,7 @@ pub struct FramingArgs {
 #[command(next_help_heading = "Parameters of the state (part of its key)")]
 pub struct ParamArgs {
     /// How the cache's numbers are stored: smaller is less exact [default: f16]
-    #[arg(long, value_enum, value_name = "TYPE")]
+    #[arg(long, value_name = "TYPE", value_parser = named(&KvType::ALL, KvType::name))]
     pub kv_type: Option<KvType>,
     /// llama.cpp's fused attention; auto is off for an f16 cache on the CPU, else on [default: auto]
     #[arg(long, value_enum, value_name = "WHEN")]
@@ -120,7 +122,7 @@ pub struct ParamArgs {
     #[arg(long, value_name = "FILE[=SCALE]", value_parser = lora)]
     pub lora: Option<LoraFile>,
     /// How positions are scaled beyond the trained context
-    #[arg(long, value_enum, value_name = "KIND")]
+    #[arg(long, value_name = "KIND", value_parser = named(&RopeScaling::ALL, RopeScaling::name))]
     pub rope_scaling: Option<RopeScaling>,
     /// Base frequency of the rotary embedding
     #[arg(long, value_name = "X", value_parser = base, allow_negative_numbers = true)]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use jiff::civil::Date;
 
 /// A path that may be empty: an environment variable that is set to nothing is as good as unset.
@@ -16,6 +16,15 @@ fn expanded(path: PathBuf) -> PathBuf {
         (Ok(rest), Ok(home)) => home.join(rest),
         _ => path,
     }
+}
+
+/// One of some named values.
+pub(super) fn named<T: Copy + Send + Sync + 'static>(
+    all: &'static [T],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    let names = PossibleValuesParser::new(all.iter().map(|value| name(*value)));
+    names.try_map(move |text| all.iter().copied().find(|value| name(*value) == text).ok_or("not one of them"))
 }
 
 pub(super) fn size(text: &str) -> Result<u64, String> {

@@ -2,26 +2,27 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use etcetera::BaseStrategy;
 use serde::Serialize;
 
 use super::failure::Failure;
-use super::job::Job;
 use super::signals;
 use crate::cli::{Global, Output, OutputTo};
-use crate::key::epoch::LLAMA_CPP_BUILD;
+use crate::engine;
 use crate::report::human;
 use crate::report::log::{self, Log};
-use crate::report::progress::{Bar, Progress, Silent};
+use crate::report::progress::{Bar, Progress, Silent, Unit};
 use crate::report::timings::Timings;
-use crate::store::disk::RealDisk;
-use crate::store::lock::{Lock, Turn};
-use crate::store::{Store, SystemClock, check_owner};
+use pcache_format::epoch::LLAMA_CPP_BUILD;
+use pcache_store::{BuildLock, ExclusiveGuard, Options, Prefix, Reindexed, SharedGuard, Store, check_owner};
+
+/// Time between two looks at how far a reindexing is.
+const BAR_PAUSE: Duration = Duration::from_millis(10);
 
 /// The running program.
 pub struct App {
@@ -155,7 +156,7 @@ impl App {
         self.global.threads.unwrap_or_else(|| u32::try_from(cores).unwrap_or(1))
     }
 
-    /// Layers to put on a GPU; refused where this build has none, because they are part of the key.
+    /// Layers to put on a GPU; refused where this build has none.
     pub fn gpu_layers(&self) -> Result<u32> {
         const HAS_GPU: bool = cfg!(any(
             feature = "cuda",
@@ -191,33 +192,79 @@ impl App {
         Ok(dir)
     }
 
-    /// Opens the store, and makes it when there is none.
+    /// Opens the store, and makes it when there is none. What a lost index knew is put back.
     pub fn store(&self) -> Result<Store> {
-        let store = Store::open(&self.own_dir()?, Arc::new(RealDisk), Arc::new(SystemClock))?;
-        if let Some((states, segments)) = store.found_on_opening() {
-            let (states, segments) = (human::count(states, "state"), human::count(segments, "segment"));
-            self.warn(format!(
-                "the index was lost; found on disk and put into a new one: {states}, {segments}"
-            ));
+        let store = Store::open(&self.own_dir()?, &self.options()?)?;
+        if store.is_index_lost()? {
+            let guard = self.lock_exclusive(&store)?;
+            if store.is_index_lost()? {
+                let found = self.reindex(&store, &guard)?;
+                let (states, segments) =
+                    (human::count(found.states, "state"), human::count(found.segments, "segment"));
+                self.warn(format!(
+                    "the index was lost; found on disk and put into a new one: {states}, {segments}"
+                ));
+            }
         }
         Ok(store)
     }
 
+    /// Gives the index what it lost, with a progress bar.
+    pub fn reindex(&self, store: &Store, guard: &ExclusiveGuard) -> Result<Reindexed> {
+        // Read by several threads; the bar is this one's.
+        let (done, all) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let progress = self.progress();
+        let found = std::thread::scope(|scope| {
+            let note = |n, of| {
+                done.store(n, Ordering::Relaxed);
+                all.store(of, Ordering::Relaxed);
+            };
+            let reading = scope.spawn(move || store.reindex(guard, &note));
+            let mut started = false;
+            while !reading.is_finished() {
+                std::thread::sleep(BAR_PAUSE);
+                let all = all.load(Ordering::Relaxed) as u64;
+                if all > 0 && !std::mem::replace(&mut started, true) {
+                    progress.start("reading what is saved", all, Unit::Objects);
+                }
+                progress.set(done.load(Ordering::Relaxed) as u64);
+            }
+            reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        progress.finish();
+        Ok(found?)
+    }
+
     /// Opens the store if there is one.
     pub fn existing_store(&self) -> Result<Option<Store>> {
-        let dir = self.own_dir()?;
-        Ok(Store::open_existing(&dir, Arc::new(RealDisk), Arc::new(SystemClock))?)
+        Ok(Store::open_existing(&self.own_dir()?, &self.options()?)?)
+    }
+
+    /// What a store is opened with.
+    fn options(&self) -> Result<Options> {
+        Ok(Options::new(engine::compute::identity(self.gpu_layers()?)?))
     }
 
     /// The store's shared lock; says so when a collection has to be waited for.
-    pub fn lock_shared(&self, store: &Store) -> Result<Lock> {
+    pub fn lock_shared(&self, store: &Store) -> Result<SharedGuard> {
         Ok(store.lock_shared(|| self.say("waiting for pcache gc to finish …"))?)
     }
 
-    /// The right to evaluate a job; says so when somebody else is evaluating the same.
-    pub fn take_turn(&self, store: &Store, job: &Job) -> Result<Turn> {
-        Ok(store
-            .take_turn(&job.chain.last(), || self.say("waiting for another build of the same prompt …"))?)
+    /// The store's exclusive lock; says so when it has to be waited for.
+    pub fn lock_exclusive(&self, store: &Store) -> Result<ExclusiveGuard> {
+        Ok(store.lock_exclusive(|| self.say("waiting for a build or gc to finish …"))?)
+    }
+
+    /// The right to evaluate a prompt; says so when another process is evaluating the same.
+    pub fn lock_build(&self, store: &Store, prefix: &Prefix) -> Result<BuildLock> {
+        Ok(store.lock_build(&prefix.chain.last(), || {
+            self.say("waiting for another build of the same prompt …");
+        })?)
+    }
+
+    /// Only what this machine and program computed alone may be used.
+    pub fn same_compute(&self) -> bool {
+        self.global.same_compute
     }
 
     /// Says something on stderr, unless told to be quiet.

@@ -12,7 +12,8 @@ use super::app::{App, user_cache};
 use super::models::catalog::Places;
 use crate::cli::config::Config;
 use crate::cli::{Cli, Completions, Man, Shell};
-use crate::store::index::Index;
+use pcache_format::ComputeIdentity;
+use pcache_store::{Options, Store};
 
 /// The variable by which a shell asks for completions.
 pub const VARIABLE: &str = "PCACHE_COMPLETE";
@@ -81,23 +82,22 @@ fn page(command: clap::Command) -> Result<String> {
 
 /// Names and keys of states. Whatever goes wrong, there are only fewer of them.
 fn states(current: &OsStr) -> Vec<CompletionCandidate> {
-    let (Some(current), Some(index)) = (current.to_str(), index()) else { return Vec::new() };
-    let names = index.names().unwrap_or_default();
-    let keys = index.last_used(MOST_KEYS).unwrap_or_default();
+    let (Some(current), Some(store)) = (current.to_str(), store()) else { return Vec::new() };
+    let names = store.names().unwrap_or_default();
+    let keys = store.last_used(MOST_KEYS).unwrap_or_default();
     let named = names.iter().map(|(name, key)| CompletionCandidate::new(name).help(Some(key.short().into())));
     let keyed = keys.iter().map(|key| CompletionCandidate::new(key.short()));
     named.chain(keyed).filter(|c| c.get_value().to_string_lossy().starts_with(current)).collect()
 }
 
-fn index() -> Option<Index> {
+fn store() -> Option<Store> {
     let from_env = std::env::var_os("PCACHE_DIR").filter(|v| !v.is_empty()).map(PathBuf::from);
     let from_file = || {
         let settings = Config::of_user().ok()?.effective(&Cli::command());
         settings.into_iter().find(|s| s.name == "cache-dir")?.value.map(PathBuf::from)
     };
     let dir = from_env.or_else(from_file).or_else(|| Some(user_cache().ok()?.join("states")))?;
-    let path = dir.join("index.sqlite");
-    if path.is_file() { Index::open(&path).ok() } else { None }
+    Store::open_existing(&dir, &Options::new(ComputeIdentity::default())).ok().flatten()
 }
 
 fn models(current: &OsStr) -> Vec<CompletionCandidate> {

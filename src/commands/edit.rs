@@ -1,68 +1,110 @@
-//! `pcache pin`, `unpin` and `rename`: changes to a state that leave its bytes alone.
+//! `pcache pin`, `unpin` and `rename`: changes to a state's label.
 
 use anyhow::{Result, bail};
+use pcache_format::{Label, StateKey};
+use pcache_store::Saved;
 
 use super::app::App;
 use super::failure::Failure;
-use super::states::{self, label};
+use super::states::{self, label, tell_move};
 use crate::cli::{Output, Pin, Rename};
-use crate::format::Record;
-use crate::key::StateKey;
-use crate::store::Store;
 
-/// Pins states, or unpins them.
+/// Pins states, or unpins them: the name that was given, or where a key was, whatever its names want.
 pub fn pin(app: &App, args: &Pin, pinned: bool) -> Result<()> {
-    let mut store = states::store_with(app, &args.keys[0])?;
-    let keys = states::keys(&store, &args.keys)?;
-    let _lock = app.lock_shared(&store)?;
-    for key in &keys {
-        change(&mut store, key, |record| record.pinned = pinned)?;
-        tell(app, &store, key, if pinned { "pinned" } else { "unpinned" }, None)?;
+    let store = states::store_with(app, &args.keys[0])?;
+    let keys = args.keys.iter().map(|text| states::key(&store, text)).collect::<Result<Vec<_>>>()?;
+    let guard = app.lock_shared(&store)?;
+    for (key, text) in keys.iter().zip(&args.keys) {
+        let saved = store.relabel(&guard, key, |label| match named(label, text) {
+            Some(name) => name.pinned = pinned,
+            None => label.pinned = pinned,
+        })?;
+        let saved = found(saved, key)?;
+        tell(app, &saved, if pinned { "pinned" } else { "unpinned" }, "")?;
+        let by: Vec<&str> = saved.label.names.iter().filter(|n| n.pinned).map(|n| n.name.as_str()).collect();
+        if !pinned && saved.label.is_pinned() {
+            let by = if by.is_empty() { key.short() } else { by.join(", ") };
+            app.say(format!("it is still pinned as {by}; pcache unpin {by} changes that"));
+        }
     }
     Ok(())
 }
 
-/// Gives a state another name, or takes its name away.
+/// The name of a label that a text is.
+fn named<'l>(label: &'l mut Label, text: &str) -> Option<&'l mut pcache_format::label::Name> {
+    label.names.iter_mut().find(|name| name.name == text)
+}
+
+/// Gives a state another name, one more where it is named by its key, or takes a name away.
 pub fn rename(app: &App, args: &Rename) -> Result<()> {
-    let mut store = states::store_with(app, &args.key)?;
+    let store = states::store_with(app, &args.key)?;
     let key = states::key(&store, &args.key)?;
-    let _lock = app.lock_shared(&store)?;
-    if let Some(name) = &args.name {
-        states::check_name(name)?;
-        states::check_name_is_free(&store, name, &key)?;
-    }
-    let before = states::state(&store, &key)?.name;
-    change(&mut store, &key, |record| record.name = args.name.clone())?;
-    tell(app, &store, &key, "renamed", before)
+    let guard = app.lock_shared(&store)?;
+    let before = states::state(&store, &key)?.label;
+    let instead = before.named(&args.key).map(|name| name.name.as_str());
+    let Some(name) = &args.name else {
+        let name = name_to_clear(&before, &args.key)?;
+        let saved = store.relabel(&guard, &key, |label| drop(name.as_deref().map(|n| label.take(n))))?;
+        let was = name.map(|name| format!(": it is no longer {name}")).unwrap_or_default();
+        return tell(app, &found(saved, &key)?, "renamed", &was);
+    };
+    states::check_name(name)?;
+    let saved = found(store.rename(&guard, &key, instead, name)?, &key)?;
+    tell_move(app, &saved, Some(name));
+    let others: Vec<&str> = saved.label.names.iter().map(|n| n.name.as_str()).filter(|n| n != name).collect();
+    let was = match (instead.filter(|old| *old != name.as_str()), others.is_empty()) {
+        (Some(old), _) => format!(", which was {old}"),
+        (None, false) => format!(", which is also {}", others.join(", ")),
+        (None, true) => String::new(),
+    };
+    tell_named(app, &saved, name, "renamed", &was)
 }
 
-fn change(store: &mut Store, key: &StateKey, change: impl Fn(&mut Record)) -> Result<()> {
-    match store.change_state(key, change) {
-        Ok(true) => Ok(()),
-        Ok(false) => bail!(Failure::NotFound(format!("state {} was removed in between", key.short()))),
-        Err(error) if error.is_taken_name() => {
-            bail!(Failure::Usage("the name was taken by another state in between; choose another one".into()))
-        }
-        Err(other) => Err(other.into()),
+/// The name that is to be taken away: the one that was said, or the only one.
+fn name_to_clear(label: &Label, text: &str) -> Result<Option<String>> {
+    let names: Vec<&str> = label.names.iter().map(|n| n.name.as_str()).collect();
+    match names.as_slice() {
+        _ if names.contains(&text) => Ok(Some(text.to_owned())),
+        [] => Ok(None),
+        [only] => Ok(Some((*only).to_owned())),
+        _ => bail!(Failure::Usage(format!(
+            "state {} has the names {}; say which one to take away: pcache rename NAME --clear",
+            label.key.short(),
+            names.join(", ")
+        ))),
     }
 }
 
-fn tell(app: &App, store: &Store, key: &StateKey, what: &str, before: Option<String>) -> Result<()> {
-    let state = states::state(store, key)?;
-    let report = serde_json::json!({ "key": key, "name": state.name, "pinned": state.pinned });
+fn found(saved: Option<Saved>, key: &StateKey) -> Result<Saved> {
+    match saved {
+        Some(saved) => Ok(saved),
+        None => bail!(Failure::NotFound(format!("state {} was removed in between", key.short()))),
+    }
+}
+
+fn tell(app: &App, saved: &Saved, what: &str, was: &str) -> Result<()> {
+    tell_named(app, saved, saved.label.name().unwrap_or_default(), what, was)
+}
+
+fn tell_named(app: &App, saved: &Saved, name: &str, what: &str, was: &str) -> Result<()> {
+    let Saved { label: state, .. } = saved;
+    let names: Vec<&str> = state.names.iter().map(|n| n.name.as_str()).collect();
+    let report = serde_json::json!({
+        "key": state.key, "name": state.name(), "names": names, "pinned": state.is_pinned(),
+    });
     app.named_event(what, &report)?;
     match app.output() {
         Output::Text => {
-            let was = match (before.filter(|old| Some(old) != state.name.as_ref()), &state.name) {
-                (Some(old), Some(_)) => format!(", which was {old}"),
-                (Some(old), None) => format!(": it is no longer {old}"),
-                (None, _) => String::new(),
-            };
-            app.say(format!("{what} {}{was}", label(key, state.name.as_deref())));
+            let name = (!name.is_empty()).then_some(name);
+            app.say(format!("{what} {}{was}", label(&state.key, name)));
         }
-        Output::Json => app.print_json(&serde_json::json!({
-            "event": what, "key": key, "name": state.name, "pinned": state.pinned,
-        }))?,
+        Output::Json => {
+            let mut event = serde_json::json!({ "event": what });
+            if let (Some(event), serde_json::Value::Object(report)) = (event.as_object_mut(), report) {
+                event.extend(report);
+            }
+            app.print_json(&event)?;
+        }
         Output::Jsonl => {}
     }
     Ok(())

@@ -4,19 +4,20 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::app::App;
-use super::job::{Job, Status};
 use super::models::file_name;
 use super::source::{self, Framed, Source};
 use super::states::label;
 use super::target::Target;
+use super::verdict::{self, Status};
 use crate::cli::{Explain, Output};
 use crate::engine::gguf::Header;
 use crate::engine::model::{Engine, Model};
 use crate::engine::prompt::Prompt;
-use crate::format::Record;
-use crate::key::{Difference, StateKey};
 use crate::report::human;
-use crate::store::{Result as StoreResult, Store};
+use pcache_format::{Difference, StateKey};
+use pcache_store::Prefix;
+use pcache_store::State;
+use pcache_store::{Result as StoreResult, Store};
 
 /// Saved prompts that are compared with a new one at most: those used last.
 const MOST_COMPARED: usize = 500;
@@ -42,6 +43,8 @@ pub struct Explanation {
     pub nearest: Option<Nearest>,
     /// States of the same text under another model or other parameters.
     pub same_text: Vec<SameText>,
+    /// What computed the part that is saved, where that is not this machine and program.
+    pub computed_by: Option<String>,
 }
 
 /// A saved prompt, and where it parts from the one that is explained.
@@ -80,28 +83,32 @@ pub struct SameText {
 
 pub fn run(app: &App, args: &Explain) -> Result<()> {
     let framed = Framed::of_args(&args.framing)?;
-    let mut store = app.existing_store()?;
-    let target = Target::of_args(app, store.as_mut(), &args.params)?;
+    let store = app.existing_store()?;
+    let target = Target::of_args(app, store.as_ref(), &args.params)?;
     let source = Source::read(&args.prompt, &target.params.root(&target.model), &framed)?;
     let engine = Engine::start(app.shows_log())?;
     let model = engine.load_vocabulary(&target.model_path)?;
     let prompt = source.tokenize(app, &model)?;
-    let job = target.job(model.layout(), prompt.tokens.clone())?;
+    let prefix = target.prefix(model.layout(), prompt.tokens.clone())?;
     if let Some(context) = Header::of(&target.model_path)?.context() {
         let limit = usize::try_from(context).unwrap_or(usize::MAX);
-        if job.params.rope.freq_scale.is_none() {
-            source::check_length(&source.label(), job.tokens.len(), limit)?;
+        if prefix.params.rope.freq_scale.is_none() {
+            source::check_length(&source.label(), prefix.tokens.len(), limit)?;
         }
     }
-    let explanation = Explanation::of(store.as_ref(), &model, &job, &prompt, &source)?;
-    let report = report(&explanation, &job, &target, &source);
+    let (prefix, target) = with_saved_attention(app, store.as_ref(), &model, prefix, target, &prompt)?;
+    let explanation = Explanation::of(app, store.as_ref(), &model, &prefix, &prompt, &source)?;
+    let report = report(&explanation, &prefix, &target, &source);
     app.named_event("explain", &report)?;
     match app.output() {
         Output::Text => {
             let (label, framing) = (source.label(), source.framing());
             app.print(format!("{:<12}{label} ({framing})", "prompt"))?;
             app.print(format!("{:<12}{}", "file", target.model_path.display()))?;
-            app.print(parts(&job, &explanation.key, explanation.saved_tokens))?;
+            app.print(parts(&prefix, &explanation.key, explanation.saved_tokens))?;
+            if let Some(computed_by) = &explanation.computed_by {
+                app.print(format!("{:<12}{computed_by}", "computed by"))?;
+            }
             explanation.why().map_or(Ok(()), |why| app.print(why))
         }
         Output::Json => app.print_json(&report),
@@ -109,24 +116,52 @@ pub fn run(app: &App, args: &Explain) -> Result<()> {
     }
 }
 
-fn report(explanation: &Explanation, job: &Job, target: &Target, source: &Source<'_>) -> serde_json::Value {
+/// The prompt under the value of flash attention that it is saved with, where either is as good.
+fn with_saved_attention(
+    app: &App,
+    store: Option<&Store>,
+    model: &Model<'_>,
+    prefix: Prefix,
+    target: Target,
+    prompt: &Prompt,
+) -> Result<(Prefix, Target)> {
+    let (Some(store), Some(other)) = (store, target.with_other_attention()) else {
+        return Ok((prefix, target));
+    };
+    let saved = |prefix: &Prefix| -> Result<bool> {
+        let key = prefix.chain.state_key(&prompt.carried, &prompt.suffix);
+        Ok(store.usage_of(&key)?.is_some() && store.missing(prefix, app.same_compute())?.is_empty())
+    };
+    let other_prefix = other.prefix(model.layout(), prompt.tokens.clone())?;
+    match !saved(&prefix)? && saved(&other_prefix)? {
+        true => Ok((other_prefix, other)),
+        false => Ok((prefix, target)),
+    }
+}
+
+fn report(
+    explanation: &Explanation,
+    prefix: &Prefix,
+    target: &Target,
+    source: &Source<'_>,
+) -> serde_json::Value {
     let mut report = serde_json::to_value(explanation).unwrap_or_default();
     report["prompt"] = source.label().into();
     report["framing"] = source.framing().into();
     report["model"] = file_name(&target.model_path).into();
-    report["model_blake3"] = job.model.to_hex().into();
-    let canonical = job.params.canonical();
+    report["model_blake3"] = prefix.model.to_hex().into();
+    let canonical = prefix.params.canonical();
     let lines = canonical.lines().filter_map(|l| l.split_once('='));
     report["parameters"] = lines.map(|(n, v)| (n.to_owned(), serde_json::Value::from(v))).collect();
     report
 }
 
 /// The parts of a key and how much is saved under it, a line each.
-pub fn parts(job: &Job, key: &StateKey, saved: usize) -> String {
-    let tokens = job.tokens.len();
-    let pieces = job.pieces();
+pub fn parts(prefix: &Prefix, key: &StateKey, saved: usize) -> String {
+    let tokens = prefix.tokens.len();
+    let pieces = prefix.pieces();
     let intact = pieces.iter().filter(|p| p.end() <= saved).count();
-    let parameters: Vec<String> = job.params.canonical().lines().map(str::to_owned).collect();
+    let parameters: Vec<String> = prefix.params.canonical().lines().map(str::to_owned).collect();
     let verdict = match saved {
         n if n == tokens => "hit: all of it is saved".to_owned(),
         0 => "miss: nothing of it is saved".to_owned(),
@@ -134,7 +169,7 @@ pub fn parts(job: &Job, key: &StateKey, saved: usize) -> String {
     };
     let rows = [
         ("key", key.to_hex()),
-        ("model", format!("blake3 {}…", &job.model.to_hex()[..40])),
+        ("model", format!("blake3 {}…", &prefix.model.to_hex()[..40])),
         ("parameters", human::listed(&parameters, 66, 12)),
         (
             "tokens",
@@ -150,20 +185,21 @@ pub fn parts(job: &Job, key: &StateKey, saved: usize) -> String {
 }
 
 impl Explanation {
-    /// Looks up and verifies what is saved of a job, and what comes closest to it.
+    /// Looks up and verifies what is saved of a prefix, and what comes closest to it.
     pub fn of(
+        app: &App,
         store: Option<&Store>,
         model: &Model<'_>,
-        job: &Job,
+        prefix: &Prefix,
         prompt: &Prompt,
         source: &Source<'_>,
     ) -> Result<Self> {
-        let key = job.chain.state_key(&prompt.carried, &prompt.suffix);
-        let pieces = job.pieces();
+        let key = prefix.chain.state_key(&prompt.carried, &prompt.suffix);
+        let pieces = prefix.pieces();
         let mut explanation = Self {
             key,
             status: Status::Miss,
-            tokens: job.tokens.len(),
+            tokens: prefix.tokens.len(),
             saved_tokens: 0,
             segments: pieces.len(),
             saved_segments: 0,
@@ -171,18 +207,25 @@ impl Explanation {
             known: false,
             nearest: None,
             same_text: Vec::new(),
+            computed_by: None,
         };
         let Some(store) = store else { return Ok(explanation) };
-        let recall = job.find(store)?.verify(job);
+        let recall = {
+            let guard = app.lock_shared(store)?;
+            store.find(&guard, prefix, app.same_compute())?
+        };
+        let recall = recall.verify(prefix);
+        explanation.computed_by =
+            verdict::foreign(store, &recall).map(|lineage| verdict::computed_by(store, lineage));
         explanation.saved_tokens = recall.tokens();
-        explanation.reason = recall.reason(job);
-        explanation.known = store.index().use_of(&key)?.is_some();
+        explanation.reason = recall.reason(prefix);
+        explanation.known = store.usage_of(&key)?.is_some();
         explanation.saved_segments = pieces.iter().filter(|p| p.end() <= explanation.saved_tokens).count();
-        explanation.status = Status::of(explanation.saved_tokens, job.tokens.len());
-        explanation.nearest = nearest(store, model, job, prompt, &key)?;
-        for other in store.index().states_of_text(&source.text_digest())?.into_iter().filter(|k| *k != key) {
-            let Some(state) = store.index().state(&other)? else { continue };
-            explanation.same_text.extend(same_text(model, job, source, state));
+        explanation.status = Status::of(explanation.saved_tokens, prefix.tokens.len());
+        explanation.nearest = nearest(store, model, prefix, prompt, &key)?;
+        for other in store.states_of_text(&source.text_digest())?.into_iter().filter(|k| *k != key) {
+            let Some(state) = store.state(&other)? else { continue };
+            explanation.same_text.extend(same_text(model, prefix, source, state));
         }
         Ok(explanation)
     }
@@ -218,64 +261,71 @@ impl Explanation {
     }
 }
 
-/// In what a state of the same text differs from the job.
-fn same_text(model: &Model<'_>, job: &Job, source: &Source<'_>, state: Record) -> Option<SameText> {
-    let mut differences = job.params.differences(&state.params);
+/// In what a state of the same text differs from the prefix.
+fn same_text(model: &Model<'_>, prefix: &Prefix, source: &Source<'_>, state: State) -> Option<SameText> {
+    let mut differences = prefix.params.differences(&state.manifest.params);
     let mut differs = |name: &str, here: String, there: String| {
         differences.insert(0, Difference { name: name.into(), here, there });
     };
-    if source.framing() != state.framing {
-        differs("prompt", source.framing().to_owned(), state.framing.clone());
+    if source.framing() != state.label.prompt_format {
+        differs("prompt", source.framing().to_owned(), state.label.prompt_format.clone());
     }
-    if job.model != state.model {
-        differs("model", file_name(model.path()), file_name(state.model_path.as_ref()));
+    if prefix.model != state.manifest.model {
+        differs("model", file_name(model.path()), file_name(state.label.model_path.as_ref()));
     }
-    (!differences.is_empty()).then_some(SameText { key: state.key, name: state.name, differences })
+    let name = state.label.name().map(str::to_owned);
+    (!differences.is_empty()).then_some(SameText { key: state.manifest.key, name, differences })
 }
 
 /// Of the saved prompts under the same model and parameters the one that goes along furthest.
 fn nearest(
     store: &Store,
     model: &Model<'_>,
-    job: &Job,
+    prefix: &Prefix,
     prompt: &Prompt,
     own: &StateKey,
 ) -> Result<Option<Nearest>> {
-    let mut best: Option<(usize, Record)> = None;
-    for key in candidates(store, job, own)? {
-        let Some(state) = store.index().state(&key)?.filter(|s| s.params == job.params) else { continue };
-        let common = job.tokens.iter().zip(&state.tokens).take_while(|(a, b)| a == b).count();
+    let mut best: Option<(usize, State)> = None;
+    for key in candidates(store, prefix, own)? {
+        let Some(state) = store.state(&key)?.filter(|s| s.manifest.params == prefix.params) else { continue };
+        let common = prefix.tokens.iter().zip(&state.manifest.tokens).take_while(|(a, b)| a == b).count();
         if common > best.as_ref().map_or(0, |(n, _)| *n) {
             best = Some((common, state));
         }
     }
     Ok(best.map(|(common, state)| Nearest {
-        key: state.key,
+        key: state.key(),
         common_tokens: common,
-        tokens: state.tokens.len(),
-        parting: parting(model, job, prompt, &state, common),
-        name: state.name,
+        tokens: state.manifest.tokens.len(),
+        parting: parting(model, prefix, prompt, &state, common),
+        name: state.label.name().map(str::to_owned),
     }))
 }
 
 /// Users of the longest saved prefix, or if there is none all states of the model.
-fn candidates(store: &Store, job: &Job, own: &StateKey) -> StoreResult<Vec<StateKey>> {
-    let index = store.index();
+fn candidates(store: &Store, prefix: &Prefix, own: &StateKey) -> StoreResult<Vec<StateKey>> {
     let others = |keys: Vec<StateKey>| keys.into_iter().filter(|key| key != own).collect::<Vec<_>>();
-    for segment in job.chain.segments().iter().rev() {
-        let users = others(index.users_of(&segment.chain, MOST_COMPARED)?);
+    for segment in prefix.chain.segments().iter().rev() {
+        let users = others(store.users_of(&segment.chain, MOST_COMPARED)?);
         if !users.is_empty() {
             return Ok(users);
         }
     }
-    Ok(others(index.states_of_model(&job.model, MOST_COMPARED)?))
+    Ok(others(store.states_of_model(&prefix.model, MOST_COMPARED)?))
 }
 
-fn parting(model: &Model<'_>, job: &Job, prompt: &Prompt, saved: &Record, common: usize) -> Option<Parting> {
-    let (here, there) = (job.tokens.get(common)?, saved.tokens.get(common)?);
+fn parting(
+    model: &Model<'_>,
+    prefix: &Prefix,
+    prompt: &Prompt,
+    saved: &State,
+    common: usize,
+) -> Option<Parting> {
+    let (here, there) = (prefix.tokens.get(common)?, saved.manifest.tokens.get(common)?);
     let whole = |tokens: &[i32], carried: &str| model.text_of(tokens) + carried;
-    let at = model.text_of(&job.tokens[..common]).len();
-    let (text, saved_text) = (whole(&job.tokens, &prompt.carried), whole(&saved.tokens, &saved.carried));
+    let at = model.text_of(&prefix.tokens[..common]).len();
+    let (text, saved_text) =
+        (whole(&prefix.tokens, &prompt.carried), whole(&saved.manifest.tokens, &saved.manifest.pending_text));
     let first = prompt.own.map(|(first, _)| first).filter(|first| *first <= at);
     let lines: Vec<&str> = text.get(first.unwrap_or(0)..at).unwrap_or_default().split('\n').collect();
     let shown = lines.len().saturating_sub(1 + LINES_BEFORE);

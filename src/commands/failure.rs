@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::store::StoreError;
+use pcache_store::StoreError;
 
 /// Failures that scripts tell apart by the exit code.
 #[derive(Debug, thiserror::Error)]
@@ -42,12 +42,27 @@ pub fn report(error: &anyhow::Error) -> u8 {
         return 0;
     }
     let _ = writeln!(io::stderr(), "pcache: {error:#}");
-    if let Some(advice) = error.downcast_ref().and_then(StoreError::advice) {
+    if let Some(advice) = error.downcast_ref().and_then(advice) {
         let _ = writeln!(io::stderr(), "pcache: {advice}");
     }
     match (error.downcast_ref::<Failure>(), error.downcast_ref::<StoreError>()) {
         (Some(failure), _) => failure.code(),
         (_, Some(StoreError::DamagedIndex { .. })) => 4,
         _ => 1,
+    }
+}
+
+/// What to do about a disk that is full or cannot be written.
+fn advice(error: &StoreError) -> Option<&'static str> {
+    if error.is_full() {
+        Some(
+            "the disk is full: pcache gc --max-size SIZE or pcache rm KEY makes room, as does whatever else can go from it; or choose another --cache-dir",
+        )
+    } else if error.is_read_only() {
+        Some(
+            "the store cannot be written: ls, show, explain, verify and ask work; choose another --cache-dir to build",
+        )
+    } else {
+        None
     }
 }

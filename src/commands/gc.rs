@@ -1,14 +1,17 @@
 //! `pcache gc`: throw away states by age, number and size, and what nobody needs.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, bail};
 use serde::Serialize;
 
 use super::app::App;
 use super::failure::Failure;
+use super::rm::fail_if_left;
 use crate::cli::{Gc, Output};
 use crate::report::human;
-use crate::store::evict::{Limits, Reason};
-use crate::store::gc::{Evicted, Files, Outcome};
+use pcache_store::evict::{Limits, Reason};
+use pcache_store::gc::{Evicted, Files, Outcome};
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -39,6 +42,9 @@ struct Folder {
     freed_staging_bytes: u64,
     freed_stray_bytes: u64,
     unreadable_bytes: u64,
+    unreadable_folders: Vec<String>,
+    newer_files: usize,
+    newer_bytes: u64,
     adopted_bytes: u64,
     adopted_states: usize,
 }
@@ -54,15 +60,15 @@ pub fn run(app: &App, args: &Gc) -> Result<()> {
         max_states: args.keep,
         ..Limits::default()
     };
-    let Some(mut store) = app.existing_store()? else {
+    let Some(store) = app.existing_store()? else {
         app.say(format!("no store in {}: nothing to collect", app.cache_dir()?.display()));
         if app.output() != Output::Text {
             app.print_json(&report(&Outcome::default(), args.dry_run))?;
         }
         return Ok(());
     };
-    let _lock = store.lock_exclusive(|| app.say("waiting for a build or another gc to finish …"))?;
-    let outcome = store.collect(&limits, args.dry_run)?;
+    let guard = app.lock_exclusive(&store)?;
+    let outcome = store.collect(&guard, &limits, args.dry_run)?;
     warn_if_over(app, &outcome, &limits);
     let report = report(&outcome, args.dry_run);
     for eviction in &report.evicted {
@@ -70,10 +76,24 @@ pub fn run(app: &App, args: &Gc) -> Result<()> {
     }
     app.named_event("gc", &report)?;
     match app.output() {
-        Output::Text => app.write(&text(&outcome, args.dry_run)),
-        Output::Json => app.print_json(&report),
-        Output::Jsonl => Ok(()),
+        Output::Text => app.write(&text(&outcome, args.dry_run))?,
+        Output::Json => app.print_json(&report)?,
+        Output::Jsonl => {}
     }
+    fail_if_left(app, outcome.left.iter())?;
+    fail_if_unseen(app, &outcome.unseen, outcome.unreadable.count)
+}
+
+/// Warns of folders that could not be listed, and fails if not all of the store was seen.
+pub fn fail_if_unseen(app: &App, folders: &[(PathBuf, String)], files: usize) -> Result<()> {
+    for (path, why) in folders {
+        app.warn(format!("cannot list {}: {why}; what is in it was left as it is", path.display()));
+    }
+    if folders.is_empty() && files == 0 {
+        return Ok(());
+    }
+    let (folders, files) = (human::count(folders.len(), "folder"), human::count(files, "file"));
+    bail!("not all of the store was seen: {folders} and {files} cannot be read")
 }
 
 /// Warns when what may not go is more than allowed.
@@ -118,6 +138,9 @@ fn report(outcome: &Outcome, dry_run: bool) -> Report {
             freed_staging_bytes: outcome.staging.bytes,
             freed_stray_bytes: outcome.strays.bytes,
             unreadable_bytes: outcome.unreadable.bytes,
+            unreadable_folders: outcome.unseen.iter().map(|(path, _)| path.display().to_string()).collect(),
+            newer_files: outcome.newer.count,
+            newer_bytes: outcome.newer.bytes,
             adopted_bytes: outcome.adopted.bytes,
             adopted_states: outcome.adopted_states,
         },
@@ -149,6 +172,7 @@ fn text(outcome: &Outcome, dry_run: bool) -> String {
     files(removes, outcome.staging, "staging file", "left behind by what was stopped or damaged");
     files(removes, outcome.strays, "object", "damaged, or replaced by another");
     files("left", outcome.unreadable, "object", "not in the index, and the system does not let it be read");
+    files("left", outcome.newer, "file", "of a later version of pcache, or of another program");
     files(adopts, outcome.adopted, "segment", "intact but not in the index; kept for a week");
     if outcome.adopted_states > 0 {
         let n = human::count(outcome.adopted_states, "state");

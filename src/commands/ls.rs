@@ -11,8 +11,9 @@ use super::app::App;
 use super::models::file_name;
 use crate::cli::{Ls, Output, Sort};
 use crate::report::{human, table};
-use crate::store::Store;
-use crate::store::index::{ListedState, SegmentRow};
+use pcache_format::{Lineage, StateKind};
+use pcache_store::Store;
+use pcache_store::{ListedState, SegmentRow};
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -26,8 +27,11 @@ struct Listing {
 #[derive(Debug, Serialize)]
 struct Listed {
     key: String,
+    /// The oldest of its names.
     name: Option<String>,
+    names: Vec<String>,
     model: String,
+    kind: StateKind,
     tokens: usize,
     bytes: u64,
     unique_bytes: u64,
@@ -38,13 +42,15 @@ struct Listed {
     expires: Option<i64>,
     /// The prompt file.
     prompt: String,
+    /// Lineage of what computed it.
+    compute: Lineage,
 }
 
 pub fn run(app: &App, args: &Ls) -> Result<()> {
     let store = app.existing_store()?;
     let (states, segments, now, unused) = match &store {
         Some(store) => {
-            let (states, segments) = store.index().list()?;
+            let (states, segments) = store.list()?;
             (states, segments, store.now(), unused(store)?)
         }
         None => (Vec::new(), Vec::new(), 0, None),
@@ -52,9 +58,10 @@ pub fn run(app: &App, args: &Ls) -> Result<()> {
     let filter = app.global.model.as_ref().filter(|_| app.global.model_is_explicit);
     let filter = filter.map(|m| file_name(m).to_lowercase());
     let listing = listing(&states, &segments, args.sort, filter.as_deref());
+    let own = store.as_ref().map(Store::own_lineage);
 
     // A program that reads the list should not take this for an empty store either.
-    let lost = states.is_empty() && store.as_ref().is_some_and(Store::has_objects);
+    let lost = store.as_ref().map(Store::is_index_lost).transpose()?.unwrap_or(false);
     if lost {
         app.warn(format!(
             "the index of {} lists no states, but there are objects; pcache verify --repair puts back what it lost",
@@ -73,7 +80,7 @@ pub fn run(app: &App, args: &Ls) -> Result<()> {
             Ok(())
         }
         Output::Text => {
-            app.print(text(&listing, now))?;
+            app.print(text(&listing, now, app.explains(), own))?;
             let n = human::count(listing.states.len(), "state");
             let objects = human::count(listing.objects, "object");
             app.say(format!("{n}, {objects}, {}", human::bytes(listing.total_bytes)));
@@ -95,7 +102,7 @@ fn nothing_to_list(app: &App, states: usize, filter: Option<&str>) -> Result<Str
 
 /// What interrupted builds left, in a line.
 fn unused(store: &Store) -> Result<Option<String>> {
-    let (count, bytes) = store.index().unused_segments()?;
+    let (count, bytes) = store.unused_segments()?;
     let (n, size) = (human::count(count, "segment"), human::bytes(bytes));
     let line = format!(
         "{n} ({size}) of builds that are running or were interrupted; the same build goes on from them"
@@ -112,9 +119,9 @@ fn listing(states: &[ListedState], segments: &[SegmentRow], sort: Sort, filter: 
         .collect();
     let mut used = vec![false; segments.len()];
     shown.iter().flat_map(|s| &s.segments).for_each(|&n| used[n] = true);
-    let records: Vec<u64> = shown.iter().filter(|s| s.record.is_some()).map(|s| s.record_bytes).collect();
+    let described: u64 = shown.iter().map(|s| s.description_bytes).sum();
     let shared = segments.iter().zip(&used).filter(|(_, used)| **used).map(|(s, _)| s.file_bytes);
-    let sizes: Vec<u64> = shared.chain(records).collect();
+    let sizes: Vec<u64> = shared.collect();
 
     let size = |ns: &[usize], own: bool| -> u64 {
         ns.iter().filter(|&&n| !own || users[n] == 1).map(|&n| segments[n].file_bytes).sum()
@@ -123,11 +130,14 @@ fn listing(states: &[ListedState], segments: &[SegmentRow], sort: Sort, filter: 
         .into_iter()
         .map(|s| Listed {
             key: s.key.to_hex(),
-            name: s.name.clone(),
+            name: s.name().map(str::to_owned),
+            names: s.names.iter().map(|n| n.name.clone()).collect(),
+            kind: s.kind,
+            compute: s.lineage,
             model: file_name(Path::new(&s.model_path)),
             tokens: s.tokens,
-            bytes: size(&s.segments, false) + s.record_bytes,
-            unique_bytes: size(&s.segments, true) + s.record_bytes,
+            bytes: size(&s.segments, false) + s.description_bytes,
+            unique_bytes: size(&s.segments, true) + s.description_bytes,
             created: s.created,
             last_used: s.last_used,
             hits: s.hits,
@@ -145,7 +155,7 @@ fn listing(states: &[ListedState], segments: &[SegmentRow], sort: Sort, filter: 
         Sort::Hits => rows.sort_by_key(|s| Reverse(s.hits)),
         Sort::Name => rows.sort_by_key(|s| (s.name.is_none(), s.name.clone(), s.key.clone())),
     }
-    Listing { states: rows, total_bytes: sizes.iter().sum(), objects: sizes.len() }
+    Listing { states: rows, total_bytes: sizes.iter().sum::<u64>() + described, objects: sizes.len() }
 }
 
 /// Letters of a model's name that are shown at least, and at most.
@@ -154,7 +164,7 @@ const MODEL_WIDTH: RangeInclusive<usize> = 8..=40;
 /// Letters of a state's name that are shown, where there is room and where there is not.
 const NAME_WIDTHS: [usize; 4] = [30, 22, 16, 12];
 
-fn text(listing: &Listing, now: i64) -> String {
+fn text(listing: &Listing, now: i64, verbose: bool, own: Option<Lineage>) -> String {
     let row = |s: &Listed, name_width: usize, model_width: usize| {
         [
             s.key[..12].to_owned(),
@@ -166,12 +176,15 @@ fn text(listing: &Listing, now: i64) -> String {
             human::age(now - s.created),
             human::age(now - s.last_used),
             s.hits.to_string(),
+            if Some(s.compute) == own { "this".into() } else { s.compute.short() },
         ]
     };
-    let header = ["KEY", "NAME", "MODEL", "TOKENS", "SIZE", "OWN", "AGE", "USED", "HITS"];
+    let header = ["KEY", "NAME", "MODEL", "TOKENS", "SIZE", "OWN", "AGE", "USED", "HITS", "COMPUTED"];
+    let columns = header.len() - usize::from(!verbose);
     let table = |name_width| {
-        table::fitted(&header, &[3, 4, 5, 6, 7, 8], MODEL_WIDTH, |model_width| {
-            listing.states.iter().map(|s| row(s, name_width, model_width)).collect()
+        table::fitted(&header[..columns], &[3, 4, 5, 6, 7, 8], MODEL_WIDTH, |model_width| {
+            let rows = listing.states.iter().map(|s| row(s, name_width, model_width));
+            rows.map(|row| row[..columns].to_vec()).collect()
         })
     };
     let (narrowest, wider) = (NAME_WIDTHS[3], &NAME_WIDTHS[..3]);
@@ -183,7 +196,12 @@ fn name(state: &Listed, width: usize, now: i64) -> String {
     let pin = if state.pinned { "*" } else { "" };
     let expired = if state.expires.is_some_and(|at| at <= now) { "!" } else { "" };
     match &state.name {
-        Some(name) => format!("{}{pin}{expired}", human::shortened(&human::harmless(name), width)),
+        Some(name) => {
+            // The others are shown as far as there is room.
+            let all = if width >= NAME_WIDTHS[0] { state.names.join(",") } else { name.clone() };
+            let more = if all == *name && state.names.len() > 1 { "+" } else { "" };
+            format!("{}{more}{pin}{expired}", human::shortened(&human::harmless(&all), width))
+        }
         None => {
             format!("({}){pin}{expired}", human::shortened(&human::harmless(&state.prompt), width - 2))
         }

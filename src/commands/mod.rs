@@ -13,7 +13,6 @@ mod explain;
 mod extend;
 mod failure;
 mod gc;
-mod job;
 mod ls;
 mod map;
 mod models;
@@ -22,13 +21,13 @@ mod prefill;
 mod recode;
 mod rm;
 mod sampling;
-mod saving;
 mod show;
 mod signals;
 mod source;
 mod states;
 mod target;
 mod tokens;
+mod verdict;
 mod verify;
 
 use std::process::ExitCode;
@@ -47,6 +46,7 @@ pub fn complete_for_a_shell() {
 /// Runs a parsed command line; `started` is when the process began.
 pub fn run(cli: Cli, started: Instant) -> ExitCode {
     signals::survive_size_limits();
+    signals::open_many_files();
     let mut app = App::new(cli.global, started);
     let result = app.start_log().and_then(|()| run_command(&app, cli.command));
     let code = match &result {

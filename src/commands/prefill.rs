@@ -6,14 +6,13 @@ use anyhow::{Result, bail};
 
 use super::app::App;
 use super::failure::Failure;
-use super::job::Job;
-use super::saving::{self, Saver};
 use crate::engine::session::Session;
-use crate::format::Layout;
-use crate::key::Segment;
 use crate::report::human;
 use crate::report::progress::{Progress, Unit};
-use crate::store::Store;
+use pcache_format::Layout;
+use pcache_format::Segment;
+use pcache_store::Prefix;
+use pcache_store::{Pipeline, Store, Writer};
 
 /// Builds shorter than this say little about a model's speed.
 const MIN_TOKENS_FOR_SPEED: usize = 64;
@@ -33,46 +32,46 @@ pub struct Filled {
     pub saving: Duration,
 }
 
-/// Evaluates the job's tokens from the session's position on and saves each piece when it is done. The
+/// Evaluates the prefix's tokens from the session's position on and saves each piece when it is done. The
 /// caller holds the shared lock. On Ctrl-C what is saved by then stays and is reused by the next build.
 pub fn fill(
     app: &App,
-    store: &mut Store,
+    writer: &Writer<'_>,
+    store: &Store,
     session: &mut Session<'_>,
-    job: &Job,
+    prefix: &Prefix,
     label: &str,
 ) -> Result<Filled> {
     app.stop_gently_on_ctrl_c();
     let from = session.position();
-    let total = job.tokens.len() - from;
-    let mut estimate = Estimate::new(app, store, job, total)?;
+    let total = prefix.tokens.len() - from;
+    let mut estimate = Estimate::new(app, store, prefix, total)?;
     let progress = app.progress();
     progress.start(&format!("evaluating {label}"), total as u64, Unit::Tokens);
     let start = Instant::now();
-    let done = saving::while_saving(store, job, |saver| {
-        evaluate_pieces(app, saver, session, job, progress.as_ref(), &mut estimate)
-    });
+    let done = writer
+        .run(|pipeline| evaluate_pieces(app, pipeline, session, prefix, progress.as_ref(), &mut estimate));
     progress.finish();
     let (filled, saved) = done?;
     let saving = start.elapsed().saturating_sub(filled.evaluating);
     let filled = Filled { objects: saved.objects, bytes: saved.bytes, saving, ..filled };
     if filled.tokens >= MIN_TOKENS_FOR_SPEED {
         let speed = filled.tokens as f64 / filled.evaluating.as_secs_f64().max(1e-9);
-        store.index_mut().record_speed(&job.model, app.threads(), speed)?;
+        store.record_speed(&prefix.model, app.threads(), speed)?;
     }
     Ok(filled)
 }
 
-/// Evaluates all of the job's tokens in the same batches and saves nothing.
-pub fn evaluate_only(app: &App, session: &mut Session<'_>, job: &Job, label: &str) -> Result<()> {
+/// Evaluates all of the prefix's tokens in the same batches and saves nothing.
+pub fn evaluate_only(app: &App, session: &mut Session<'_>, prefix: &Prefix, label: &str) -> Result<()> {
     let progress = app.progress();
-    progress.start(&format!("evaluating {label}"), job.tokens.len() as u64, Unit::Tokens);
-    for batch in job.chain.segments() {
+    progress.start(&format!("evaluating {label}"), prefix.tokens.len() as u64, Unit::Tokens);
+    for batch in prefix.chain.segments() {
         if app.interrupted() {
             progress.finish();
             bail!(Failure::Interrupted("interrupted while evaluating the prompt".into()));
         }
-        session.evaluate(&job.tokens[batch.first..batch.end()], false)?;
+        session.evaluate(&prefix.tokens[batch.first..batch.end()], false)?;
         session.wait();
         progress.set(batch.end() as u64);
     }
@@ -82,20 +81,20 @@ pub fn evaluate_only(app: &App, session: &mut Session<'_>, job: &Job, label: &st
 
 fn evaluate_pieces(
     app: &App,
-    saver: &Saver,
+    pipeline: &Pipeline,
     session: &mut Session<'_>,
-    job: &Job,
+    prefix: &Prefix,
     progress: &dyn Progress,
     estimate: &mut Estimate<'_>,
 ) -> Result<Filled> {
     let from = session.position();
     let mut filled = Filled::default();
-    for batch in job.chain.segments().iter().filter(|s| s.first >= from) {
+    for batch in prefix.chain.segments().iter().filter(|s| s.first >= from) {
         if app.interrupted() {
-            bail!(interrupted(job, batch.first));
+            bail!(interrupted(prefix, batch.first));
         }
         let start = Instant::now();
-        session.evaluate(&job.tokens[batch.first..batch.end()], false)?;
+        session.evaluate(&prefix.tokens[batch.first..batch.end()], false)?;
         session.wait();
         filled.evaluating += start.elapsed();
         filled.tokens += batch.count;
@@ -104,29 +103,31 @@ fn evaluate_pieces(
         app.named_event(
             "progress",
             &serde_json::json!({
-                "evaluated": filled.tokens, "total": job.tokens.len() - from, "restored": from,
+                "evaluated": filled.tokens, "total": prefix.tokens.len() - from, "restored": from,
             }),
         )?;
 
-        if let Some(piece) = piece_ending_with(job, batch) {
-            saver.save(session, &piece)?;
+        if let Some(piece) = piece_ending_with(prefix, batch) {
+            let mut buffer = pipeline.buffer()?;
+            session.snapshot(&piece, &mut buffer)?;
+            pipeline.save(&piece, buffer)?;
         }
     }
     Ok(filled)
 }
 
 /// The piece that is complete after this batch, if one is.
-fn piece_ending_with(job: &Job, batch: &Segment) -> Option<Segment> {
-    match job.layout {
+fn piece_ending_with(prefix: &Prefix, batch: &Segment) -> Option<Segment> {
+    match prefix.layout {
         Layout::Segment => Some(*batch),
-        Layout::Snapshot => job.pieces().pop().filter(|piece| piece.end() == batch.end()),
+        Layout::Snapshot => prefix.pieces().pop().filter(|piece| piece.end() == batch.end()),
     }
 }
 
-fn interrupted(job: &Job, position: usize) -> Failure {
-    let all = job.chain.segments();
+fn interrupted(prefix: &Prefix, position: usize) -> Failure {
+    let all = prefix.chain.segments();
     let done = all.iter().filter(|s| s.end() <= position).count();
-    let saved = match job.layout {
+    let saved = match prefix.layout {
         Layout::Snapshot => "nothing is saved: this kind of model can only be saved at the end".to_owned(),
         Layout::Segment if done == 0 => "nothing is saved yet".to_owned(),
         Layout::Segment => {
@@ -134,7 +135,7 @@ fn interrupted(job: &Job, position: usize) -> Failure {
             format!("{done} of {all} are saved; the same build goes on from there")
         }
     };
-    let (done, total) = (human::thousands(position), human::thousands(job.tokens.len()));
+    let (done, total) = (human::thousands(position), human::thousands(prefix.tokens.len()));
     Failure::Interrupted(format!("interrupted after {done} of {total} tokens; {saved}"))
 }
 
@@ -147,10 +148,10 @@ struct Estimate<'a> {
 }
 
 impl<'a> Estimate<'a> {
-    fn new(app: &'a App, store: &Store, job: &Job, total: usize) -> Result<Self> {
-        let saved = job.tokens.len() - total;
+    fn new(app: &'a App, store: &Store, prefix: &Prefix, total: usize) -> Result<Self> {
+        let saved = prefix.tokens.len() - total;
         let mut estimate = Self { app, total, saved, said: false };
-        if let Some(speed) = store.index().speed(&job.model, app.threads())? {
+        if let Some(speed) = store.speed(&prefix.model, app.threads())? {
             estimate.say(total as f64 / speed);
         }
         Ok(estimate)

@@ -9,15 +9,13 @@ use serde::Serialize;
 
 use super::app::App;
 use super::failure::Failure;
-use super::job::Job;
-use super::saving;
 use super::states::{self, label};
 use crate::cli::{Output, Recode};
-use crate::format::Room;
-use crate::key::{ObjectId, StateKey};
 use crate::report::human;
 use crate::report::progress::Unit;
-use crate::store::Store;
+use pcache_format::StateKey;
+use pcache_store::Prefix;
+use pcache_store::{ReadBuffers, Replaced, Store};
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -38,12 +36,12 @@ struct Recoded {
 }
 
 pub fn run(app: &App, args: &Recode) -> Result<()> {
-    let mut store = match args.keys.first() {
+    let store = match args.keys.first() {
         Some(key) => states::store_with(app, key)?,
         None => app.store()?,
     };
     let keys = match args.all {
-        true => store.index().list()?.0.into_iter().map(|s| s.key).collect(),
+        true => store.list()?.0.into_iter().map(|s| s.key).collect(),
         false => states::keys(&store, &args.keys)?,
     };
     app.stop_gently_on_ctrl_c();
@@ -51,7 +49,7 @@ pub fn run(app: &App, args: &Recode) -> Result<()> {
     progress.start("recoding", keys.len() as u64, Unit::States);
     let (mut report, mut failed) = (Report { states: Vec::new() }, None);
     for (n, key) in keys.iter().enumerate() {
-        match recode(app, &mut store, key, args) {
+        match recode(app, &store, key, args) {
             Ok(recoded) => report.states.push(recoded),
             // With --all, what is removed meanwhile was not asked for.
             Err(error) if args.all && matches!(error.downcast_ref(), Some(Failure::NotFound(_))) => {}
@@ -76,37 +74,38 @@ pub fn run(app: &App, args: &Recode) -> Result<()> {
     failed.map_or(Ok(()), Err)
 }
 
-fn recode(app: &App, store: &mut Store, key: &StateKey, args: &Recode) -> Result<Recoded> {
+fn recode(app: &App, store: &Store, key: &StateKey, args: &Recode) -> Result<Recoded> {
     // Under the lock: it may be removed while this waits.
-    let lock = app.lock_shared(store)?;
+    let guard = app.lock_shared(store)?;
     let state = states::state(store, key)?;
-    let label = label(key, state.name.as_deref());
-    let job = Job { codec: args.codec, ..Job::of_state(&state) };
-    let recall = job.find(store)?.verify(&job).proved();
-    if !state.is_whole() || recall.tokens() < job.tokens.len() {
-        let why = recall.reason(&job).unwrap_or_else(|| "its row in the index is damaged".into());
-        bail!(Failure::Corrupt(format!(
-            "state {label} is not intact: {why}; pcache verify --repair mends it"
-        )));
-    }
-    let bytes = |store: &Store| -> Result<u64> {
-        Ok(store.index().segments_of(key)?.iter().map(|row| row.file_bytes).sum())
+    let label = label(key, state.label.name());
+    let damaged = |why: String| {
+        Failure::Corrupt(format!("state {label} is not intact: {why}; pcache verify --repair mends it"))
     };
+    let prefix = Prefix::of_manifest(&state.manifest);
+    let found = store.find(&guard, &prefix, app.same_compute())?.verify(&prefix).proved();
+    if !state.is_whole() || found.tokens() < prefix.tokens.len() {
+        let why = found.reason(&prefix).unwrap_or_else(|| "its manifest is damaged".into());
+        bail!(damaged(why));
+    }
+    let bytes =
+        |store: &Store| -> Result<u64> { Ok(store.segments_of(key)?.iter().map(|row| row.file_bytes).sum()) };
     let bytes_before = bytes(store)?;
-    let (mut room, mut replaced, mut all) = (Room::default(), Vec::<ObjectId>::new(), true);
-    let other = recall.parts.iter().filter(|(_, object)| object.stored().codec() != args.codec.name());
+    let (mut buffers, mut replaced, mut all) = (ReadBuffers::default(), Vec::<Replaced>::new(), true);
+    let other = found.parts.iter().filter(|(_, object)| object.stored().codec() != args.codec.name());
     for (piece, object) in other {
         if app.interrupted() {
             all = false;
             break;
         }
-        replaced.extend(saving::save(store, &job, piece, object.state(&mut room)?)?.replaced);
+        let recoded = store.recode(&guard, &prefix, (piece, object), args.codec, &mut buffers)?;
+        replaced.extend(recoded.map_err(|miss| damaged(miss.to_string()))?);
     }
-    let segments = recall.parts.len();
-    drop((recall, lock));
+    let segments = found.parts.len();
+    drop((found, guard));
     if !replaced.is_empty() {
-        let _lock = store.lock_exclusive(|| app.say("waiting for a build or gc to finish …"))?;
-        store.remove_unnamed(&replaced)?;
+        let guard = app.lock_exclusive(store)?;
+        store.remove_replaced(&guard, &replaced)?;
     }
     if !all {
         bail!(Failure::Interrupted(format!(
@@ -116,7 +115,7 @@ fn recode(app: &App, store: &mut Store, key: &StateKey, args: &Recode) -> Result
     }
     Ok(Recoded {
         key: *key,
-        name: state.name,
+        name: state.label.name().map(str::to_owned),
         codec: args.codec.name(),
         segments,
         recoded: replaced.len(),

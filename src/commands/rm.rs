@@ -1,5 +1,7 @@
 //! `pcache rm`: remove states.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, bail};
 use serde::Serialize;
 
@@ -7,10 +9,10 @@ use super::app::App;
 use super::failure::Failure;
 use super::states::{self, label};
 use crate::cli::{Output, Rm};
-use crate::key::StateKey;
 use crate::report::human;
-use crate::store::Store;
-use crate::store::states::Removed;
+use pcache_format::StateKey;
+use pcache_store::Removed;
+use pcache_store::Store;
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -24,17 +26,20 @@ struct Report {
 struct Reported {
     key: String,
     name: Option<String>,
+    names: Vec<String>,
     freed_bytes: u64,
+    /// Files that could not be removed.
+    left: Vec<String>,
 }
 
 pub fn run(app: &App, args: &Rm) -> Result<()> {
-    let mut store = states::store_with(app, &args.keys[0])?;
+    let store = states::store_with(app, &args.keys[0])?;
     let keys = states::keys(&store, &args.keys)?;
     refuse_pinned(&store, &keys, args)?;
-    let _lock = store.lock_exclusive(|| app.say("waiting for a build or gc to finish …"))?;
+    let guard = app.lock_exclusive(&store)?;
     // Somebody may have pinned one while this waited.
     refuse_pinned(&store, &keys, args)?;
-    let removed = store.remove_states(&keys, args.dry_run)?;
+    let removed = store.remove_states(&guard, &keys, args.dry_run)?;
     let report = report(&removed, args.dry_run);
     let event = if args.dry_run { "would_remove" } else { "removed" };
     report.removed.iter().try_for_each(|r| app.named_event(event, r))?;
@@ -42,23 +47,36 @@ pub fn run(app: &App, args: &Rm) -> Result<()> {
         Output::Text => {
             let verb = if args.dry_run { "would remove" } else { "removed" };
             removed.iter().try_for_each(|r| {
-                let label = label(&r.key, r.name.as_deref());
+                let label = label(&r.key, r.names.first().map(String::as_str));
                 app.print(format!("{verb} {label} ({})", human::bytes(r.frees)))
             })?;
             let freed = removed.iter().map(|r| r.frees).sum();
             app.say(format!("{} {}", if args.dry_run { "would free" } else { "freed" }, human::bytes(freed)));
-            Ok(())
         }
-        Output::Json => app.print_json(&report),
-        Output::Jsonl => Ok(()),
+        Output::Json => app.print_json(&report)?,
+        Output::Jsonl => {}
     }
+    fail_if_left(app, removed.iter().flat_map(|r| &r.left))
+}
+
+/// Warns of files that could not be removed, and fails if there are any.
+pub fn fail_if_left<'l>(app: &App, left: impl Iterator<Item = &'l (PathBuf, String)>) -> Result<()> {
+    let mut count = 0;
+    for (path, why) in left {
+        app.warn(format!("cannot remove {}: {why}", path.display()));
+        count += 1;
+    }
+    if count > 0 {
+        bail!("{} stay on the disk; the next gc tries again", human::count(count, "file"));
+    }
+    Ok(())
 }
 
 fn refuse_pinned(store: &Store, keys: &[StateKey], args: &Rm) -> Result<()> {
     for key in keys.iter().filter(|_| !args.force && !args.dry_run) {
-        let Some(state) = store.index().state(key)? else { continue };
-        if state.pinned {
-            let label = label(key, state.name.as_deref());
+        let Some(state) = store.state(key)? else { continue };
+        if state.label.is_pinned() {
+            let label = label(key, state.label.name());
             bail!(Failure::Usage(format!("state {label} is pinned; pcache unpin it first, or pass --force")));
         }
     }
@@ -67,6 +85,12 @@ fn refuse_pinned(store: &Store, keys: &[StateKey], args: &Rm) -> Result<()> {
 
 fn report(removed: &[Removed], dry_run: bool) -> Report {
     let freed_bytes = removed.iter().map(|r| r.frees).sum();
-    let reported = |r: &Removed| Reported { key: r.key.to_hex(), name: r.name.clone(), freed_bytes: r.frees };
+    let reported = |r: &Removed| Reported {
+        key: r.key.to_hex(),
+        name: r.names.first().cloned(),
+        names: r.names.clone(),
+        freed_bytes: r.frees,
+        left: r.left.iter().map(|(path, _)| path.display().to_string()).collect(),
+    };
     Report { dry_run, removed: removed.iter().map(reported).collect(), freed_bytes }
 }

@@ -6,12 +6,14 @@ use serde::Serialize;
 use super::app::App;
 use super::models::{self, file_name};
 use super::states::{self, label};
+use super::verdict;
 use crate::cli::{Output, Show};
 use crate::engine::model::Engine;
-use crate::format::Record;
 use crate::report::{human, table};
-use crate::store::Store;
-use crate::store::index::{Relative, SegmentRow, Use};
+use pcache_format::StateKind;
+use pcache_store::State;
+use pcache_store::Store;
+use pcache_store::{Relative, SegmentRow, Usage};
 
 /// Other states listed at most.
 const MOST_RELATIVES: usize = 10;
@@ -20,7 +22,10 @@ const MOST_RELATIVES: usize = 10;
 #[derive(Debug, Serialize)]
 struct Shown {
     key: String,
+    /// The oldest of its names.
     name: Option<String>,
+    names: Vec<ShownName>,
+    kind: StateKind,
     prompt: String,
     framing: String,
     model: String,
@@ -44,6 +49,24 @@ struct Shown {
     saved_s: f64,
     segments: Vec<ShownSegment>,
     shares_with: Vec<ShownRelative>,
+    /// What computed it, one line for each manifest.
+    computed_by: Vec<ShownCompute>,
+}
+
+#[derive(Debug, Serialize)]
+struct ShownName {
+    name: String,
+    given: i64,
+    pinned: bool,
+    expires: Option<i64>,
+}
+
+#[derive(Debug, Serialize)]
+struct ShownCompute {
+    lineage: String,
+    /// It is what computes here.
+    own: bool,
+    description: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -53,6 +76,8 @@ struct ShownSegment {
     bytes: u64,
     /// How it says that it is stored; nothing if it cannot be read.
     codec: Option<&'static str>,
+    /// Lineage of what computed it.
+    compute: String,
     object: String,
     shared: bool,
 }
@@ -66,11 +91,11 @@ struct ShownRelative {
 }
 
 pub fn run(app: &App, args: &Show) -> Result<()> {
-    let mut store = states::store_with(app, &args.key)?;
+    let store = states::store_with(app, &args.key)?;
     let key = states::key(&store, &args.key)?;
     let state = states::state(&store, &key)?;
     if args.prompt {
-        return prompt(app, &mut store, &state, args.all);
+        return prompt(app, &store, &state, args.all);
     }
     let shown = shown(&store, &state)?;
     app.named_event("state", &shown)?;
@@ -82,23 +107,23 @@ pub fn run(app: &App, args: &Show) -> Result<()> {
 }
 
 /// Prints the prompt, from the tokens that the state was built of.
-fn prompt(app: &App, store: &mut Store, state: &Record, all: bool) -> Result<()> {
+fn prompt(app: &App, store: &Store, state: &State, all: bool) -> Result<()> {
     let path = models::of_state(app, store, state)?;
     let engine = Engine::start(app.shows_log())?;
     let model = engine.load_vocabulary(&path)?;
-    let whole = model.text_of(&state.tokens) + &state.carried;
-    let own = state.own.and_then(|(first, bytes)| whole.get(first..first.checked_add(bytes)?));
+    let whole = model.text_of(&state.manifest.tokens) + &state.manifest.pending_text;
+    let own = state.manifest.prompt_span.clone().and_then(|span| whole.get(span));
     let text = match own {
         Some(own) if !all => own,
         None if !all => {
             bail!(
                 "where the prompt begins in state {} is not known; --all prints all that the model reads",
-                state.key.short()
+                state.key().short()
             )
         }
         _ => &whole,
     };
-    let report = serde_json::json!({ "key": state.key, "prompt": text });
+    let report = serde_json::json!({ "key": state.key(), "prompt": text });
     app.named_event("prompt", &report)?;
     match app.output() {
         Output::Text => app.print(text),
@@ -107,54 +132,72 @@ fn prompt(app: &App, store: &mut Store, state: &Record, all: bool) -> Result<()>
     }
 }
 
-fn shown(store: &Store, state: &Record) -> Result<Shown> {
-    let index = store.index();
-    let segments: Vec<SegmentRow> = index.segments_of(&state.key)?;
-    let own: Vec<_> = index.own_segments(&state.key, &[])?.into_iter().map(|row| row.chain).collect();
-    let used = index.use_of(&state.key)?;
-    let used = used.unwrap_or(Use { last_used: 0, hits: 0, record: None, record_bytes: 0 });
-    let relatives = index.relatives(&state.key, MOST_RELATIVES)?;
+fn shown(store: &Store, state: &State) -> Result<Shown> {
+    let (manifest, label, key) = (&state.manifest, &state.label, state.key());
+    let segments: Vec<SegmentRow> = store.segments_of(&key)?;
+    let own: Vec<_> = store.own_segments(&key)?.iter().map(SegmentRow::id).collect();
+    let used: Usage = store.usage_of(&key)?.unwrap_or_default();
+    let relatives = store.relatives(&key, MOST_RELATIVES)?;
     let bytes = |own_only: bool| {
-        let rows = segments.iter().filter(|row| !own_only || own.contains(&row.chain));
-        rows.map(|row| row.file_bytes).sum::<u64>() + used.record_bytes
+        let rows = segments.iter().filter(|row| !own_only || own.contains(&row.id()));
+        rows.map(|row| row.file_bytes).sum::<u64>() + used.bytes()
     };
-    let build_s = state.full_cost_s();
-    let canonical = state.params.canonical();
+    let build_s = label.full_cost_s(manifest.tokens.len());
+    let canonical = manifest.params.canonical();
+    let lineages = match used.manifests.is_empty() {
+        true => vec![manifest.lineage],
+        false => used.manifests.iter().map(|m| m.lineage).collect(),
+    };
+    let computed_by = lineages.into_iter().map(|lineage| ShownCompute {
+        lineage: lineage.to_string(),
+        own: lineage == store.own_lineage(),
+        description: verdict::computed_by(store, lineage),
+    });
+    let names = label.names.iter().map(|n| ShownName {
+        name: n.name.clone(),
+        given: n.given,
+        pinned: n.pinned,
+        expires: n.expires,
+    });
     Ok(Shown {
-        key: state.key.to_hex(),
-        name: state.name.clone(),
-        prompt: state.origin.clone(),
-        framing: state.framing.clone(),
-        model: file_name(state.model_path.as_ref()),
-        model_path: state.model_path.clone(),
-        model_blake3: state.model.to_hex(),
+        key: key.to_hex(),
+        name: label.name().map(str::to_owned),
+        names: names.collect(),
+        kind: manifest.kind,
+        prompt: label.origin.clone(),
+        framing: label.prompt_format.clone(),
+        model: file_name(label.model_path.as_ref()),
+        model_path: label.model_path.clone(),
+        model_blake3: manifest.model.to_hex(),
         parameters: canonical
             .lines()
             .filter_map(|l| l.split_once('='))
             .map(|(n, v)| (n.into(), v.into()))
             .collect(),
-        tokens: state.tokens.len(),
-        carried: state.carried.clone(),
-        suffix: state.suffix.clone(),
+        tokens: manifest.tokens.len(),
+        carried: manifest.pending_text.clone(),
+        suffix: manifest.suffix.clone(),
         bytes: bytes(false),
         unique_bytes: bytes(true),
-        record_bytes: used.record_bytes,
-        created: state.created,
+        record_bytes: used.bytes(),
+        created: label.created,
         last_used: used.last_used,
         hits: used.hits,
-        pinned: state.pinned,
-        expires: state.expires,
+        pinned: label.is_pinned(),
+        expires: label.latest_expiry(),
         build_s,
         saved_s: build_s * used.hits as f64,
-        segments: segments.iter().map(|row| segment(store, row, !own.contains(&row.chain))).collect(),
+        segments: segments.iter().map(|row| segment(store, row, !own.contains(&row.id()))).collect(),
         shares_with: relatives.into_iter().map(relative).collect(),
+        computed_by: computed_by.collect(),
     })
 }
 
 fn segment(store: &Store, row: &SegmentRow, shared: bool) -> ShownSegment {
     let (first, tokens, bytes) = (row.first, row.count, row.file_bytes);
     let codec = store.codec_of(&row.object);
-    ShownSegment { first, tokens, bytes, codec, object: row.object.to_hex(), shared }
+    let (compute, object) = (row.lineage.to_string(), row.object.to_hex());
+    ShownSegment { first, tokens, bytes, codec, compute, object, shared }
 }
 
 fn relative(relative: Relative) -> ShownRelative {
@@ -186,7 +229,7 @@ fn text(s: &Shown, now: i64) -> String {
     };
     let mut rows = vec![
         ("state", s.key.clone()),
-        ("name", s.name.clone().unwrap_or_else(|| "-".into())),
+        ("name", names(s)),
         ("prompt", format!("{}{framing}", human::harmless(&s.prompt))),
         ("model", format!("{}, blake3 {}…", human::harmless(&s.model), &s.model_blake3[..12])),
         ("file", human::harmless(&s.model_path)),
@@ -203,6 +246,10 @@ fn text(s: &Shown, now: i64) -> String {
         ("cost", cost),
         ("saved", saved),
     ];
+    for computed in &s.computed_by {
+        let this = if computed.own { ", as this machine and program" } else { "" };
+        rows.push(("computed by", format!("{}{this}", computed.description)));
+    }
     for r in &s.shares_with {
         let label = label_of(r);
         rows.push((
@@ -224,6 +271,20 @@ fn text(s: &Shown, now: i64) -> String {
     });
     text.push('\n');
     text + &table::plain(&["SEGMENT", "TOKENS", "SIZE", "CODEC", "USE", "OBJECT"], &[0, 1, 2], segments)
+}
+
+/// All names, each with its pin and expiry where it has them.
+fn names(s: &Shown) -> String {
+    let wishes = |n: &ShownName| {
+        let pin = if n.pinned { "*" } else { "" };
+        let until = n.expires.map(|at| format!(" until {}", human::time(at))).unwrap_or_default();
+        format!("{}{pin}{until}", n.name)
+    };
+    match s.names.as_slice() {
+        [] => "-".into(),
+        [only] => only.name.clone(),
+        several => several.iter().map(wishes).collect::<Vec<_>>().join(", "),
+    }
 }
 
 fn label_of(relative: &ShownRelative) -> String {

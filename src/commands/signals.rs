@@ -31,6 +31,21 @@ pub fn survive_size_limits() {
 #[cfg(not(unix))]
 pub fn survive_size_limits() {}
 
+/// Raises the number of files that may be open to what the system allows: a state of a long prompt has hundreds of objects,
+/// which are open while they are verified.
+#[cfg(unix)]
+pub fn open_many_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Where it is refused, the state of a very long prompt cannot be read, and that is said then.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// There is no such limit.
+#[cfg(not(unix))]
+pub fn open_many_files() {}
+
 /// How the terminal was before a line editor changed it; nothing where stdin is none.
 pub struct Terminal {
     #[cfg(unix)]

@@ -9,9 +9,9 @@ use super::models;
 use crate::cli::FramingArgs;
 use crate::engine::model::Model;
 use crate::engine::prompt::{self, ChatFraming, Framing, Prompt, QuestionFormat};
-use crate::key::epoch::LLAMA_CPP_BUILD;
-use crate::key::{ChainKey, PromptDigest, TextDigest};
 use crate::report::human;
+use pcache_format::epoch::LLAMA_CPP_BUILD;
+use pcache_format::{ChainKey, PromptDigest, StateKind, TextDigest};
 
 /// How prompts are put before the model, and the words for it.
 pub struct Framed {
@@ -27,7 +27,10 @@ impl Framed {
     pub fn of_args(args: &FramingArgs) -> Result<Self> {
         if args.raw {
             let format = args.question_format.clone();
-            let canonical = format.as_ref().map_or_else(|| "raw".into(), |f| format!("raw {f:?}"));
+            let canonical = match &format {
+                None => "raw".into(),
+                Some((before, after)) => named(&[("raw", ""), ("before", before), ("after", after)]),
+            };
             let description = if format.is_some() { "raw, with a question format" } else { "raw" };
             let format = format.map(|(before, after)| QuestionFormat { before, after });
             return Ok(Self { framing: Framing::Raw(format), description: description.into(), canonical });
@@ -41,9 +44,30 @@ impl Framed {
             arguments: args.template_args.clone(),
             date: args.date,
         };
-        let canonical = if chat == ChatFraming::default() { "template".into() } else { format!("{chat:?}") };
+        let canonical = canonical(&chat);
         Ok(Self { description: description(args), framing: Framing::Chat(chat), canonical })
     }
+}
+
+/// Everything that a chat's framing consists of, by name.
+fn canonical(chat: &ChatFraming) -> String {
+    if *chat == ChatFraming::default() {
+        return "template".into();
+    }
+    let mut parts: Vec<(&str, &str)> = vec![("user", if chat.said_by_user { "true" } else { "false" })];
+    parts.extend(chat.template.as_deref().map(|text| ("template", text)));
+    parts.extend(chat.system.as_deref().map(|text| ("system", text)));
+    let date = chat.date.map(|date| date.to_string());
+    parts.extend(date.as_deref().map(|date| ("date", date)));
+    let arguments: Vec<(String, String)> =
+        chat.arguments.iter().map(|(name, value)| (format!("argument {name}"), value.to_string())).collect();
+    parts.extend(arguments.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    named(&parts)
+}
+
+/// Names and values, each with its length, so that no two lists read the same.
+pub fn named(parts: &[(&str, &str)]) -> String {
+    parts.iter().map(|(name, value)| format!("{name}={}:{value}\n", value.len())).collect()
 }
 
 fn description(args: &FramingArgs) -> String {
@@ -70,7 +94,7 @@ pub struct Source<'a> {
     text: String,
     framed: &'a Framed,
     /// Names everything that the prompt's tokens follow from.
-    pub digest: PromptDigest,
+    digest: PromptDigest,
 }
 
 impl<'a> Source<'a> {
@@ -88,6 +112,11 @@ impl<'a> Source<'a> {
         Ok(Self { path, text, framed, digest })
     }
 
+    /// Names everything that the tokens follow from under other parameters.
+    pub fn digest_under(&self, root: &ChainKey) -> PromptDigest {
+        digest(root, &self.framed.canonical, &self.text)
+    }
+
     /// The file's name, for people.
     pub fn label(&self) -> String {
         label(self.path)
@@ -98,6 +127,8 @@ impl<'a> Source<'a> {
         Origin {
             label: self.label(),
             framing: self.framing().to_owned(),
+            kind: StateKind::Prompt,
+            raw: matches!(self.framed.framing, Framing::Raw(_)),
             text: Some(self.text_digest()),
             digest: (!prompt.dated).then_some(self.digest),
         }
@@ -137,6 +168,10 @@ pub struct Origin {
     pub label: String,
     /// For people: how it was put before the model.
     pub framing: String,
+    /// Origin of the tokens.
+    pub kind: StateKind,
+    /// Whether the prompt is taken as it is, control tokens included.
+    pub raw: bool,
     /// Names the text alone.
     pub text: Option<TextDigest>,
     /// Names everything that the tokens follow from, where a file gives them again.

@@ -4,12 +4,12 @@ use anyhow::{Result, bail};
 
 use super::app::App;
 use super::failure::Failure;
-use crate::format::Record;
-use crate::key::StateKey;
-use crate::key::id::{MIN_PREFIX_DIGITS, name_problem};
 use crate::report::human;
-use crate::store::Store;
-use crate::store::index::Lookup;
+use pcache_format::StateKey;
+use pcache_format::id::{MIN_PREFIX_DIGITS, name_problem};
+use pcache_store::Lookup;
+use pcache_store::State;
+use pcache_store::{Saved, Store};
 
 /// The store in which `text` names a state; without a store there is none.
 pub fn store_with(app: &App, text: &str) -> Result<Store> {
@@ -25,7 +25,7 @@ pub fn store_with(app: &App, text: &str) -> Result<Store> {
 
 /// The key of the state that a name or the beginning of a key means.
 pub fn key(store: &Store, text: &str) -> Result<StateKey> {
-    match store.index().find(text)? {
+    match store.lookup(text)? {
         Lookup::Found(key) => Ok(key),
         Lookup::Unknown => bail!(Failure::NotFound(unknown(store, text)?)),
         Lookup::Ambiguous(keys) => {
@@ -48,8 +48,8 @@ pub fn keys(store: &Store, texts: &[String]) -> Result<Vec<StateKey>> {
 }
 
 /// The state with this key.
-pub fn state(store: &Store, key: &StateKey) -> Result<Record> {
-    match store.index().state(key)? {
+pub fn state(store: &Store, key: &StateKey) -> Result<State> {
+    match store.state(key)? {
         Some(state) => Ok(state),
         None => bail!(Failure::NotFound(format!("state {} was removed in between", key.short()))),
     }
@@ -57,7 +57,7 @@ pub fn state(store: &Store, key: &StateKey) -> Result<Record> {
 
 fn unknown(store: &Store, text: &str) -> Result<String> {
     let folder = store.root().display();
-    if store.index().count()? == 0 && store.has_objects() {
+    if store.is_index_lost()? {
         return Ok(format!(
             "no state {text:?}: the index of {folder} is empty, but there are objects; pcache verify --repair finds them"
         ));
@@ -66,7 +66,7 @@ fn unknown(store: &Store, text: &str) -> Result<String> {
     let hint = if short {
         " (a key needs 6 digits or more)".to_owned()
     } else {
-        similar(text, store.index().names()?.into_iter().map(|(name, _)| name))
+        similar(text, store.names()?.into_iter().map(|(name, _)| name))
             .map(|name| format!("; did you mean {name}?"))
             .unwrap_or_default()
     };
@@ -88,16 +88,10 @@ pub fn check_name(name: &str) -> Result<()> {
     }
 }
 
-/// Refuses a name that another state has.
-pub fn check_name_is_free(store: &Store, name: &str, key: &StateKey) -> Result<()> {
-    match store.index().named(name)? {
-        Some(owner) if owner != *key => {
-            let owner = owner.short();
-            bail!(Failure::Usage(format!(
-                "the name {name:?} belongs to state {owner}; choose another one, or give that state another with pcache rename"
-            )))
-        }
-        _ => Ok(()),
+/// Says that a name went from one state to another, if it did.
+pub fn tell_move(app: &App, saved: &Saved, name: Option<&str>) {
+    if let (Some(before), Some(name)) = (saved.moved_from, name) {
+        app.say(format!("{name} is now {}; it was {}", saved.label.key.short(), before.short()));
     }
 }
 

@@ -6,14 +6,15 @@ use anyhow::{Result, bail};
 
 use super::app::App;
 use super::failure::Failure;
-use super::job::Job;
 use super::models;
 use crate::cli::{FlashAttention, LoraFile, ParamArgs};
 use crate::engine::gguf::Header;
 use crate::engine::model::{Engine, Model};
-use crate::format::{Layout, Record};
-use crate::key::{KvType, Lora, ModelHash, Params, Rope};
-use crate::store::Store;
+use pcache_format::Layout;
+use pcache_format::{ChainKey, KvType, Lora, ModelHash, Params, Rope};
+use pcache_store::Prefix;
+use pcache_store::State;
+use pcache_store::Store;
 
 /// A model, what is put on top of it, and the parameters of its states.
 pub struct Target {
@@ -21,58 +22,70 @@ pub struct Target {
     pub model: ModelHash,
     /// Without the choice of rotary factors, which depends on the prompt's length.
     pub params: Params,
+    /// Flash attention is as this machine has it best: a state with the other value is as good.
+    pub any_attention: bool,
     pub lora: Option<PathBuf>,
 }
 
 impl Target {
     /// What the command line names; hashes the files if they are new.
-    pub fn of_args(app: &App, store: Option<&mut Store>, args: &ParamArgs) -> Result<Self> {
+    pub fn of_args(app: &App, store: Option<&Store>, args: &ParamArgs) -> Result<Self> {
         Self::of_model(app, store, models::chosen(app)?, args)
     }
 
     /// As [`Self::of_args`], with this model.
-    pub fn of_model(
-        app: &App,
-        store: Option<&mut Store>,
-        model_path: PathBuf,
-        args: &ParamArgs,
-    ) -> Result<Self> {
-        let mut store = store;
-        let model = models::fingerprint(app, store.as_deref_mut(), &model_path)?;
+    pub fn of_model(app: &App, store: Option<&Store>, model_path: PathBuf, args: &ParamArgs) -> Result<Self> {
+        let model = models::fingerprint(app, store, &model_path)?;
         let lora = args.lora.as_ref();
         let hash = lora.map(|l| models::fingerprint_adapter(app, store, &l.path)).transpose()?;
-        let params = params(args, app.gpu_layers()?, hash.zip(lora))?;
-        Ok(Self { model_path, model, params, lora: lora.map(|l| l.path.clone()) })
+        let params = params(args, app.gpu_layers()? > 0, hash.zip(lora))?;
+        let any_attention = matches!(args.flash_attn, None | Some(FlashAttention::Auto));
+        Ok(Self { model_path, model, params, any_attention, lora: lora.map(|l| l.path.clone()) })
     }
 
     /// What a saved state was built with; refuses parameters on the command line that say otherwise.
-    pub fn of_state(app: &App, store: &mut Store, state: &Record, args: &ParamArgs) -> Result<Self> {
+    pub fn of_state(app: &App, store: &Store, state: &State, args: &ParamArgs) -> Result<Self> {
         let lora = adapter_of_state(app, store, state, args)?;
         let model_path = models::of_state(app, store, state)?;
-        let params = Params { rope_factors: None, ..state.params.clone() };
-        Ok(Self { model_path, model: state.model, params, lora })
+        let manifest = &state.manifest;
+        let params = Params { rope_factors: None, ..manifest.params.clone() };
+        Ok(Self { model_path, model: manifest.model, params, any_attention: false, lora })
+    }
+
+    /// The same with the other value of flash attention, where that is as good.
+    pub fn with_other_attention(&self) -> Option<Self> {
+        let params = self.params.with_other_attention().filter(|_| self.any_attention)?;
+        let (model_path, lora) = (self.model_path.clone(), self.lora.clone());
+        Some(Self { model_path, model: self.model, params, any_attention: false, lora })
+    }
+
+    /// Beginnings of the chains of its states.
+    pub fn roots(&self) -> Vec<ChainKey> {
+        let other = self.with_other_attention();
+        let all = std::iter::once(self).chain(other.as_ref());
+        all.map(|target| target.params.root(&target.model)).collect()
     }
 
     /// Tokens under this model and these parameters.
-    pub fn job(&self, layout: Layout, tokens: Vec<i32>) -> Result<Job> {
+    pub fn prefix(&self, layout: Layout, tokens: Vec<i32>) -> Result<Prefix> {
         let mut params = self.params.clone();
         if let Some(short) = Header::of(&self.model_path)?.short_context() {
             let short = usize::try_from(short).unwrap_or(usize::MAX);
             params.rope_factors = Some(Model::rope_factors(tokens.len(), short));
         }
-        Ok(Job::new(self.model, params, layout, tokens))
+        Ok(Prefix::new(self.model, params, layout, tokens))
     }
 
     /// Loads the model with its adapter.
     pub fn load<'e>(&self, app: &App, engine: &'e Engine) -> Result<Model<'e>> {
-        models::load(app, engine, &self.model_path, self.params.gpu_layers, self.lora.as_deref())
+        models::load(app, engine, &self.model_path, app.gpu_layers()?, self.lora.as_deref())
     }
 }
 
 /// The parameters that the command line asks for.
-fn params(args: &ParamArgs, gpu_layers: u32, lora: Option<(ModelHash, &LoraFile)>) -> Result<Params> {
+fn params(args: &ParamArgs, on_gpu: bool, lora: Option<(ModelHash, &LoraFile)>) -> Result<Params> {
     let kv_type = args.kv_type.unwrap_or_default();
-    let mut params = Params::new(kv_type, gpu_layers);
+    let mut params = Params::new(kv_type, on_gpu);
     match args.flash_attn.unwrap_or(FlashAttention::Auto) {
         FlashAttention::Auto => {}
         FlashAttention::On => params.flash_attention = true,
@@ -105,21 +118,21 @@ fn rope(args: &ParamArgs) -> Rope {
 /// Refuses parameters on the command line that a state was not built with, and says where its adapter lies.
 pub fn adapter_of_state(
     app: &App,
-    store: &mut Store,
-    state: &Record,
+    store: &Store,
+    state: &State,
     args: &ParamArgs,
 ) -> Result<Option<PathBuf>> {
     let asked = asked_for(app, store, state, args)?;
-    if let Some(d) = asked.differences(&state.params).into_iter().next() {
+    if let Some(d) = asked.differences(&state.manifest.params).into_iter().next() {
         bail!(Failure::Usage(format!(
             "state {} was built with {} {}, not {}; build it again with the other one",
-            state.key.short(),
+            state.key().short(),
             option(&d.name),
             d.there,
             d.here
         )));
     }
-    match (&args.lora, &state.params.lora) {
+    match (&args.lora, &state.manifest.params.lora) {
         (Some(file), _) => Ok(Some(file.path.clone())),
         (None, Some(lora)) => find_adapter(app, store, state, lora).map(Some),
         (None, None) => Ok(None),
@@ -127,16 +140,15 @@ pub fn adapter_of_state(
 }
 
 /// The state's parameters with those in place that the command line gives.
-fn asked_for(app: &App, store: &mut Store, state: &Record, args: &ParamArgs) -> Result<Params> {
-    let mut asked = state.params.clone();
-    asked.gpu_layers = app.global.gpu_layers.unwrap_or(asked.gpu_layers);
+fn asked_for(app: &App, store: &Store, state: &State, args: &ParamArgs) -> Result<Params> {
+    let mut asked = state.manifest.params.clone();
     asked.kv_type = args.kv_type.unwrap_or(asked.kv_type);
     match args.flash_attn {
         Some(FlashAttention::On) => asked.flash_attention = true,
         Some(FlashAttention::Off) => asked.flash_attention = false,
         Some(FlashAttention::Auto) | None => {}
     }
-    let (given, built) = (rope(args), &state.params.rope);
+    let (given, built) = (rope(args), &state.manifest.params.rope);
     asked.rope = Rope {
         scaling: given.scaling.or(built.scaling),
         freq_base: given.freq_base.or(built.freq_base),
@@ -162,8 +174,8 @@ fn option(name: &str) -> String {
     }
 }
 
-fn find_adapter(app: &App, store: &mut Store, state: &Record, lora: &Lora) -> Result<PathBuf> {
-    let last_seen = store.index().model_path(&lora.hash)?.map(PathBuf::from);
+fn find_adapter(app: &App, store: &Store, state: &State, lora: &Lora) -> Result<PathBuf> {
+    let last_seen = store.model_path(&lora.hash)?.map(PathBuf::from);
     if let Some(path) = last_seen.as_deref().filter(|p| p.is_file())
         && models::is_the_one(models::fingerprint_adapter(app, Some(store), path), &lora.hash)?
     {
@@ -172,7 +184,7 @@ fn find_adapter(app: &App, store: &mut Store, state: &Record, lora: &Lora) -> Re
     let shown = last_seen.as_deref().unwrap_or(Path::new("that is not known any more")).display().to_string();
     bail!(
         "state {} needs the LoRA adapter {shown} (blake3 {}…), which has moved or changed; pass --lora FILE={}",
-        state.key.short(),
+        state.key().short(),
         lora.hash.short(),
         lora.scale
     )

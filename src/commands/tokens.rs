@@ -100,8 +100,8 @@ impl From {
 
 pub fn run(app: &App, args: &Tokens) -> Result<()> {
     let framed = Framed::of_args(&args.framing)?;
-    let mut store = app.existing_store()?;
-    let target = Target::of_args(app, store.as_mut(), &args.params)?;
+    let store = app.existing_store()?;
+    let target = Target::of_args(app, store.as_ref(), &args.params)?;
     let source = Source::read(&args.prompt, &target.params.root(&target.model), &framed)?;
     let engine = Engine::start(app.shows_log())?;
     let model = engine.load_vocabulary(&target.model_path)?;
@@ -122,15 +122,15 @@ fn report(
     model: &Model<'_>,
     prompt: &Prompt,
 ) -> Result<Report> {
-    let job = target.job(model.layout(), prompt.tokens.clone())?;
+    let prefix = target.prefix(model.layout(), prompt.tokens.clone())?;
     let list = listed(model, prompt);
     let own_tokens = list.iter().filter(|t| t.from == From::Prompt).count();
-    let segments = job.pieces().into_iter().map(|piece| SegmentReport {
+    let segments = prefix.pieces().into_iter().map(|piece| SegmentReport {
         first: piece.first,
         last: piece.end() - 1,
         tokens: piece.count,
         chain: piece.chain.to_hex(),
-        begins: model.text_of(&job.tokens[piece.first..piece.end().min(piece.first + BEGINNING)]),
+        begins: model.text_of(&prefix.tokens[piece.first..piece.end().min(piece.first + BEGINNING)]),
     });
     let count = |text: &Text| model.tokenize(text).len();
     Ok(Report {
@@ -144,7 +144,7 @@ fn report(
         carried: prompt.carried.clone(),
         suffix_tokens: count(&Text::default().template(&prompt.suffix)),
         suffix: prompt.suffix.clone(),
-        key: job.chain.state_key(&prompt.carried, &prompt.suffix).to_hex(),
+        key: prefix.chain.state_key(&prompt.carried, &prompt.suffix).to_hex(),
         segments: segments.collect(),
         question: args.question.as_ref().map_or_else(Vec::new, |q| asked(model, prompt, q)),
         list: if args.list { list } else { Vec::new() },
@@ -226,7 +226,7 @@ fn segments(report: &Report) -> String {
         let row = |(n, s): (usize, &SegmentReport)| {
             let begins = shown_within(&s.begins, width);
             let [first, last, tokens] = [s.first, s.last, s.tokens].map(human::thousands);
-            [(n + 1).to_string(), first, last, tokens, s.chain[..12].to_owned(), begins]
+            vec![(n + 1).to_string(), first, last, tokens, s.chain[..12].to_owned(), begins]
         };
         report.segments.iter().enumerate().map(row).collect()
     };

@@ -8,11 +8,13 @@
 //! entries; the entries (key, type, value); then name, shape, type and offset of each tensor.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
-use crate::sys::map::Map;
-
+/// Bytes that are read of a file first: enough for most headers but for the vocabulary.
+const FIRST_READ: u64 = 1 << 20;
+/// No header is longer: a vocabulary of a million tokens takes a tenth of it.
+const MAX_HEADER: usize = 1 << 28;
 /// The tensors of models with a second set of rotary factors for long contexts.
 const LONG_FACTORS: &str = "rope_factors_long.weight";
 
@@ -55,8 +57,20 @@ impl Header {
     /// # Errors
     /// What the operating system says, or a [`GgufError`] inside an error of kind `InvalidData`.
     pub fn of(path: &Path) -> io::Result<Self> {
-        let map = Map::of(&std::fs::File::open(path)?)?;
-        Self::parse(&map).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+        let mut file = std::fs::File::open(path)?;
+        let (mut bytes, mut wanted) = (Vec::new(), FIRST_READ);
+        loop {
+            let before = bytes.len();
+            file.by_ref().take(wanted).read_to_end(&mut bytes)?;
+            let ended = (bytes.len() - before) as u64 != wanted;
+            match Self::parse(&bytes) {
+                // A vocabulary of hundreds of thousands of tokens takes more.
+                Err(GgufError::Truncated(_)) if !ended && bytes.len() < MAX_HEADER => {
+                    wanted = bytes.len() as u64
+                }
+                parsed => return parsed.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)),
+            }
+        }
     }
 
     /// Reads the header at the beginning of `bytes`.

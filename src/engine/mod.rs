@@ -1,5 +1,6 @@
 //! The engine: a llama.cpp model and the sequences evaluated on it. Knows nothing of the store.
 //!
+//! - [`compute`]: the identity of what computes states.
 //! - [`gguf`]: what a model file says about itself, read without llama.cpp.
 //! - [`model`]: loading, the vocabulary, what kind of state the model has.
 //! - [`text`]: turning template text and user text into tokens, so that user text cannot forge control tokens.
@@ -11,7 +12,7 @@
 //! - [`generate`]: sampling an answer from a session.
 //! - [`shape`]: answers that follow a grammar or a JSON schema.
 //!
-//! **One way of evaluating.** Prompts are evaluated in batches of [`crate::key::SEGMENT_TOKENS`] that start at
+//! **One way of evaluating.** Prompts are evaluated in batches of [`pcache_format::SEGMENT_TOKENS`] that start at
 //! multiples of it, and a question in batches of the same size from the state's end on. Whether a batch was
 //! evaluated now or restored, everything after it is computed from the same bytes by the same calls: that is
 //! why a hit and a miss give the same logits, bit for bit.
@@ -19,6 +20,7 @@
 //! **A state is never rewound.** To ask again, the session is reset and the state restored again. Sliding-window
 //! and recurrent caches forget what a rewind would need.
 
+pub mod compute;
 pub mod generate;
 pub mod gguf;
 pub mod model;
@@ -33,7 +35,7 @@ pub mod utf8;
 
 use std::path::PathBuf;
 
-use crate::format::sequence::SequenceError;
+use pcache_format::sequence::SequenceError;
 
 /// What went wrong in the engine.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +43,9 @@ pub enum EngineError {
     /// llama.cpp could not start.
     #[error("llama.cpp cannot start: {0}")]
     Backend(String),
+    /// A variable of the environment would change the layout of states, and so give one key two contents.
+    #[error("the environment variable {0} changes the layout of states; unset it")]
+    LayoutVariable(&'static str),
     /// The model cannot be loaded.
     #[error("llama.cpp cannot load {}: {reason}", path.display())]
     Load {

@@ -10,8 +10,8 @@ use llama_cpp_2::token::LlamaToken;
 
 use super::text::{Specials, Text};
 use super::{EngineError, Result, logged_reason};
-use crate::format::Layout;
-use crate::key::{Params, RopeFactors, SEGMENT_TOKENS};
+use pcache_format::Layout;
+use pcache_format::{Params, RopeFactors, SEGMENT_TOKENS};
 
 /// llama.cpp, started once per process.
 pub struct Engine {

@@ -84,14 +84,6 @@ impl Reframe {
         Ok(text)
     }
 
-    /// All that the model reads before an update: what is in the prompt's place is behind it.
-    ///
-    /// # Errors
-    /// As [`Self::updated`].
-    pub fn kept(&self, mark: Option<&str>) -> Result<String, usize> {
-        Ok(self.before.clone() + &self.updated("", mark)?)
-    }
-
     /// A line of the prompt that has `mark` in it, capitals counting as small letters.
     pub fn line_like(&self, mark: &str) -> Option<&str> {
         let mark = mark.trim().trim_start_matches('#').trim().to_lowercase();

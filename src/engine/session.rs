@@ -9,10 +9,10 @@ use llama_cpp_2::token::LlamaToken;
 
 use super::model::{Model, whole_segments};
 use super::{EngineError, Result, logged_reason};
-use crate::format::Layout;
-use crate::format::sequence::{self, Expected};
-use crate::key::{KvType, Params, Rope, RopeFactors, RopeScaling, SEGMENT_TOKENS, Segment};
 use crate::sys;
+use pcache_format::Layout;
+use pcache_format::sequence::{self, Expected, Place};
+use pcache_format::{KvType, Params, Rope, RopeFactors, RopeScaling, SEGMENT_TOKENS, Segment};
 
 /// The sequence that is evaluated.
 const MAIN: i32 = 0;
@@ -266,7 +266,7 @@ impl<'m> Session<'m> {
 
     fn expected(&self, segment: &Segment) -> Expected {
         let model = self.model;
-        Expected::of(model.layout(), self.door(), segment, &self.params, model.layers())
+        Expected::of(model.layout(), Place::unified(self.door()), segment, &self.params, model.layers())
     }
 
     /// Restores `state`, which [`Self::snapshot`] gave for `segment`, after what was restored so far.

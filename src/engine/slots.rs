@@ -39,7 +39,7 @@ impl<'s, 'm> Slots<'s, 'm> {
     }
 
     /// Goes on in some slots, each by the tokens that are given for it: all of them in one batch, so at most
-    /// [`crate::key::SEGMENT_TOKENS`] together. Gives for each where the logits after its last token are.
+    /// [`pcache_format::SEGMENT_TOKENS`] together. Gives for each where the logits after its last token are.
     ///
     /// # Errors
     /// When llama.cpp fails, for instance because the context is full.

@@ -28,6 +28,8 @@ pub enum Unit {
     Percent,
     /// Saved states.
     States,
+    /// Object files.
+    Objects,
     /// Records of a file.
     Records,
     /// Answers.
@@ -79,6 +81,7 @@ impl Progress for Bar {
             Unit::Tokens => "{human_pos}/{human_len} tokens",
             Unit::Percent => "{percent} %",
             Unit::States => "{human_pos}/{human_len} states",
+            Unit::Objects => "{human_pos}/{human_len} objects",
             Unit::Records if total == 0 => "{human_pos} records in {elapsed}",
             Unit::Records => "{human_pos}/{human_len} records",
             Unit::Answers => "{human_pos}/{human_len} answers",

@@ -16,14 +16,18 @@ pub fn fits(text: &str) -> bool {
 
 /// A table of which one column takes what the others leave of the terminal, within `widths`; without a terminal as much
 /// as there may be. `rows` makes the rows with that column's width.
-pub fn fitted<const N: usize>(
-    header: &[&str; N],
+pub fn fitted(
+    header: &[&str],
     right: &[usize],
     widths: RangeInclusive<usize>,
-    rows: impl Fn(usize) -> Vec<[String; N]>,
+    rows: impl Fn(usize) -> Vec<Vec<String>>,
 ) -> String {
     let (narrowest, widest) = (*widths.start(), *widths.end());
-    let table = |width| plain(header, right, rows(width).into_iter());
+    let table = |width| {
+        let header = header.iter().map(|name| (*name).to_owned()).collect();
+        let all: Vec<Vec<String>> = std::iter::once(header).chain(rows(width)).collect();
+        columns(&all, right)
+    };
     let Some(columns) = terminal_width() else { return table(widest) };
     let all = table(narrowest).lines().map(UnicodeWidthStr::width).max().unwrap_or(0);
     let others = all.saturating_sub(narrowest);

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 
-use super::map::Map;
+use memmap2::Mmap;
 
 /// Asks the system to forget the pages of `file`, which must be synced. Says whether none is left: not where the
 /// system has no such call, or keeps its files in memory.
@@ -15,15 +15,22 @@ pub fn drop_pages(file: &File) -> io::Result<bool> {
     let asked = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed).is_ok();
     #[cfg(not(target_os = "linux"))]
     let asked = false;
-    Ok(asked && resident_pages(&Map::of(file)?) == Some(0))
+    Ok(asked && resident_pages(&map(file)?) == Some(0))
+}
+
+/// Maps a file, to ask about its pages; none of them is read.
+fn map(file: &File) -> io::Result<Option<Mmap>> {
+    if file.metadata()?.len() == 0 {
+        return Ok(None);
+    }
+    // SAFETY: only the address and the length of the map are used, and no byte behind them.
+    unsafe { Mmap::map(file) }.map(Some)
 }
 
 /// How many pages of a mapped file are in memory, where the system tells.
 #[cfg(target_os = "linux")]
-fn resident_pages(map: &Map) -> Option<usize> {
-    if map.is_empty() {
-        return Some(0);
-    }
+fn resident_pages(map: &Option<Mmap>) -> Option<usize> {
+    let Some(map) = map else { return Some(0) };
     let page = rustix::param::page_size();
     let mut resident = vec![0u8; map.len().div_ceil(page)];
     // SAFETY: the address is that of a live map and so a multiple of the page size, the length is the map's, and the
@@ -33,7 +40,7 @@ fn resident_pages(map: &Map) -> Option<usize> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn resident_pages(_map: &Map) -> Option<usize> {
+fn resident_pages(_map: &Option<Mmap>) -> Option<usize> {
     None
 }
 
@@ -46,12 +53,12 @@ mod tests {
     fn what_is_in_memory_is_counted() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[1; 100_000]).unwrap();
-        let map = Map::of(&file).unwrap();
-        assert_eq!(resident_pages(&map), Some(100_000usize.div_ceil(rustix::param::page_size())));
-        drop(map);
+        let mapped = map(&file).unwrap();
+        assert_eq!(resident_pages(&mapped), Some(100_000usize.div_ceil(rustix::param::page_size())));
+        drop(mapped);
         file.sync_all().unwrap();
         // Where files live in memory alone they stay; what is said must be what is so.
         let dropped = drop_pages(&file).unwrap();
-        assert_eq!(dropped, resident_pages(&Map::of(&file).unwrap()) == Some(0));
+        assert_eq!(dropped, resident_pages(&map(&file).unwrap()) == Some(0));
     }
 }

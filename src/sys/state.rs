@@ -37,7 +37,7 @@ pub fn save_sequence(
 
 /// Loads `state` into sequence `seq`. False when llama.cpp refuses it; the context must then be thrown away.
 ///
-/// Callers pass only bytes that [`crate::format::sequence::check`] let through: llama.cpp itself checks little.
+/// Callers pass only bytes that [`pcache_format::sequence::check`] let through: llama.cpp itself checks little.
 pub fn load_sequence(context: &mut LlamaContext<'_>, seq: i32, state: &[u8]) -> bool {
     // SAFETY: pointer and length are those of one live slice, and llama.cpp bounds its reads by that length.
     unsafe { context.state_seq_set_data_ext(state, seq, whole()) }

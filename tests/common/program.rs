@@ -185,13 +185,36 @@ impl Program {
         found
     }
 
-    /// The objects that hold segments; the others are the states' records.
+    /// The manifest files.
+    pub fn manifests(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        files(&self.store().join("manifests"), &mut found);
+        found.into_iter().map(|(path, _)| path).collect()
+    }
+
+    /// The label files.
+    pub fn labels(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        files(&self.store().join("labels"), &mut found);
+        found.into_iter().map(|(path, _)| path).collect()
+    }
+
+    /// The objects that hold segments; others are records of version 0.1.
     pub fn segments(&self) -> Vec<PathBuf> {
         let holds_segment = |path: &PathBuf| {
             let bytes = std::fs::read(path).unwrap();
             String::from_utf8_lossy(&bytes[..bytes.len().min(2000)]).contains("pcache object v1")
         };
         self.objects().into_iter().map(|(path, _)| path).filter(holds_segment).collect()
+    }
+
+    /// Bytes of what is stored for the states: objects, manifests and labels.
+    pub fn stored_bytes(&self) -> u64 {
+        let mut found = Vec::new();
+        for folder in ["objects", "manifests", "labels"] {
+            files(&self.store().join(folder), &mut found);
+        }
+        found.iter().map(|(_, n)| n).sum()
     }
 
     /// Bytes of all files in the store.
@@ -222,7 +245,8 @@ impl Program {
         let db = rusqlite::Connection::open(self.store().join("index.sqlite")).unwrap();
         let changed = db
             .execute(
-                "UPDATE states SET last_used = unixepoch() - 86400 * ?2 - 60 WHERE name = ?1",
+                "UPDATE states SET last_used = unixepoch() - 86400 * ?2 - 60
+                     WHERE id = (SELECT state FROM names WHERE name = ?1)",
                 rusqlite::params![name, days_ago],
             )
             .unwrap();

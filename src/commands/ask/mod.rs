@@ -27,11 +27,11 @@ pub fn run(app: &App, args: &Ask) -> Result<()> {
         app,
         how,
         shape.as_ref(),
-        |model, state, job| {
-            let questions = texts.into_iter().map(|text| Question::fitting(model, state, job, text));
+        |model, state, prefix| {
+            let questions = texts.into_iter().map(|text| Question::fitting(model, state, prefix, text));
             let questions: Vec<_> = questions.collect::<Result<_>>()?;
             let longest = questions.iter().map(|q| q.tokens.len()).max().unwrap_or(0);
-            let limit = Question::limit(model, job, longest, args.sampling.max_tokens);
+            let limit = Question::limit(model, prefix, longest, args.sampling.max_tokens);
             Ok((Room::one(limit), questions))
         },
         |opened, questions, timings| ask_all(opened, args, &questions, timings),
@@ -98,7 +98,7 @@ fn ask(
     })?;
     report::announce(app, labels)?;
     let report = Report {
-        key: opened.state.key.to_hex(),
+        key: opened.state.key().to_hex(),
         question: &question.text,
         answer: &answered.answer.text,
         stop_reason: answered.answer.stop,

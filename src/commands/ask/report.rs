@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::cli::Output;
 use crate::commands::app::App;
-use crate::commands::job::{Status, Verdict};
+use crate::commands::verdict::{Status, Verdict};
 use crate::engine::generate::StopReason;
 use crate::report::human;
 use crate::report::timings::Timings;
@@ -64,8 +64,9 @@ fn summary(report: &Report<'_>) -> String {
         StopReason::ContextFull => "the model's context is full",
         StopReason::Interrupted => "interrupted",
     };
+    let computed = cache.computed_by.as_ref().map(|by| format!("; computed by {by}")).unwrap_or_default();
     format!(
-        "{status}: {} restored, {} evaluated; first token after {:.2} s; {} answered: {stop}",
+        "{status}: {} restored, {} evaluated; first token after {:.2} s; {} answered: {stop}{computed}",
         human::count(cache.restored_tokens, "token"),
         human::thousands(cache.evaluated_tokens),
         report.time_to_first_token_s,

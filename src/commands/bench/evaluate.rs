@@ -4,8 +4,8 @@ use anyhow::Result;
 
 use super::{Subject, go_on, plan, timed};
 use crate::engine::session::Session;
-use crate::key::SEGMENT_TOKENS;
 use crate::report::progress::{Progress, Unit};
+use pcache_format::SEGMENT_TOKENS;
 
 /// Seconds to evaluate each length, by length and then by round.
 pub type Seconds = Vec<(usize, Vec<f64>)>;
@@ -18,15 +18,15 @@ pub fn rounds(
     what: &str,
     mut at_length: impl FnMut(&mut Session<'_>, usize) -> Result<()>,
 ) -> Result<(Seconds, Vec<f32>)> {
-    let (app, job) = (subject.app, subject.longest);
-    let cells = subject.cells(job.tokens.len());
-    let mut session = Session::new(subject.model, &job.params, cells, app.threads())?;
+    let (app, prefix) = (subject.app, subject.longest);
+    let cells = subject.cells(prefix.tokens.len());
+    let mut session = Session::new(subject.model, &prefix.params, cells, app.threads())?;
     let mut seconds: Seconds = lengths.iter().map(|n| (*n, Vec::new())).collect();
     let (way, apart) = plan::on_the_way(lengths);
     let passes: Vec<Vec<usize>> = apart.into_iter().map(|n| vec![n]).chain([way]).collect();
 
     // One batch that does not count: the first one brings the weights into memory.
-    session.evaluate(&job.tokens[..job.tokens.len().min(SEGMENT_TOKENS)], false)?;
+    session.evaluate(&prefix.tokens[..prefix.tokens.len().min(SEGMENT_TOKENS)], false)?;
     session.wait();
     let progress = app.progress();
     progress.start(what, plan::tokens(lengths, subject.runs) as u64, Unit::Tokens);

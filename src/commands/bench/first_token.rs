@@ -8,13 +8,14 @@ use anyhow::{Result, bail};
 use super::recall::drop_objects;
 use super::timed;
 use crate::commands::app::App;
-use crate::commands::job::Job;
 use crate::commands::target::Target;
+use crate::commands::verdict::restore;
 use crate::engine::generate::{self, Sampling};
 use crate::engine::model::Engine;
 use crate::engine::session::Session;
 use crate::report::bench::results::{Length, Stage};
-use crate::store::Store;
+use pcache_store::Prefix;
+use pcache_store::Store;
 
 /// What is asked, and with what.
 pub struct Asked<'a> {
@@ -22,14 +23,14 @@ pub struct Asked<'a> {
     pub engine: &'a Engine,
     pub target: &'a Target,
     pub store: &'a Store,
-    pub job: &'a Job,
+    pub prefix: &'a Prefix,
     pub question: &'a [i32],
 }
 
 /// One sample of the first token from a restored state, cold or warm. Without it, the same with the evaluation in its
 /// place: the model's load, the context and the question of this sample and `prefill_s`.
 pub fn sample(asked: &Asked<'_>, cold: bool, prefill_s: f64, length: &mut Length) -> Result<()> {
-    if cold && !drop_objects(asked.store, asked.job)? {
+    if cold && !drop_objects(asked.store, asked.prefix)? {
         return Ok(());
     }
     let (total, parts) = ask(asked)?;
@@ -46,22 +47,24 @@ pub fn sample(asked: &Asked<'_>, cold: bool, prefill_s: f64, length: &mut Length
 
 /// Seconds to the first token, and of these the parts that evaluating the prompt would need, too.
 fn ask(asked: &Asked<'_>) -> Result<(f64, [(Stage, f64); 3])> {
-    let Asked { app, engine, target, store, job, question } = asked;
+    let Asked { app, engine, target, store, prefix, question } = asked;
     let start = Instant::now();
-    let found = job.find(store)?;
+    let guard = store.lock_shared(|| ())?;
+    let found = store.find(&guard, prefix, false)?;
+    drop(guard);
     thread::scope(|scope| {
-        let verifying = scope.spawn(|| found.verify(job));
+        let verifying = scope.spawn(|| found.verify(prefix));
         let (model, load) = timed(|| target.load(app, engine));
         let model = model?;
-        let cells = job.tokens.len() + question.len() + 1;
-        let (session, context) = timed(|| Session::new(&model, &job.params, cells, app.threads()));
+        let cells = prefix.tokens.len() + question.len() + 1;
+        let (session, context) = timed(|| Session::new(&model, &prefix.params, cells, app.threads()));
         let mut session = session?;
         let recall = verifying.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        if let Err(why) = recall.restore(&mut session) {
+        if let Err(why) = restore(&recall, &mut session) {
             bail!("a state that was just saved cannot be restored: {why}");
         }
-        if session.position() != job.tokens.len() {
-            bail!("a state that was just saved is a miss: {}", recall.reason(job).unwrap_or_default());
+        if session.position() != prefix.tokens.len() {
+            bail!("a state that was just saved is a miss: {}", recall.reason(prefix).unwrap_or_default());
         }
         let (answer, asking) = timed(|| {
             session.evaluate(question, true)?;

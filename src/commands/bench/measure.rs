@@ -10,22 +10,22 @@ use super::save::Place;
 use super::{Subject, evaluate, first_token, go_on, limits, machine, plan, recall, save, timed};
 use crate::cli::{Measure, Output, ParamArgs};
 use crate::commands::app::{App, read_text};
-use crate::commands::job::Job;
 use crate::commands::models;
 use crate::commands::target::Target;
 use crate::engine::gguf::Header;
 use crate::engine::model::{Engine, Model};
 use crate::engine::session::Session;
 use crate::engine::text::Text;
-use crate::format::Codec;
-use crate::key::epoch::LLAMA_CPP_BUILD;
-use crate::key::{KvType, SEGMENT_TOKENS};
 use crate::report::bench::results::{self, BreakEven, Length, Results, Settings, Setup, Stage};
 use crate::report::bench::text;
 use crate::report::human;
 use crate::report::progress::Unit;
-use crate::store::Store;
-use crate::store::scratch::Scratch;
+use pcache_format::Codec;
+use pcache_format::epoch::LLAMA_CPP_BUILD;
+use pcache_format::{KvType, SEGMENT_TOKENS};
+use pcache_store::Prefix;
+use pcache_store::Store;
+use pcache_store::scratch::Scratch;
 
 /// What is evaluated unless a text is named: the long example.
 const PROMPT: &str = include_str!("../../../data/handbook.txt");
@@ -44,11 +44,9 @@ pub fn run(app: &App, args: &Measure) -> Result<()> {
         check_can_be_written(file)?;
     }
     models::chosen(app).map(drop)?;
-    let mut home = app.store()?;
-    let targets = kv_types
-        .iter()
-        .map(|kv_type| target(app, &mut home, args, *kv_type))
-        .collect::<Result<Vec<Target>>>()?;
+    let home = app.store()?;
+    let targets =
+        kv_types.iter().map(|kv_type| target(app, &home, args, *kv_type)).collect::<Result<Vec<Target>>>()?;
     app.stop_gently_on_ctrl_c();
     let engine = Engine::start(app.shows_log())?;
     let mut bench = Bench {
@@ -68,7 +66,7 @@ pub fn run(app: &App, args: &Measure) -> Result<()> {
         setups.extend(bench.kv_type(target, i == 0)?);
     }
     let results = bench.results(&targets[0], setups)?;
-    remember(&mut home, app, &targets[0], &results)?;
+    remember(&home, app, &targets[0], &results)?;
     // Shown first: a file that cannot be written loses nothing then.
     show(app, &results)?;
     if let Some(file) = &args.save {
@@ -79,7 +77,7 @@ pub fn run(app: &App, args: &Measure) -> Result<()> {
     Ok(())
 }
 
-fn target(app: &App, home: &mut Store, args: &Measure, kv_type: KvType) -> Result<Target> {
+fn target(app: &App, home: &Store, args: &Measure, kv_type: KvType) -> Result<Target> {
     let params = ParamArgs { kv_type: Some(kv_type), flash_attn: args.flash_attn, ..ParamArgs::default() };
     Target::of_args(app, Some(home), &params)
 }
@@ -131,20 +129,20 @@ impl Bench<'_> {
             self.lengths = self.choose_lengths(&model, target)?;
         }
         let longest = self.lengths.last().copied().unwrap_or(1);
-        let job = target.job(model.layout(), tokens(&model, &self.text, longest))?;
+        let prefix = target.prefix(model.layout(), tokens(&model, &self.text, longest))?;
         let runs = self.args.runs as usize;
-        let subject = Subject { app, model: &model, runs, longest: &job, question: &question };
+        let subject = Subject { app, model: &model, runs, longest: &prefix, question: &question };
 
         let mut stores = self.codecs.iter().map(|_| self.scratch()).collect::<Result<Vec<_>>>()?;
         let mut setups: Vec<Setup> =
-            self.codecs.iter().map(|codec| setup(&job, *codec, &self.lengths)).collect();
+            self.codecs.iter().map(|codec| setup(&prefix, *codec, &self.lengths)).collect();
         let (seconds, logits) = self.evaluate(&subject, &mut stores, &mut setups)?;
         self.compare_logits(&subject, target, logits, &mut setups)?;
         self.restore(&subject, &stores, &mut setups)?;
         drop(model);
         for (n, (setup, (_, store))) in setups.iter_mut().zip(&stores).enumerate() {
             let all = first && n == 0;
-            self.first_tokens(target, store, &job, &question, setup, &seconds, all)?;
+            self.first_tokens(target, store, &prefix, &question, setup, &seconds, all)?;
         }
         Ok(setups)
     }
@@ -179,17 +177,18 @@ impl Bench<'_> {
 
     /// Tokens per second, by a batch that is evaluated twice; the first one brings the weights into memory.
     fn speed(&self, model: &Model<'_>, target: &Target) -> Result<f64> {
-        let job = target.job(model.layout(), tokens(model, &self.text, SEGMENT_TOKENS))?;
-        let mut session = Session::new(model, &job.params, job.tokens.len(), self.app.threads())?;
+        let prefix = target.prefix(model.layout(), tokens(model, &self.text, SEGMENT_TOKENS))?;
+        let mut session = Session::new(model, &prefix.params, prefix.tokens.len(), self.app.threads())?;
         let mut seconds = f64::INFINITY;
         for _ in 0..2 {
             go_on(self.app)?;
             session.reset();
-            let (evaluated, took) = timed(|| session.evaluate(&job.tokens, false).map(|()| session.wait()));
+            let (evaluated, took) =
+                timed(|| session.evaluate(&prefix.tokens, false).map(|()| session.wait()));
             evaluated?;
             seconds = took;
         }
-        Ok(job.tokens.len() as f64 / seconds.max(1e-9))
+        Ok(prefix.tokens.len() as f64 / seconds.max(1e-9))
     }
 
     fn evaluate(
@@ -202,11 +201,11 @@ impl Bench<'_> {
         let (mut state, mut buffers) = (Vec::new(), limits::Buffers::default());
         let (seconds, logits) = evaluate::rounds(subject, &self.lengths, &what, |session, tokens| {
             for ((setup, (_, store)), codec) in setups.iter_mut().zip(&mut *stores).zip(&self.codecs) {
-                let job = Job { codec: *codec, ..subject.job(tokens) };
+                let prefix = subject.prefix(tokens);
                 let Some(length) = length_of(setup, tokens) else { continue };
                 let mut place =
                     Place { store, state: std::mem::take(&mut state), buffers: std::mem::take(&mut buffers) };
-                save::measure(subject.app, &mut place, session, &job, length, subject.runs)?;
+                save::measure(subject.app, &mut place, session, &prefix, *codec, length, subject.runs)?;
                 Place { state, buffers, .. } = place;
             }
             Ok(())
@@ -229,7 +228,7 @@ impl Bench<'_> {
         setups: &mut [Setup],
     ) -> Result<()> {
         if target.params.kv_type == KvType::F16 {
-            let usual = crate::key::Params::new(KvType::F16, target.params.gpu_layers);
+            let usual = pcache_format::Params::new(KvType::F16, app_on_gpu(self.app)?);
             if target.params.flash_attention == usual.flash_attention {
                 self.baseline = Some(logits);
             }
@@ -259,8 +258,8 @@ impl Bench<'_> {
             let mut cold = true;
             for ((setup, (_, store)), codec) in setups.iter_mut().zip(stores).zip(&self.codecs) {
                 for length in &mut setup.lengths {
-                    let job = Job { codec: *codec, ..subject.job(length.tokens) };
-                    cold &= recall::measure(subject, store, &job, length, subject.runs)?;
+                    let prefix = subject.prefix(length.tokens);
+                    cold &= recall::measure(subject, store, &prefix, *codec, length, subject.runs)?;
                     done += 1;
                     progress.set(done);
                 }
@@ -278,7 +277,7 @@ impl Bench<'_> {
         &self,
         target: &Target,
         store: &Store,
-        longest: &Job,
+        longest: &Prefix,
         question: &[i32],
         setup: &mut Setup,
         seconds: &Seconds,
@@ -296,8 +295,8 @@ impl Bench<'_> {
             for length in lengths {
                 let params = longest.params.clone();
                 let tokens = longest.tokens[..length.tokens].to_vec();
-                let job = Job::new(longest.model, params, longest.layout, tokens);
-                let asked = Asked { app, engine: self.engine, target, store, job: &job, question };
+                let prefix = Prefix::new(longest.model, params, longest.layout, tokens);
+                let asked = Asked { app, engine: self.engine, target, store, prefix: &prefix, question };
                 let prefill = seconds.iter().find(|(n, _)| *n == length.tokens);
                 for run in 0..=runs {
                     go_on(app)?;
@@ -345,10 +344,10 @@ impl Bench<'_> {
     }
 }
 
-fn setup(job: &Job, codec: Codec, lengths: &[usize]) -> Setup {
+fn setup(prefix: &Prefix, codec: Codec, lengths: &[usize]) -> Setup {
     Setup {
-        kv_type: job.params.kv_type.name().into(),
-        flash_attention: job.params.flash_attention,
+        kv_type: prefix.params.kv_type.name().into(),
+        flash_attention: prefix.params.flash_attention,
         codec: codec.to_string(),
         largest_logit_difference: None,
         lengths: lengths.iter().map(|n| Length::new(*n)).collect(),
@@ -367,11 +366,16 @@ fn tokens(model: &Model<'_>, text: &str, wanted: usize) -> Vec<i32> {
     bos.into_iter().chain(again.copied()).take(wanted).collect()
 }
 
+/// Whether layers are computed on a card.
+fn app_on_gpu(app: &App) -> Result<bool> {
+    Ok(app.gpu_layers()? > 0)
+}
+
 /// The logits after the longest prompt and the question, of a cache that is not quantised.
 fn exact_logits(subject: &Subject<'_, '_>) -> Result<Vec<f32>> {
     let app = subject.app;
-    let usual = crate::key::Params::new(KvType::F16, subject.longest.params.gpu_layers);
-    let params = crate::key::Params {
+    let usual = pcache_format::Params::new(KvType::F16, app_on_gpu(app)?);
+    let params = pcache_format::Params {
         kv_type: KvType::F16,
         flash_attention: usual.flash_attention,
         ..subject.longest.params.clone()
@@ -396,14 +400,14 @@ fn exact_logits(subject: &Subject<'_, '_>) -> Result<Vec<f32>> {
 }
 
 /// Notes from where on saving pays, for what `build` says of shorter prompts.
-fn remember(home: &mut Store, app: &App, target: &Target, results: &Results) -> Result<()> {
+fn remember(home: &Store, app: &App, target: &Target, results: &Results) -> Result<()> {
     // What is said without a word of the cache's type is said of the usual one.
     let usual = results.setups.iter().find(|s| s.kv_type == KvType::F16.name() && s.codec == "raw");
     let measured = usual.and_then(|setup| {
         setup.break_even(Stage::FirstTokenCold).or(setup.break_even(Stage::FirstTokenWarm))
     });
     let Some(BreakEven::From(tokens)) = measured else { return Ok(()) };
-    match home.index_mut().record_break_even(&target.model, app.threads(), tokens) {
+    match home.record_break_even(&target.model, app.threads(), tokens) {
         Err(error) if !error.is_unwritable() => Err(error.into()),
         _ => Ok(()),
     }

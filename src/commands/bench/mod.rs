@@ -25,9 +25,9 @@ use anyhow::{Result, bail};
 
 use super::app::App;
 use super::failure::Failure;
-use super::job::Job;
 use crate::cli::{Bench, BenchCommand};
 use crate::engine::model::Model;
+use pcache_store::Prefix;
 
 pub fn run(app: &App, args: &Bench) -> Result<()> {
     match &args.command {
@@ -43,16 +43,16 @@ struct Subject<'a, 'm> {
     model: &'a Model<'m>,
     runs: usize,
     /// The longest prompt.
-    longest: &'a Job,
+    longest: &'a Prefix,
     /// What is asked behind each prompt.
     question: &'a [i32],
 }
 
 impl Subject<'_, '_> {
     /// The beginning of the longest prompt.
-    fn job(&self, tokens: usize) -> Job {
+    fn prefix(&self, tokens: usize) -> Prefix {
         let longest = self.longest;
-        Job::new(longest.model, longest.params.clone(), longest.layout, longest.tokens[..tokens].to_vec())
+        Prefix::new(longest.model, longest.params.clone(), longest.layout, longest.tokens[..tokens].to_vec())
     }
 
     /// Positions that a context for so many tokens needs, with the question and one token of the answer.

@@ -1,6 +1,6 @@
 //! Which lengths are measured.
 
-use crate::key::SEGMENT_TOKENS;
+use pcache_format::SEGMENT_TOKENS;
 
 /// Lengths below those that anybody saves, to see where saving begins to pay.
 const SHORT: [usize; 3] = [1, 8, 32];

@@ -9,36 +9,36 @@ use anyhow::Result;
 use super::limits::{self, Buffers};
 use super::{go_on, timed};
 use crate::commands::app::App;
-use crate::commands::job::Job;
-use crate::commands::saving;
 use crate::engine::session::Session;
-use crate::key::Segment;
 use crate::report::bench::results::{Length, Stage};
-use crate::store::Store;
+use pcache_format::{Codec, Segment};
+use pcache_store::Prefix;
+use pcache_store::{Store, VerifiedPrefix};
 
 /// Where saving is measured.
 pub struct Place<'s> {
-    pub store: &'s mut Store,
+    pub store: &'s Store,
     /// Memory that is used again from sample to sample.
     pub state: Vec<u8>,
     pub buffers: Buffers,
 }
 
-/// Takes `runs` samples of the stages of saving `job`, which the session has just evaluated, and one before them that
-/// does not count. In the end the job's state is in the store.
+/// Takes `runs` samples of the stages of saving `prefix`, which the session has just evaluated, and one before them that
+/// does not count. In the end the prefix's state is in the store.
 pub fn measure(
     app: &App,
     place: &mut Place<'_>,
     session: &mut Session<'_>,
-    job: &Job,
+    prefix: &Prefix,
+    codec: Codec,
     length: &mut Length,
     runs: usize,
 ) -> Result<()> {
     for run in 0..=runs {
         go_on(app)?;
-        let mut sample = Length::new(job.tokens.len());
-        stages(place, session, job, &mut sample)?;
-        let (saved, seconds) = timed(|| save_all(place.store, session, job));
+        let mut sample = Length::new(prefix.tokens.len());
+        stages(place, session, (prefix, codec), &mut sample)?;
+        let (saved, seconds) = timed(|| save_all(place.store, session, prefix, codec));
         saved?;
         sample.add(Stage::Save, seconds);
         limits::measure(&mut sample, &place.store.staging_path("limit"), &mut place.buffers)?;
@@ -51,20 +51,31 @@ pub fn measure(
     Ok(())
 }
 
-/// Saves all pieces of a job whose tokens are in the session.
-pub fn save_all(store: &mut Store, session: &mut Session<'_>, job: &Job) -> Result<()> {
-    let all = saving::while_saving(store, job, |saver| {
-        job.pieces().iter().try_for_each(|piece| saver.save(session, piece))
+/// Saves all pieces of a prefix whose tokens are in the session.
+pub fn save_all(store: &Store, session: &mut Session<'_>, prefix: &Prefix, codec: Codec) -> Result<()> {
+    let guard = store.lock_shared(|| ())?;
+    let writer = store.writer(&guard, prefix, codec, &VerifiedPrefix::none());
+    let all = writer.run(|pipeline| {
+        prefix.pieces().iter().try_for_each(|piece| -> Result<()> {
+            let mut buffer = pipeline.buffer()?;
+            session.snapshot(piece, &mut buffer)?;
+            Ok(pipeline.save(piece, buffer)?)
+        })
     });
     all.map(drop)
 }
 
 /// One sample of each stage, summed over the pieces.
-fn stages(place: &mut Place<'_>, session: &mut Session<'_>, job: &Job, sample: &mut Length) -> Result<()> {
+fn stages(
+    place: &mut Place<'_>,
+    session: &mut Session<'_>,
+    (prefix, codec): (&Prefix, Codec),
+    sample: &mut Length,
+) -> Result<()> {
     let mut sums = [0.0; 5];
-    for piece in job.pieces() {
+    for piece in prefix.pieces() {
         let path = place.store.staging_path("sample");
-        let times = one(&mut place.state, &path, session, job, &piece, sample);
+        let times = one(place.store, &mut place.state, &path, session, (prefix, codec, &piece), sample);
         let _ = std::fs::remove_file(&path);
         sums.iter_mut().zip(times?).for_each(|(sum, time)| *sum += time);
     }
@@ -74,16 +85,16 @@ fn stages(place: &mut Place<'_>, session: &mut Session<'_>, job: &Job, sample: &
 }
 
 fn one(
+    store: &Store,
     state: &mut Vec<u8>,
     path: &Path,
     session: &mut Session<'_>,
-    job: &Job,
-    piece: &Segment,
+    (prefix, codec, piece): (&Prefix, Codec, &Segment),
     sample: &mut Length,
 ) -> Result<[f64; 5]> {
     let (taken, snapshot) = timed(|| session.snapshot(piece, state));
     taken?;
-    let (encoded, encode) = timed(|| saving::encoded(job, piece, state));
+    let (encoded, encode) = timed(|| store.encoded(prefix, piece, state, codec));
     let (_, hash) = timed(|| std::hint::black_box(encoded.id()));
     let (written, write) = timed(|| written(path, &encoded.parts()));
     let file = written?;
@@ -101,12 +112,12 @@ fn written(path: &Path, parts: &[&[u8]]) -> std::io::Result<File> {
     Ok(file)
 }
 
-/// The files of a job's objects.
-pub fn object_files(store: &Store, job: &Job) -> Result<Vec<PathBuf>> {
+/// The files of a prefix's objects.
+pub fn object_files(store: &Store, prefix: &Prefix) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    for piece in job.pieces() {
-        let row = store.index().segment(&piece.chain)?;
-        files.extend(row.map(|row| store.object_path(&row.object)));
+    for piece in prefix.pieces() {
+        let rows = store.segments_of_chain(&piece.chain)?;
+        files.extend(rows.iter().map(|row| store.object_path(&row.object)));
     }
     Ok(files)
 }

@@ -6,36 +6,36 @@ use anyhow::{Result, bail};
 
 use crate::commands::app::App;
 use crate::commands::gc;
-use crate::commands::job::Job;
 use crate::engine::model::Model;
 use crate::engine::session::Session;
-use crate::format::{Codec, Layout};
-use crate::key::{Segment, StateKey};
 use crate::report::human;
-use crate::store::Store;
-use crate::store::evict::{Limits, Needed};
+use pcache_format::{Codec, Layout};
+use pcache_format::{Segment, StateKey};
+use pcache_store::Prefix;
+use pcache_store::Store;
+use pcache_store::evict::{Limits, Needed};
 
 /// Bytes of an object beside its state and its tokens, at most: the header with its metadata.
 const HEADER_BYTES: u64 = 2 << 10;
-/// Bytes that a state adds to the index and as its record beside its tokens, at most.
+/// Bytes that a state adds to the index and as its manifest and label beside its tokens, at most.
 const BOOKKEEPING_BYTES: u64 = 64 << 10;
-/// Bytes of a token's number in the objects, the record and the index together.
-const TOKEN_BYTES: u64 = 3 * 4;
+/// Bytes of a token's number in the objects and the manifest together.
+const TOKEN_BYTES: u64 = 2 * 4;
 
-/// Evicts what has to go so that the job's state fits into `limit` bytes, all of the folder counted. Refuses a state
-/// that could never fit, before it is evaluated. The segments that the job would use stay.
-pub fn make_room(app: &App, store: &mut Store, model: &Model<'_>, job: &Job, limit: u64) -> Result<()> {
-    let missing = missing(store, job)?;
+/// Evicts what has to go so that the prefix's state fits into `limit` bytes, all of the folder counted. Refuses a state
+/// that could never fit, before it is evaluated. The segments that the prefix would use stay.
+pub fn make_room(app: &App, store: &Store, model: &Model<'_>, prefix: &Prefix, limit: u64) -> Result<()> {
+    let missing = store.missing(prefix, app.same_compute())?;
     if missing.is_empty() {
         return Ok(());
     }
-    let needs = bytes_of(model, job, &missing)?;
-    let chains = job.chain.segments().iter().map(|s| s.chain).collect();
+    let needs = bytes_of(model, prefix, &missing)?;
+    let chains = prefix.chain.segments().iter().map(|s| s.chain).collect();
     let needed = Needed { chains, ..Needed::default() };
     let rest = Limits { max_bytes: Some(limit), reserved_bytes: needs, ..Limits::default() };
 
-    let _lock = store.lock_exclusive(|| app.say("waiting for a build or gc to finish, to make room …"))?;
-    let plan = store.collect_but(&needed, &rest, true)?;
+    let guard = store.lock_exclusive(|| app.say("waiting for a build or gc to finish, to make room …"))?;
+    let plan = store.collect_but(&guard, &needed, &rest, true)?;
     if plan.after + needs > limit {
         bail!(
             "the state needs {} and {} stay (pinned states, shared segments, the index): more than --max-size {}; \
@@ -46,7 +46,7 @@ pub fn make_room(app: &App, store: &mut Store, model: &Model<'_>, job: &Job, lim
         );
     }
     if plan.before + needs > limit {
-        gc::tell(app, &store.collect_but(&needed, &rest, false)?)?;
+        gc::tell(app, &store.collect_but(&guard, &needed, &rest, false)?)?;
     }
     Ok(())
 }
@@ -55,17 +55,17 @@ pub fn make_room(app: &App, store: &mut Store, model: &Model<'_>, job: &Job, lim
 const PLENTY_A_TOKEN: u64 = 4 << 20;
 
 /// Refuses a state for which the disk has no room, before it is evaluated.
-pub fn check_disk(store: &Store, model: &Model<'_>, job: &Job) -> Result<()> {
-    let Some(free) = store.free_bytes().filter(|free| *free < PLENTY_A_TOKEN * job.tokens.len() as u64)
+pub fn check_disk(app: &App, store: &Store, model: &Model<'_>, prefix: &Prefix, codec: Codec) -> Result<()> {
+    let Some(free) = store.free_bytes().filter(|free| *free < PLENTY_A_TOKEN * prefix.tokens.len() as u64)
     else {
         return Ok(());
     };
-    let missing = missing(store, job)?;
+    let missing = store.missing(prefix, app.same_compute())?;
     // What is compressed takes less, nobody knows how much.
-    if missing.is_empty() || job.codec != Codec::Raw {
+    if missing.is_empty() || codec != Codec::Raw {
         return Ok(());
     }
-    let needs = bytes_of(model, job, &missing)?;
+    let needs = bytes_of(model, prefix, &missing)?;
     if needs > free {
         bail!(
             "the state needs {} and the disk of {} has {} left; nothing was evaluated. \
@@ -78,27 +78,16 @@ pub fn check_disk(store: &Store, model: &Model<'_>, job: &Job) -> Result<()> {
     Ok(())
 }
 
-/// The pieces that are not in the index.
-fn missing(store: &Store, job: &Job) -> Result<Vec<Segment>> {
-    let mut missing = Vec::new();
-    for piece in job.pieces() {
-        if store.index().segment(&piece.chain)?.is_none() {
-            missing.push(piece);
-        }
-    }
-    Ok(missing)
-}
-
 /// Collects what is beyond the budget in the end: another build may have used the room. The states that were just
 /// built or found stay.
-pub fn enforce(app: &App, store: &mut Store, limit: Option<u64>, built: HashSet<StateKey>) -> Result<()> {
+pub fn enforce(app: &App, store: &Store, limit: Option<u64>, built: HashSet<StateKey>) -> Result<()> {
     let Some(limit) = limit else { return Ok(()) };
     // Somebody else is at work; their own budget comes after them.
-    let Some(_lock) = store.try_lock_exclusive()? else { return Ok(()) };
-    if store.usage()?.total_bytes() > limit {
+    let Some(guard) = store.try_lock_exclusive()? else { return Ok(()) };
+    if store.folder_usage()?.total_bytes() > limit {
         let limits = Limits { max_bytes: Some(limit), ..Limits::default() };
         let needed = Needed { states: built, ..Needed::default() };
-        let outcome = store.collect_but(&needed, &limits, false)?;
+        let outcome = store.collect_but(&guard, &needed, &limits, false)?;
         gc::tell(app, &outcome)?;
         gc::warn_if_over(app, &outcome, &limits);
     }
@@ -107,9 +96,9 @@ pub fn enforce(app: &App, store: &mut Store, limit: Option<u64>, built: HashSet<
 
 /// Bytes that the files of `pieces` and the state's bookkeeping will take. A state's size grows evenly with its tokens,
 /// so two of them tell it for any number, exactly.
-fn bytes_of(model: &Model<'_>, job: &Job, pieces: &[Segment]) -> Result<u64> {
-    let probe = [job.tokens[0], job.tokens[0]];
-    let mut session = Session::new(model, &job.params, probe.len(), 1)?;
+fn bytes_of(model: &Model<'_>, prefix: &Prefix, pieces: &[Segment]) -> Result<u64> {
+    let probe = [prefix.tokens[0], prefix.tokens[0]];
+    let mut session = Session::new(model, &prefix.params, probe.len(), 1)?;
     let mut sizes = Vec::new();
     let mut buffer = Vec::new();
     for n in 1..=probe.len() {
@@ -122,9 +111,9 @@ fn bytes_of(model: &Model<'_>, job: &Job, pieces: &[Segment]) -> Result<u64> {
     let each = sizes[1].saturating_sub(sizes[0]);
     let fixed = sizes[0].saturating_sub(each);
     let state = |count: usize| fixed + each * count as u64 + HEADER_BYTES;
-    let objects: u64 = match job.layout {
+    let objects: u64 = match prefix.layout {
         Layout::Segment => pieces.iter().map(|p| state(p.count)).sum(),
-        Layout::Snapshot => state(job.tokens.len()),
+        Layout::Snapshot => state(prefix.tokens.len()),
     };
-    Ok(objects + BOOKKEEPING_BYTES + TOKEN_BYTES * job.tokens.len() as u64)
+    Ok(objects + BOOKKEEPING_BYTES + TOKEN_BYTES * prefix.tokens.len() as u64)
 }

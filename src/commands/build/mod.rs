@@ -11,21 +11,22 @@ use anyhow::{Result, bail};
 use super::app::App;
 use super::explain::{self, Explanation};
 use super::failure::Failure;
-use super::job::{Job, Recall, Status, Verdict};
 use super::models;
 use super::prefill::{self, Filled};
 use super::source::{self, Framed, Origin, Source};
-use super::states::{check_name, check_name_is_free};
+use super::states::{check_name, tell_move};
 use super::target::Target;
+use super::verdict::{self, Status, Verdict};
 use crate::cli::{Build, KeepArgs, Ttl};
 use crate::engine::model::{Engine, Model};
 use crate::engine::prompt::Prompt;
 use crate::engine::session::Session;
-use crate::format::Record;
-use crate::key::{KvType, StateKey};
 use crate::report::human;
 use crate::report::timings::Timings;
-use crate::store::Store;
+use pcache_format::{KvType, StateKey, StateKind};
+use pcache_store::{
+    Built, Claim, Description, Expiry, Prefix, SharedGuard, State, Store, StoreError, VerifiedPrefix,
+};
 pub use report::Report;
 use report::SegmentCounts;
 
@@ -33,7 +34,7 @@ use report::SegmentCounts;
 pub struct Builder<'a> {
     app: &'a App,
     keep: &'a KeepArgs,
-    store: &'a mut Store,
+    store: &'a Store,
     target: &'a Target,
     /// The states of this run.
     built: HashSet<StateKey>,
@@ -49,21 +50,21 @@ pub fn run(app: &App, args: &Build) -> Result<()> {
     let framed = Framed::of_args(&args.framing)?;
     // What cannot be built should leave no folder behind.
     models::chosen(app).map(drop)?;
-    let mut store = app.store()?;
-    let target = Target::of_args(app, Some(&mut store), &args.params)?;
+    let store = app.store()?;
+    let target = Target::of_args(app, Some(&store), &args.params)?;
 
     // A file that cannot be read should not be found after minutes of evaluating the others.
     let root = target.params.root(&target.model);
     let sources: Vec<Source<'_>> =
         args.prompts.iter().map(|path| Source::read(path, &root, &framed)).collect::<Result<_>>()?;
-    let mut builder = Builder::new(app, &args.keep, &mut store, &target);
+    let mut builder = Builder::new(app, &args.keep, &store, &target);
     builder.build_all(&sources)?;
     builder.enforce_budget()
 }
 
 impl<'a> Builder<'a> {
     /// Nothing is built yet.
-    pub fn new(app: &'a App, keep: &'a KeepArgs, store: &'a mut Store, target: &'a Target) -> Self {
+    pub fn new(app: &'a App, keep: &'a KeepArgs, store: &'a Store, target: &'a Target) -> Self {
         Self { app, keep, store, target, built: HashSet::new(), warned: false }
     }
 
@@ -104,75 +105,95 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Refuses a name that another state has.
-    fn check_name_is_free(&self, key: &StateKey) -> Result<()> {
-        self.keep.name.as_deref().map_or(Ok(()), |name| check_name_is_free(self.store, name, key))
-    }
-
     /// The hit that needs no model: the same text was built before, and every object of its state is intact.
     fn known(&mut self, source: &Source<'_>) -> Result<Option<Report>> {
-        let Some(key) = self.store.index().state_of_prompt(&source.digest)? else {
-            return Ok(None);
-        };
-        let Some(state) = self.store.index().state(&key)? else {
-            return Ok(None);
-        };
-        self.check_name_is_free(&key)?;
-        self.built.insert(key);
-        let job = Job::of_state(&state);
+        let digests = self.target.roots().into_iter().map(|root| source.digest_under(&root));
+        for digest in digests {
+            let Some(key) = self.store.state_of_prompt(&digest)? else { continue };
+            let Some(state) = self.store.state(&key)? else { continue };
+            if let Some(report) = self.known_state(source, &key, &state)? {
+                return Ok(Some(report));
+            }
+        }
+        Ok(None)
+    }
+
+    fn known_state(&mut self, source: &Source<'_>, key: &StateKey, state: &State) -> Result<Option<Report>> {
+        self.built.insert(*key);
         if !state.is_whole() {
-            self.app
-                .warn(format!("state {}: its row in the index is damaged; building it again", key.short()));
+            let why = state.damage.as_ref().map(ToString::to_string).unwrap_or_default();
+            self.app.warn(format!("state {}: {why}; building it again", key.short()));
             return Ok(None);
         }
-        let lock = self.app.lock_shared(self.store)?;
+        let prefix = Prefix::of_manifest(&state.manifest);
+        let guard = self.app.lock_shared(self.store)?;
         // It may have been removed while this waited, though another state may still have all of its segments.
-        if self.store.index().state(&key)?.is_none() {
+        if self.store.state(key)?.is_none() {
             return Ok(None);
         }
-        let found = job.find(self.store)?;
-        let recall = found.verify(&job);
-        if recall.tokens() < job.tokens.len() {
-            let why = recall.reason(&job).unwrap_or_default();
-            self.app.warn(format!("state {}: {why}; evaluating it again", key.short()));
+        let found = self.store.find(&guard, &prefix, self.app.same_compute())?.verify(&prefix);
+        if found.tokens() < prefix.tokens.len() {
+            // What another computed is no damage.
+            if !self.app.same_compute() {
+                let why = found.reason(&prefix).unwrap_or_default();
+                self.app.warn(format!("state {}: {why}; evaluating it again", key.short()));
+            }
             return Ok(None);
         }
-        let now = self.store.now();
-        unless_unwritable(self.store.index_mut().touch(&key, now))?;
-        unless_unwritable(self.store.mend_record(&key))?;
-        self.note_new_name(state.name.as_deref());
-        let (keep, expires) = (self.keep, self.expires(now));
-        self.store.change_state(&key, |record| {
-            record.name = keep.name.clone().or(record.name.take());
-            record.pinned |= keep.pin;
-            // What is built again is wanted again, so an expiry that is past does not count.
-            record.expires = match keep.ttl {
-                Some(_) => expires,
-                None => record.expires.filter(|at| *at > now),
-            };
-        })?;
-        drop(lock);
+        unless_unwritable(self.store.touch(key))?;
+        if let Some(why) = &state.damage {
+            self.app.warn(format!("state {}: {why}; written again", key.short()));
+            unless_unwritable(self.store.rewrite_description(&guard, key))?;
+        }
+        self.tell_other_attention(&prefix);
+        let name = self.claim(&guard, key, state)?;
+        drop(guard);
         let mut timings = self.app.timings();
-        timings.add("verify_state", recall.took, Some(job.tokens.len()));
-        let name = self.keep.name.clone().or(state.name);
-        let verdict = Verdict { status: Status::Hit, restored_tokens: 0, evaluated_tokens: 0, reason: None };
-        Ok(Some(self.report(&source.label(), &job, key, name, verdict, &Filled::default(), timings)?))
+        timings.add("verify_state", found.took, Some(prefix.tokens.len()));
+        let mut verdict = Verdict { status: Status::Hit, ..Verdict::miss() };
+        verdict.note_compute(self.store, &found);
+        let written = (Filled::default(), timings);
+        Ok(Some(self.report(&source.label(), &prefix, *key, name, verdict, written)?))
     }
 
-    /// When a state that is built now may go.
-    fn expires(&self, now: i64) -> Option<i64> {
-        match self.keep.ttl {
-            Some(Ttl::For(seconds)) => Some(now.saturating_add(seconds)),
-            Some(Ttl::Never) | None => None,
+    /// Gives a state that is a hit the name, pin and expiry that were asked for. Where nothing can be written a hit without
+    /// wishes is a hit all the same.
+    fn claim(&self, guard: &SharedGuard, key: &StateKey, state: &State) -> Result<Option<String>> {
+        let claim = self.wishes();
+        let wishes = claim.name.is_some() || claim.pin || claim.expiry != Expiry::Unsaid;
+        match self.store.claim_again(guard, key, &claim) {
+            Err(error) if error.is_unwritable() && !wishes => {}
+            saved => {
+                if let Some(saved) = saved? {
+                    tell_move(self.app, &saved, claim.name.as_deref());
+                    return Ok(claim.name.or_else(|| saved.label.name().map(str::to_owned)));
+                }
+            }
         }
+        Ok(state.label.name().map(str::to_owned))
     }
 
-    /// A state has one name: giving it another takes the old one away.
-    fn note_new_name(&self, before: Option<&str>) {
-        if let (Some(old), Some(new)) = (before, &self.keep.name)
-            && old != new
-        {
-            self.app.say(format!("the state was named {old}; now it is {new}"));
+    /// Who is to want the states of this run.
+    fn wishes(&self) -> Claim {
+        let now = self.store.now();
+        let expiry = match self.keep.ttl {
+            Some(Ttl::For(seconds)) => Expiry::At(now.saturating_add(seconds)),
+            Some(Ttl::Never) => Expiry::Never,
+            None => Expiry::Unsaid,
+        };
+        Claim { name: self.keep.name.clone(), pin: self.keep.pin, expiry }
+    }
+
+    /// Says that the state has another value of flash attention than this machine would take by itself.
+    fn tell_other_attention(&self, prefix: &Prefix) {
+        let (found, own) = (prefix.params.flash_attention, self.target.params.flash_attention);
+        if found != own {
+            let word = |on| if on { "with" } else { "without" };
+            self.app.say(format!(
+                "found {} flash attention; this machine would evaluate it {}",
+                word(found),
+                word(own)
+            ));
         }
     }
 
@@ -185,8 +206,8 @@ impl Builder<'_> {
     ) -> Result<Report> {
         let prompt = source.tokenize(self.app, model)?;
         if self.app.explains() {
-            let job = self.target.job(model.layout(), prompt.tokens.clone())?;
-            self.explain(model, source, &prompt, &job)?;
+            let prefix = self.prefix(model, &prompt)?;
+            self.explain(model, source, &prompt, &prefix)?;
         }
         self.save(model, &prompt, &source.origin(&prompt), load)
     }
@@ -199,150 +220,173 @@ impl Builder<'_> {
         origin: &Origin,
         load: Option<Duration>,
     ) -> Result<Report> {
-        let job = self.target.job(model.layout(), prompt.tokens.clone())?;
-        let job = Job { codec: self.keep.codec, ..job };
-        source::check_length(&origin.label, job.tokens.len(), model.usable_context(&job.params))?;
-        let key = job.chain.state_key(&prompt.carried, &prompt.suffix);
-        self.check_name_is_free(&key)?;
+        let prefix = self.prefix(model, prompt)?;
+        source::check_length(&origin.label, prefix.tokens.len(), model.usable_context(&prefix.params))?;
+        let key = prefix.chain.state_key(&prompt.carried, &prompt.suffix);
         self.built.insert(key);
         let mut timings = self.app.timings();
         if let Some(load) = load {
             timings.add("model_load", load, None);
         }
-        self.warn_if_too_short(&job)?;
-        let _turn = self.app.take_turn(self.store, &job)?;
+        self.warn_if_too_short(&prefix)?;
+        let _lock = self.app.lock_build(self.store, &prefix)?;
         if let Some(limit) = self.keep.max_size {
-            budget::make_room(self.app, self.store, model, &job, limit)?;
+            budget::make_room(self.app, self.store, model, &prefix, limit)?;
         }
 
-        budget::check_disk(self.store, model, &job)?;
-        let _lock = self.app.lock_shared(self.store)?;
-        let recall = job.find(self.store)?.verify(&job);
-        let (filled, verdict) = self.complete(model, &origin.label, &job, &recall, &mut timings)?;
-        let before = self.store.index().state(&key)?.and_then(|s| s.name);
-        self.note_new_name(before.as_deref());
-        self.commit(origin, prompt, &job, key, &filled)?;
-        let name = self.store.index().state(&key)?.and_then(|s| s.name);
-        self.report(&origin.label, &job, key, name, verdict, &filled, timings)
+        budget::check_disk(self.app, self.store, model, &prefix, self.keep.codec)?;
+        let guard = self.app.lock_shared(self.store)?;
+        let found = self.store.find(&guard, &prefix, self.app.same_compute())?.verify(&prefix);
+        let (filled, verdict, name) =
+            self.complete(&guard, model, (&prefix, found), (origin, prompt), &mut timings)?;
+        self.report(&origin.label, &prefix, key, name, verdict, (filled, timings))
+    }
+
+    /// The tokens under the parameters of this run; where flash attention may be on or off, under those of a state that is
+    /// saved whole.
+    fn prefix(&self, model: &Model<'_>, prompt: &Prompt) -> Result<Prefix> {
+        let own = self.target.prefix(model.layout(), prompt.tokens.clone())?;
+        let Some(other) = self.target.with_other_attention() else { return Ok(own) };
+        let other = other.prefix(model.layout(), prompt.tokens.clone())?;
+        let key = |prefix: &Prefix| prefix.chain.state_key(&prompt.carried, &prompt.suffix);
+        let saved = |prefix: &Prefix| -> Result<bool> {
+            let known = self.store.usage_of(&key(prefix))?.is_some();
+            Ok(known && self.store.missing(prefix, self.app.same_compute())?.is_empty())
+        };
+        if !saved(&own)? && saved(&other)? {
+            self.tell_other_attention(&other);
+            return Ok(other);
+        }
+        Ok(own)
     }
 
     /// Says once that a prompt is shorter than what was measured to pay on this machine.
-    fn warn_if_too_short(&mut self, job: &Job) -> Result<()> {
-        if job.params.kv_type != KvType::F16 {
+    fn warn_if_too_short(&mut self, prefix: &Prefix) -> Result<()> {
+        if prefix.params.kv_type != KvType::F16 {
             // Measured with the usual cache only.
             return Ok(());
         }
-        let pays_from = self.store.index().break_even(&job.model, self.app.threads())?;
-        let Some(pays_from) = pays_from.filter(|n| job.tokens.len() < *n && !self.warned) else {
+        let pays_from = self.store.break_even(&prefix.model, self.app.threads())?;
+        let Some(pays_from) = pays_from.filter(|n| prefix.tokens.len() < *n && !self.warned) else {
             return Ok(());
         };
         self.warned = true;
         self.app.warn(format!(
             "{} are evaluated as fast as they are restored: pcache bench found that saving pays from {} on",
-            human::count(job.tokens.len(), "token"),
+            human::count(prefix.tokens.len(), "token"),
             human::count(pays_from, "token")
         ));
         Ok(())
     }
 
-    fn explain(&self, model: &Model<'_>, source: &Source<'_>, prompt: &Prompt, job: &Job) -> Result<()> {
-        let explanation = Explanation::of(Some(self.store), model, job, prompt, source)?;
-        self.app.say(explain::parts(job, &explanation.key, explanation.saved_tokens));
+    fn explain(
+        &self,
+        model: &Model<'_>,
+        source: &Source<'_>,
+        prompt: &Prompt,
+        prefix: &Prefix,
+    ) -> Result<()> {
+        let explanation = Explanation::of(self.app, Some(self.store), model, prefix, prompt, source)?;
+        self.app.say(explain::parts(prefix, &explanation.key, explanation.saved_tokens));
         self.app.say_if(explanation.why());
         Ok(())
     }
 
-    /// Evaluates and saves what is not saved of the job.
+    /// Evaluates and saves what is not saved of the prefix, and commits the state. Returns its name, too.
     fn complete(
         &mut self,
+        guard: &SharedGuard,
         model: &Model<'_>,
-        label: &str,
-        job: &Job,
-        recall: &Recall,
+        (prefix, found): (&Prefix, VerifiedPrefix),
+        (origin, prompt): (&Origin, &Prompt),
         timings: &mut Timings,
-    ) -> Result<(Filled, Verdict)> {
-        let total = job.tokens.len();
-        let (mut restored, mut reason) = (0, recall.reason(job));
-        let mut filled = Filled::default();
-        if recall.tokens() < total {
+    ) -> Result<(Filled, Verdict, Option<String>)> {
+        let total = prefix.tokens.len();
+        let mut verdict = Verdict { reason: found.reason(prefix), ..Verdict::miss() };
+        let mut restored = found;
+        let mut session = None;
+        if restored.tokens() < total {
             let start = Instant::now();
-            let mut session = Session::new(model, &job.params, total, self.app.threads())?;
-            match recall.restore(&mut session) {
-                Ok(_) => restored = recall.tokens(),
-                Err(why) => reason = Some(why),
+            let mut made = Session::new(model, &prefix.params, total, self.app.threads())?;
+            if let Err(why) = verdict::restore(&restored, &mut made) {
+                verdict.reason = Some(why);
+                restored = VerifiedPrefix::none();
             }
+            verdict.restored_tokens = restored.tokens();
             timings.add("reset", start.elapsed(), None);
-            filled = prefill::fill(self.app, self.store, &mut session, job, label)?;
+            session = Some(made);
         }
+        let writer = self.store.writer(guard, prefix, self.keep.codec, &restored);
+        let fill =
+            |mut session| prefill::fill(self.app, &writer, self.store, &mut session, prefix, &origin.label);
+        let filled = session.map(fill).transpose()?.unwrap_or_default();
+        let name = self.commit(writer, origin, prompt, prefix, &filled)?;
         timings.add("eval_time", filled.evaluating, Some(filled.tokens));
         timings.add("save_state", filled.saving, None);
-        let status = Status::of(total - filled.tokens, total);
-        let verdict = Verdict { status, restored_tokens: restored, evaluated_tokens: filled.tokens, reason };
-        Ok((filled, verdict))
+        verdict.status = Status::of(total - filled.tokens, total);
+        verdict.evaluated_tokens = filled.tokens;
+        verdict.note_compute(self.store, &restored);
+        Ok((filled, verdict, name))
     }
 
     fn commit(
         &mut self,
+        writer: pcache_store::Writer<'_>,
         origin: &Origin,
         prompt: &Prompt,
-        job: &Job,
-        key: StateKey,
+        prefix: &Prefix,
         filled: &Filled,
-    ) -> Result<()> {
-        let now = self.store.now();
+    ) -> Result<Option<String>> {
+        let key = prefix.chain.state_key(&prompt.carried, &prompt.suffix);
         // What a state was extended from stays known when its whole prompt is built.
-        let before = self.store.index().state(&key)?.filter(|state| state.is_extension());
-        let record = Record {
-            key,
-            name: self.keep.name.clone(),
-            model: job.model,
-            model_path: fs_err::canonicalize(&self.target.model_path)?.to_string_lossy().into_owned(),
-            params: job.params.clone(),
-            layout: job.layout,
-            tokens: job.tokens.clone(),
-            carried: prompt.carried.clone(),
+        let before = self.store.state(&key)?.filter(|state| state.manifest.kind == StateKind::Extension);
+        let kind = before.as_ref().map_or(origin.kind, |state| state.manifest.kind);
+        let description = Description {
+            kind,
+            pending_text: prompt.carried.clone(),
             suffix: prompt.suffix.clone(),
-            framing: origin.framing.clone(),
-            own: prompt.own,
+            prompt_span: prompt.own.map(|(first, bytes)| first..first + bytes),
+            raw: origin.raw,
+        };
+        let built = Built {
+            origin: before.map_or_else(|| origin.label.clone(), |state| state.label.origin),
+            prompt_format: origin.framing.clone(),
+            model_path: fs_err::canonicalize(&self.target.model_path)?.to_string_lossy().into_owned(),
             text: origin.text,
-            digest: origin.digest,
-            origin: before.map_or_else(|| origin.label.clone(), |state| state.origin),
-            created: now,
-            expires: self.expires(now),
-            pinned: self.keep.pin,
+            prompt: origin.digest,
             build_s: filled.evaluating.as_secs_f64(),
             evaluated: filled.tokens,
-            revision: 1,
+            claim: self.wishes(),
         };
-        Ok(self.store.commit_state(&record)?)
+        let saved = writer.finish(&description, &built)?;
+        tell_move(self.app, &saved, self.keep.name.as_deref());
+        Ok(self.keep.name.clone().or_else(|| saved.label.name().map(str::to_owned)))
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the parts of one report")]
     fn report(
         &self,
         label: &str,
-        job: &Job,
+        prefix: &Prefix,
         key: StateKey,
         name: Option<String>,
         cache: Verdict,
-        filled: &Filled,
-        timings: Timings,
+        (filled, timings): (Filled, Timings),
     ) -> Result<Report> {
-        let pieces = job.pieces().len();
-        let rows = self.store.index().segments_of(&key)?;
-        let record = self.store.index().use_of(&key)?.map_or(0, |u| u.record_bytes);
+        let pieces = prefix.pieces().len();
+        let rows = self.store.segments_of(&key)?;
+        let description = self.store.usage_of(&key)?.map_or(0, |usage| usage.bytes());
         Ok(Report {
             key: key.to_hex(),
             name,
             model: models::file_name(&self.target.model_path),
             cache,
-            tokens: job.tokens.len(),
+            tokens: prefix.tokens.len(),
             segments: SegmentCounts {
                 total: pieces,
                 reused: pieces - filled.objects,
                 written: filled.objects,
             },
-            bytes: rows.iter().map(|r| r.file_bytes).sum::<u64>() + record,
+            bytes: rows.iter().map(|r| r.file_bytes).sum::<u64>() + description,
             bytes_written: filled.bytes,
             timings,
             prompt: label.to_owned(),
@@ -351,7 +395,7 @@ impl Builder<'_> {
 }
 
 /// A hit is a hit where nothing can be written, too.
-fn unless_unwritable<T>(result: crate::store::Result<T>) -> Result<()> {
+fn unless_unwritable<T>(result: Result<T, StoreError>) -> Result<()> {
     match result {
         Err(error) if !error.is_unwritable() => Err(error.into()),
         _ => Ok(()),

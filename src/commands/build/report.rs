@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::cli::Output;
 use crate::commands::app::App;
-use crate::commands::job::Verdict;
+use crate::commands::verdict::Verdict;
 use crate::report::human;
 use crate::report::timings::Timings;
 
@@ -38,6 +38,9 @@ pub struct SegmentCounts {
 pub fn print(app: &App, report: &Report, several: bool, stats: bool) -> Result<()> {
     let label = if several { format!("{}: ", report.prompt) } else { String::new() };
     app.say(format!("{label}{}", summary(report)));
+    if let Some(computed_by) = &report.cache.computed_by {
+        app.say(format!("computed by {computed_by}; --same-compute evaluates it here"));
+    }
     if stats {
         app.say(report.timings.table().trim_end());
     }

@@ -7,16 +7,16 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::commands::job::Verdict;
 use crate::commands::opened::{Answered, Opened, Sampled};
+use crate::commands::verdict::Verdict;
 use crate::engine::generate::{Sampling, StopReason};
 use crate::engine::prompt::{message_tokens, question_tokens};
 use crate::engine::session::Session;
 use crate::engine::template::Turn;
-use crate::format::Layout;
-use crate::key::Segment;
 use crate::report::human;
 use crate::report::timings::Timings;
+use pcache_format::Layout;
+use pcache_format::Segment;
 
 /// Answers shorter than this make no sense.
 const SHORTEST_ANSWER: usize = 16;
@@ -66,11 +66,11 @@ impl<'o, 'a, 'm> Conversation<'o, 'a, 'm> {
     pub fn fill(&self) -> (usize, usize) {
         let most = self.most();
         // The last token of an answer that filled it was chosen and not evaluated.
-        ((self.opened.job.tokens.len() + self.said().len()).min(most), most)
+        ((self.opened.prefix.tokens.len() + self.said().len()).min(most), most)
     }
 
     fn most(&self) -> usize {
-        self.opened.session.model().usable_context(&self.opened.job.params)
+        self.opened.session.model().usable_context(&self.opened.prefix.params)
     }
 
     /// Says a message and gives the answer; `emit` gets its text as it comes.
@@ -82,7 +82,12 @@ impl<'o, 'a, 'm> Conversation<'o, 'a, 'm> {
     ) -> Result<Answered> {
         let model = self.opened.session.model();
         let asked = if self.exchanges.is_empty() {
-            question_tokens(model, &self.opened.state.carried, message, &self.opened.state.suffix)
+            question_tokens(
+                model,
+                &self.opened.state.manifest.pending_text,
+                message,
+                &self.opened.state.manifest.suffix,
+            )
         } else {
             message_tokens(model, &self.turn, message)
         };
@@ -117,7 +122,8 @@ impl<'o, 'a, 'm> Conversation<'o, 'a, 'm> {
         if let Some(first) = self.exchanges.first_mut() {
             // It now follows the state, and not an answer.
             let (model, state) = (self.opened.session.model(), self.opened.state);
-            first.asked = question_tokens(model, &state.carried, &first.message, &state.suffix);
+            first.asked =
+                question_tokens(model, &state.manifest.pending_text, &first.message, &state.manifest.suffix);
         }
         self.prepared = false;
         self.before_last = Moment::default();
@@ -131,7 +137,7 @@ impl<'o, 'a, 'm> Conversation<'o, 'a, 'm> {
         timings: Timings,
         emit: impl FnMut(&str) -> Result<()>,
     ) -> Result<Answered> {
-        let behind = self.opened.session.position() - self.opened.job.tokens.len();
+        let behind = self.opened.session.position() - self.opened.prefix.tokens.len();
         let open = self.said().split_off(behind);
         let how = Sampled { sampling, since, timings };
         let answered = self.opened.go_on(&open, verdict, how, emit);
@@ -154,7 +160,7 @@ impl<'o, 'a, 'm> Conversation<'o, 'a, 'm> {
 
     /// Brings the session to the end of what was said, or before what of it is not evaluated yet.
     fn prepare(&mut self, timings: &mut Timings) -> Result<Verdict> {
-        let total = self.opened.job.tokens.len();
+        let total = self.opened.prefix.tokens.len();
         if self.prepared {
             let restored_tokens = self.opened.session.position();
             return Ok(Verdict::in_memory(restored_tokens));
@@ -173,7 +179,7 @@ impl<'o, 'a, 'm> Conversation<'o, 'a, 'm> {
         self.prepared = true;
         let segment = self.segment(self.before_last.tokens);
         if self.before_last.tokens > 0 && !self.before_last.state.is_empty() {
-            if self.opened.job.layout == Layout::Snapshot {
+            if self.opened.prefix.layout == Layout::Snapshot {
                 self.opened.session.reset();
             }
             self.opened.session.restore(&segment, &self.before_last.state)?;
@@ -185,8 +191,8 @@ impl<'o, 'a, 'm> Conversation<'o, 'a, 'm> {
 
     /// The place of so many tokens behind the state; of everything, where a state cannot be cut.
     fn segment(&self, tokens: usize) -> Segment {
-        let (state, chain) = (self.opened.job.tokens.len(), self.opened.job.chain.last());
-        match self.opened.job.layout {
+        let (state, chain) = (self.opened.prefix.tokens.len(), self.opened.prefix.chain.last());
+        match self.opened.prefix.layout {
             Layout::Segment => Segment { chain, parent: chain, first: state, count: tokens },
             Layout::Snapshot => Segment { chain, parent: chain, first: 0, count: state + tokens },
         }
@@ -194,7 +200,7 @@ impl<'o, 'a, 'm> Conversation<'o, 'a, 'm> {
 
     /// Copies what was said out of the session.
     fn keep_moment(&mut self) -> Result<()> {
-        let tokens = self.opened.session.position() - self.opened.job.tokens.len();
+        let tokens = self.opened.session.position() - self.opened.prefix.tokens.len();
         let mut state = std::mem::take(&mut self.before_last.state);
         state.clear();
         if tokens > 0 {
@@ -224,7 +230,7 @@ impl<'o, 'a, 'm> Conversation<'o, 'a, 'm> {
             return Ok(());
         }
         self.keep_moment()?;
-        let (model, params) = (self.opened.session.model(), &self.opened.job.params);
+        let (model, params) = (self.opened.session.model(), &self.opened.prefix.params);
         let cells = wanted.max(2 * self.opened.session.cells()).min(most);
         self.opened.session = Session::new(model, params, cells, self.opened.app.threads())?;
         self.go_back(&mut self.opened.app.timings())?;

@@ -15,18 +15,18 @@ use super::failure::Failure;
 use super::opened::{Answered, Opened, Place, Question, Room, Use};
 use super::sampling;
 use super::source::Origin;
-use super::states::{self, check_name, check_name_is_free};
+use super::states::{self, check_name};
 use super::target::Target;
 use crate::cli::{Chat, KeepArgs, Output};
 use crate::engine::generate::{self, Sampling, StopReason};
 use crate::engine::model::Model;
 use crate::engine::prompt::{self, ChatFraming};
 use crate::engine::template::Turn;
-use crate::format::Record;
-use crate::key::StateKey;
 use crate::report::human;
 use conversation::Conversation;
 use lines::{Input, Lines};
+use pcache_format::StateKind;
+use pcache_store::State;
 
 /// Tokens of a conversation that there is room for from the beginning.
 const ROOM: usize = 1024;
@@ -50,7 +50,7 @@ A line that ends with \\ goes on in the next one. Ctrl-C stops an answer.
 pub fn run(app: &App, args: &Chat) -> Result<()> {
     let text = args.key.as_deref().or(args.resume.as_deref()).unwrap_or_default();
     let mut place = Place::find(app, text, &args.params)?;
-    let target = Target::of_state(app, &mut place.store, &place.state, &args.params)?;
+    let target = Target::of_state(app, &place.store, &place.state, &args.params)?;
     let framing = ChatFraming {
         template: args.template.as_deref().map(read_text).transpose()?,
         arguments: args.template_args.clone(),
@@ -61,25 +61,14 @@ pub fn run(app: &App, args: &Chat) -> Result<()> {
         app,
         Use::default(),
         None,
-        |model, state, job| {
+        |model, state, prefix| {
             let turn = turn(model, state, &framing)?;
-            Ok((Room::one(Question::limit(model, job, ROOM, args.sampling.max_tokens)), turn))
+            Ok((Room::one(Question::limit(model, prefix, ROOM, args.sampling.max_tokens)), turn))
         },
         |opened, turn, _| {
             let told_to_end = app.begin_conversation();
-            // What is resumed is an earlier moment of this conversation.
-            let is_resumed = args.resume.is_some() || opened.state.origin.starts_with(CONVERSATION);
-            let saved = is_resumed.then_some(opened.state.key).into_iter().collect();
-            let mut chat = Talk {
-                app,
-                args,
-                target: &target,
-                sampling,
-                last: None,
-                first_failure: None,
-                saved,
-                told_to_end,
-            };
+            let mut chat =
+                Talk { app, args, target: &target, sampling, last: None, first_failure: None, told_to_end };
             chat.greet(opened, args.resume.is_some(), &turn);
             chat.go_on(&mut Conversation::new(opened, turn))
         },
@@ -88,19 +77,19 @@ pub fn run(app: &App, args: &Chat) -> Result<()> {
 
 /// What stands between an answer and the next message of a state's conversations. The template must be the one that the
 /// state was built with: what it puts behind a question shows that.
-fn turn(model: &Model<'_>, state: &Record, framing: &ChatFraming) -> Result<Turn> {
-    if state.is_raw() {
+fn turn(model: &Model<'_>, state: &State, framing: &ChatFraming) -> Result<Turn> {
+    if state.manifest.raw {
         // A raw prompt has no turns but those of its question format.
-        let whole = model.text_of(&state.tokens) + &state.carried;
-        let format = state.own.and_then(|(first, bytes)| whole.get(first.checked_add(bytes)?..));
+        let whole = model.text_of(&state.manifest.tokens) + &state.manifest.pending_text;
+        let format = state.manifest.prompt_span.as_ref().and_then(|span| whole.get(span.end..));
         let between = format!("\n{}", format.unwrap_or_default());
-        return Ok(Turn { between, after: state.suffix.clone() });
+        return Ok(Turn { between, after: state.manifest.suffix.clone() });
     }
     let turn = prompt::turn(model, framing)?;
-    if turn.after != state.suffix {
+    if turn.after != state.manifest.suffix {
         bail!(Failure::Usage(format!(
             "state {} was built with another template or other template arguments; pass the same --template and --template-arg",
-            state.key.short()
+            state.key().short()
         )));
     }
     Ok(turn)
@@ -117,18 +106,18 @@ struct Talk<'a> {
     told_to_end: Arc<AtomicBool>,
     /// What went wrong first.
     first_failure: Option<anyhow::Error>,
-    /// What this conversation was saved as, or resumed from.
-    saved: Vec<StateKey>,
 }
 
 impl Talk<'_> {
     fn greet(&self, opened: &Opened<'_, '_>, resumed: bool, turn: &Turn) {
-        let label = states::label(&opened.state.key, opened.state.name.as_deref());
-        let tokens = human::count(opened.job.tokens.len(), "token");
+        let label = states::label(&opened.state.key(), opened.state.label.name());
+        let tokens = human::count(opened.prefix.tokens.len(), "token");
         self.app.say(format!("{label}: {tokens}; /help says what there is, /quit ends"));
-        let whole = opened.session.model().text_of(&opened.state.tokens) + &opened.state.carried;
-        let last = whole.strip_suffix(&turn.between).and_then(|t| t.rsplit_once(&opened.state.suffix));
-        if let Some((_, answer)) = last.filter(|_| resumed && !opened.state.suffix.is_empty()) {
+        let whole = opened.session.model().text_of(&opened.state.manifest.tokens)
+            + &opened.state.manifest.pending_text;
+        let last =
+            whole.strip_suffix(&turn.between).and_then(|t| t.rsplit_once(&opened.state.manifest.suffix));
+        if let Some((_, answer)) = last.filter(|_| resumed && !opened.state.manifest.suffix.is_empty()) {
             self.app.say(format!("the last answer was: {}", answer.trim()));
         }
     }
@@ -265,7 +254,7 @@ impl Talk<'_> {
         answered: Answered,
     ) -> Result<()> {
         let report = Report {
-            key: talk.opened.state.key.to_hex(),
+            key: talk.opened.state.key().to_hex(),
             question: message,
             answer: &answered.answer.text,
             stop_reason: answered.answer.stop,
@@ -288,7 +277,7 @@ impl Talk<'_> {
 
     fn stats(&self, talk: &Conversation<'_, '_, '_>) {
         let (used, most) = talk.fill();
-        let state = talk.opened.job.tokens.len();
+        let state = talk.opened.prefix.tokens.len();
         self.app.say(format!(
             "{} of {} used: the state {}, {} since",
             human::thousands(used),
@@ -309,38 +298,22 @@ impl Talk<'_> {
             bail!(Failure::Usage("nothing was said behind the state, so there is nothing to save".into()));
         }
         let (model, state) = (talk.opened.session.model(), talk.opened.state);
-        let tokens = [state.tokens.clone(), talk.said()].concat();
+        let tokens = [state.manifest.tokens.clone(), talk.said()].concat();
         let opened = &mut *talk.opened;
-        let prompt = prompt::conversation(model, tokens, &talk.turn.between, &state.suffix);
-        let job = self.target.job(model.layout(), prompt.tokens.clone())?;
-        let key = job.chain.state_key(&prompt.carried, &prompt.suffix);
-        // The name goes over from an earlier moment of this conversation.
-        let before = opened.store.index().named(name)?;
-        let before = before.filter(|owner| self.saved.contains(owner) && *owner != key);
-        if before.is_none() {
-            check_name_is_free(opened.store, name, &key)?;
-        }
-        let keep = KeepArgs { name: before.is_none().then(|| name.to_owned()), ..KeepArgs::default() };
-        let label = state.name.as_deref().unwrap_or(&state.origin);
+        let prompt = prompt::conversation(model, tokens, &talk.turn.between, &state.manifest.suffix);
+        let keep = KeepArgs { name: Some(name.to_owned()), ..KeepArgs::default() };
+        let label = state.label.name().unwrap_or(&state.label.origin);
         let origin = Origin {
             label: format!("{CONVERSATION}{label}"),
-            framing: state.framing.clone(),
+            framing: state.label.prompt_format.clone(),
+            kind: StateKind::Conversation,
+            raw: state.manifest.raw,
             text: None,
             digest: None,
         };
         let mut builder = Builder::new(self.app, &keep, opened.store, self.target);
         let report = builder.save(model, &prompt, &origin, None);
         let report = report.context("the conversation is not saved; /drop makes it shorter")?;
-        if let Some(before) = before {
-            let _lock = self.app.lock_shared(talk.opened.store)?;
-            talk.opened.store.move_name(name, &before, &key)?;
-            self.app.say(format!(
-                "{name} is now {}; it was {}, which stays until gc",
-                key.short(),
-                before.short()
-            ));
-        }
-        self.saved.push(key);
         self.app.say(format!(
             "saved {} as {name} ({}); pcache chat --resume {name} goes on from here",
             human::count(report.tokens, "token"),

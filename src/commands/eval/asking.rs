@@ -10,7 +10,6 @@ use crate::cli::KeepArgs;
 use crate::commands::app::App;
 use crate::commands::build::Builder;
 use crate::commands::failure::Failure;
-use crate::commands::job::Job;
 use crate::commands::models::file_name;
 use crate::commands::opened::{Answered, Opened, Question, Room, Sampled};
 use crate::commands::sampling::plain;
@@ -25,7 +24,8 @@ use crate::eval::outcome::{Kind, Outcome};
 use crate::eval::suite::Suite;
 use crate::report::human;
 use crate::report::progress::Unit;
-use crate::store::Store;
+use pcache_store::Prefix;
+use pcache_store::Store;
 
 /// Tokens of a question that the model makes up, at most.
 const GENERATED: usize = 512;
@@ -64,15 +64,15 @@ impl Asker<'_, '_> {
         let built = builder.build(self.model, &source, load)?;
         self.app.named_event("build", &built)?;
         let state = states::state(store, &states::key(store, &built.key)?)?;
-        let job = Job::of_state(&state);
+        let prefix = Prefix::of_manifest(&state.manifest);
 
         let texts = prompt.questions.iter().flat_map(wordings);
         let longest = texts.map(|t| Question::new(self.model, &state, t.to_owned()).tokens.len()).max();
         let longest = longest.unwrap_or(0).max(if generate.is_some() { GENERATED } else { 0 });
         let most = prompt.questions.iter().filter_map(|q| q.case.max_tokens).max().unwrap_or(0);
         let answer = self.suite.max_tokens.max(most).max(if generate.is_some() { GENERATED } else { 0 });
-        let limit = Question::limit(self.model, &job, longest, answer);
-        let mut opened = Opened::with_model(self.app, store, &state, &job, self.model, Room::one(limit))?;
+        let limit = Question::limit(self.model, &prefix, longest, answer);
+        let mut opened = Opened::with_model(self.app, store, &state, &prefix, self.model, Room::one(limit))?;
         self.app.stop_gently_on_ctrl_c();
         let mut asked = Asked {
             opened: &mut opened,
@@ -149,7 +149,7 @@ impl<'m> Asked<'_, '_, 'm> {
             kind,
             prompt: self.prompt.to_owned(),
             model: self.model.clone(),
-            key: self.opened.state.key.to_hex(),
+            key: self.opened.state.key().to_hex(),
             question: question.case.ask.clone(),
             wording: wording.to_owned(),
             temperature: sampling.temperature,
@@ -188,7 +188,8 @@ impl<'m> Asked<'_, '_, 'm> {
             bail!(Failure::Interrupted("interrupted; what was answered by then is shown".into()));
         }
         let model = self.opened.session.model();
-        let question = match Question::fitting(model, self.opened.state, self.opened.job, text.to_owned()) {
+        let question = match Question::fitting(model, self.opened.state, self.opened.prefix, text.to_owned())
+        {
             Ok(question) => question,
             Err(problem) => return Ok(Err(problem.to_string())),
         };

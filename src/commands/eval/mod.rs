@@ -82,7 +82,7 @@ fn ask_all(
     outcomes: &mut Vec<Outcome>,
 ) -> Result<()> {
     let mut store = app.store()?;
-    let targets = models.into_iter().map(|path| Target::of_model(app, Some(&mut store), path, &args.params));
+    let targets = models.into_iter().map(|path| Target::of_model(app, Some(&store), path, &args.params));
     let targets: Vec<Target> = targets.collect::<Result<_>>()?;
     let engine = Engine::start(app.shows_log())?;
     for target in &targets {

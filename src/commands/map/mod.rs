@@ -23,20 +23,22 @@ use anyhow::{Result, bail};
 
 use super::app::App;
 use super::failure::Failure;
-use super::job::Job;
 use super::opened::{Opened, Place, Question, Use};
 use super::sampling;
 use crate::cli::{Map, Output as Format, OutputTo, RecordFormat};
+use crate::commands::source::named;
 use crate::engine::EngineError;
 use crate::engine::generate::{Answer, Sampling, StopReason};
 use crate::engine::model::Model;
 use crate::engine::shape::Shape;
-use crate::format::Record as State;
 use crate::report::human;
 use crate::report::progress::{Progress, Silent, Unit};
 use incoming::Incoming;
 use layout::{Layout, Outcome};
 use output::Output;
+use pcache_format::StateKey;
+use pcache_store::Prefix;
+use pcache_store::State;
 use question::Template;
 use records::{Record, Records};
 use tally::Tally;
@@ -65,7 +67,7 @@ pub fn run(app: &App, args: &Map) -> Result<()> {
     }
     let sampling = sampling::of_args(&args.sampling, args.sampling.seed);
     let layout = layout(app, args, &records)?;
-    let run = run_id(&place, args, &sampling, shape.as_ref(), &layout);
+    let run = run_id(&place.state.key(), args, &sampling, shape.as_ref(), &layout);
     let total = records::count(&args.input, args.input_format, args.delimiter)?;
     let json = matches!(shape, Some(Shape::Schema(_)));
     let format = records.format;
@@ -75,7 +77,7 @@ pub fn run(app: &App, args: &Map) -> Result<()> {
         app,
         how,
         shape.as_ref(),
-        |model, _, job| Ok((room::first(model, job, args, format), ())),
+        |model, _, prefix| Ok((room::first(model, prefix, args, format), ())),
         |opened, (), timings| {
             tally.timings = timings;
             // Only now: what cannot be answered should leave no file.
@@ -137,14 +139,31 @@ fn layout(app: &App, args: &Map, records: &Records) -> Result<Layout> {
     Ok(Layout { format, into: args.into.clone(), columns, delimiter })
 }
 
-/// Names everything that the answers follow from but the records.
-fn run_id(place: &Place, args: &Map, sampling: &Sampling, shape: Option<&Shape>, layout: &Layout) -> String {
-    let asked = (&args.field, &args.template, &args.into, args.delimiter, args.replace);
-    let all = format!(
-        "{} {sampling:?} {shape:?} {asked:?} {:?} {:?}",
-        place.state.key, layout.format, layout.columns
-    );
-    blake3::hash(all.as_bytes()).to_hex()[..32].to_owned()
+/// Names everything that the answers follow from but the records: by name, so that no change of the code changes it
+/// unnoticed.
+fn run_id(key: &StateKey, args: &Map, sampling: &Sampling, shape: Option<&Shape>, layout: &Layout) -> String {
+    let number = |n: f32| n.to_string();
+    let mut parts: Vec<(&str, String)> = vec![
+        ("key", key.to_hex()),
+        ("temperature", number(sampling.temperature)),
+        ("top_k", sampling.top_k.to_string()),
+        ("top_p", number(sampling.top_p)),
+        ("min_p", number(sampling.min_p)),
+        ("repeat_penalty", number(sampling.repeat_penalty)),
+        ("seed", sampling.seed.to_string()),
+        ("max_tokens", sampling.max_tokens.to_string()),
+        ("format", layout.format.name().to_owned()),
+        ("replace", args.replace.to_string()),
+    ];
+    parts.extend(sampling.stop.iter().map(|stop| ("stop", stop.clone())));
+    parts.extend(shape.map(|shape| (shape.kind(), shape.source())));
+    parts.push(("field", args.field.clone()));
+    parts.extend(args.template.iter().map(|template| ("template", template.clone())));
+    parts.push(("into", args.into.clone()));
+    parts.extend(args.delimiter.map(|delimiter| ("delimiter", delimiter.to_string())));
+    parts.extend(layout.columns.iter().map(|column| ("column", column.clone())));
+    let parts: Vec<(&str, &str)> = parts.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    hex::encode(&blake3::derive_key("pcache map run v1", named(&parts).as_bytes())[..16])
 }
 
 /// A record, and what it asks or why it does not.
@@ -187,12 +206,12 @@ enum Arrival {
 struct Asking<'o, 'm> {
     model: &'m Model<'m>,
     state: &'o State,
-    job: &'o Job,
+    prefix: &'o Prefix,
 }
 
 impl<'o, 'm> Asking<'o, 'm> {
     fn of(opened: &Opened<'o, 'm>) -> Self {
-        Self { model: opened.session.model(), state: opened.state, job: opened.job }
+        Self { model: opened.session.model(), state: opened.state, prefix: opened.prefix }
     }
 }
 
@@ -263,7 +282,7 @@ impl Work<'_> {
         };
         let question = text.and_then(|text| {
             self.output.check(record)?;
-            Question::fitting(asking.model, asking.state, asking.job, text).map_err(|e| e.to_string())
+            Question::fitting(asking.model, asking.state, asking.prefix, text).map_err(|e| e.to_string())
         });
         question.map_err(Unasked::Problem)
     }

@@ -3,26 +3,26 @@
 use anyhow::Result;
 
 use crate::cli::{Map, RecordFormat};
-use crate::commands::job::Job;
 use crate::commands::opened::{Opened, Question, Room};
 use crate::engine::model::Model;
 use crate::engine::session::Session;
-use crate::key::SEGMENT_TOKENS;
+use pcache_format::SEGMENT_TOKENS;
+use pcache_store::Prefix;
 
 /// Tokens of a question that there is room for from the beginning.
 const LINE: usize = 128;
 const DOCUMENT: usize = 512;
 
 /// Room for a record of the usual length, in each slot.
-pub fn first(model: &Model<'_>, job: &Job, args: &Map, format: RecordFormat) -> Room {
+pub fn first(model: &Model<'_>, prefix: &Prefix, args: &Map, format: RecordFormat) -> Room {
     let question = if format == RecordFormat::Lines { LINE } else { DOCUMENT };
-    of(model, job, question, args.sampling.max_tokens, if args.parallel > 1 { args.parallel } else { 0 })
+    of(model, prefix, question, args.sampling.max_tokens, if args.parallel > 1 { args.parallel } else { 0 })
 }
 
-fn of(model: &Model<'_>, job: &Job, question: usize, max_tokens: usize, slots: u32) -> Room {
-    let limit = Question::limit(model, job, question, max_tokens);
-    let behind = limit.saturating_sub(job.tokens.len());
-    Room { limit, cells: job.tokens.len() + behind * slots.max(1) as usize, slots }
+fn of(model: &Model<'_>, prefix: &Prefix, question: usize, max_tokens: usize, slots: u32) -> Room {
+    let limit = Question::limit(model, prefix, question, max_tokens);
+    let behind = limit.saturating_sub(prefix.tokens.len());
+    Room { limit, cells: prefix.tokens.len() + behind * slots.max(1) as usize, slots }
 }
 
 /// Sets the limit for a question, and makes a larger context if it needs one. The caller restores the state into it. Says
@@ -34,15 +34,15 @@ pub fn ensure(
     slots: u32,
 ) -> Result<bool> {
     let model = opened.session.model();
-    let needed = of(model, opened.job, question.tokens.len(), max_tokens, slots);
+    let needed = of(model, opened.prefix, question.tokens.len(), max_tokens, slots);
     opened.limit = needed.limit;
     if needed.cells <= opened.session.cells() {
         return Ok(false);
     }
     // Some more, so that the next one that is a little longer has room too.
     let more = question.tokens.len().next_multiple_of(SEGMENT_TOKENS) + SEGMENT_TOKENS;
-    let room = of(model, opened.job, more, max_tokens, slots);
+    let room = of(model, opened.prefix, more, max_tokens, slots);
     opened.session =
-        Session::with_slots(model, &opened.state.params, room.cells, opened.app.threads(), slots)?;
+        Session::with_slots(model, &opened.state.manifest.params, room.cells, opened.app.threads(), slots)?;
     Ok(true)
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::engine::generate::{Answer, Growing, Next, Sampling, StopReason};
 use crate::engine::shape::Guides;
 use crate::engine::slots::Slots;
-use crate::key::SEGMENT_TOKENS;
+use pcache_format::SEGMENT_TOKENS;
 
 /// What the stages took.
 #[derive(Default)]
@@ -67,7 +67,7 @@ fn answer_what_fits(
     let state = opened.session.position();
     // What each slot may fill, so that all of them have room.
     let behind = (opened.session.cells() - state) / count;
-    let left = asking.model.usable_context(&asking.job.params).saturating_sub(state);
+    let left = asking.model.usable_context(&asking.prefix.params).saturating_sub(state);
     let fits =
         |question: &Question| question.tokens.len().saturating_add(sampling.max_tokens).min(left) <= behind;
     let mut batch = Batch {

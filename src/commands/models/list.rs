@@ -84,7 +84,7 @@ const PATH_WIDTH: RangeInclusive<usize> = 16..=200;
 
 fn text(models: &[Listed]) -> String {
     let row = |m: &Listed, path_width: usize| {
-        [
+        vec![
             m.name.clone(),
             m.architecture.clone(),
             m.quantisation.clone(),

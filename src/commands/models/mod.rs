@@ -13,12 +13,12 @@ use super::app::App;
 use super::failure::Failure;
 use crate::engine::gguf::Header;
 use crate::engine::model::{Engine, Model};
-use crate::format::Record;
-use crate::key::ModelHash;
-use crate::key::fingerprint::{FileIdentity, hash_file};
 use crate::report::progress::Unit;
-use crate::store::{Store, StoreError};
 use catalog::{Found, Places};
+use pcache_format::ModelHash;
+use pcache_store::State;
+use pcache_store::fingerprint::{FileIdentity, hash_file};
+use pcache_store::{Store, StoreError};
 
 /// How long a model loads before a bar appears.
 const LOAD_WITHOUT_BAR: Duration = Duration::from_secs(1);
@@ -74,7 +74,7 @@ pub fn resolve(named: &Path) -> Result<PathBuf> {
 }
 
 /// The hash of a model file: remembered if the file is the one that was hashed before, else computed now.
-pub fn fingerprint(app: &App, store: Option<&mut Store>, path: &Path) -> Result<ModelHash> {
+pub fn fingerprint(app: &App, store: Option<&Store>, path: &Path) -> Result<ModelHash> {
     let check = |path: &Path, header: &Header| {
         if header.is_adapter() {
             bail!("{} is a LoRA adapter; pass it with --lora, and its model with --model", path.display());
@@ -99,9 +99,8 @@ pub fn fingerprint(app: &App, store: Option<&mut Store>, path: &Path) -> Result<
 }
 
 /// The hash of a file that was used before, and so is known to be what it should be; else as [`fingerprint`].
-fn fingerprint_again(app: &App, store: &mut Store, path: &Path) -> Result<ModelHash> {
-    let known =
-        FileIdentity::of(path).ok().map(|identity| store.index().model_of_file(&identity)).transpose()?;
+fn fingerprint_again(app: &App, store: &Store, path: &Path) -> Result<ModelHash> {
+    let known = FileIdentity::of(path).ok().map(|identity| store.model_of_file(&identity)).transpose()?;
     match known.flatten() {
         Some(hash) => Ok(hash),
         None => fingerprint(app, Some(store), path),
@@ -109,7 +108,7 @@ fn fingerprint_again(app: &App, store: &mut Store, path: &Path) -> Result<ModelH
 }
 
 /// The hash of a LoRA adapter's file.
-pub fn fingerprint_adapter(app: &App, store: Option<&mut Store>, path: &Path) -> Result<ModelHash> {
+pub fn fingerprint_adapter(app: &App, store: Option<&Store>, path: &Path) -> Result<ModelHash> {
     let check = |path: &Path, header: &Header| {
         if !header.is_adapter() {
             bail!("{} is not a LoRA adapter", path.display());
@@ -121,7 +120,7 @@ pub fn fingerprint_adapter(app: &App, store: Option<&mut Store>, path: &Path) ->
 
 fn fingerprint_file(
     app: &App,
-    store: Option<&mut Store>,
+    store: Option<&Store>,
     path: &Path,
     check: &dyn Fn(&Path, &Header) -> Result<()>,
 ) -> Result<ModelHash> {
@@ -136,9 +135,9 @@ fn fingerprint_file(
     let header = Header::of(&path).with_context(|| format!("cannot use {}", path.display()))?;
     check(&path, &header)?;
     let Some(store) = store else { return hash(app, &path, &identity) };
-    if let Some(hash) = store.index().model_of_file(&identity)? {
+    if let Some(hash) = store.model_of_file(&identity)? {
         // The same content under another path: that is where it is now.
-        if store.index().model_path(&hash)?.as_deref() != path.to_str() {
+        if store.model_path(&hash)?.as_deref() != path.to_str() {
             remember(store, &identity, &path, &hash)?;
         }
         return Ok(hash);
@@ -149,9 +148,9 @@ fn fingerprint_file(
 }
 
 /// Remembers a hash, where that can be written.
-fn remember(store: &mut Store, identity: &FileIdentity, path: &Path, hash: &ModelHash) -> Result<()> {
-    match store.index_mut().remember_model(identity, path, hash) {
-        Err(_) if store.index().is_emergency() => Ok(()),
+fn remember(store: &Store, identity: &FileIdentity, path: &Path, hash: &ModelHash) -> Result<()> {
+    match store.remember_model(identity, path, hash) {
+        Err(_) if !store.is_writable() => Ok(()),
         other => Ok(other?),
     }
 }
@@ -178,34 +177,34 @@ fn hash(app: &App, path: &Path, identity: &FileIdentity) -> Result<ModelHash> {
 
 /// The file of the model that a state was built with: the one named on the command line if there is one, else
 /// where it was last seen, else what the environment or the models folder offers.
-pub fn of_state(app: &App, store: &mut Store, state: &Record) -> Result<PathBuf> {
+pub fn of_state(app: &App, store: &Store, state: &State) -> Result<PathBuf> {
     if app.global.model_is_explicit {
         let path = chosen(app)?;
         let found = fingerprint(app, Some(store), &path)?;
-        if found != state.model {
+        if found != state.manifest.model {
             bail!(
                 "state {} needs model {} (blake3 {}…), but {} has blake3 {}…",
-                state.key.short(),
-                file_name(Path::new(&state.model_path)),
-                state.model.short(),
+                state.key().short(),
+                file_name(Path::new(&state.label.model_path)),
+                state.manifest.model.short(),
                 path.display(),
                 found.short()
             );
         }
         return Ok(path);
     }
-    let last_seen = PathBuf::from(&state.model_path);
+    let last_seen = PathBuf::from(&state.label.model_path);
     for path in [Some(last_seen.clone()), chosen(app).ok()].into_iter().flatten() {
-        if path.is_file() && is_the_one(fingerprint_again(app, store, &path), &state.model)? {
+        if path.is_file() && is_the_one(fingerprint_again(app, store, &path), &state.manifest.model)? {
             return Ok(path);
         }
     }
     let fate = if last_seen.is_file() { "has changed" } else { "has moved" };
     bail!(
         "state {} needs model {} (blake3 {}…), which {fate}; pass --model",
-        state.key.short(),
+        state.key().short(),
         last_seen.display(),
-        state.model.short()
+        state.manifest.model.short()
     )
 }
 

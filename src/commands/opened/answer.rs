@@ -6,11 +6,11 @@ use anyhow::{Result, bail};
 
 use super::{Opened, Question};
 use crate::commands::failure::Failure;
-use crate::commands::job::Verdict;
+use crate::commands::verdict::Verdict;
 use crate::engine::generate::{self, Answer, Sampling, StopReason};
-use crate::key::SEGMENT_TOKENS;
 use crate::report::progress::Unit;
 use crate::report::timings::Timings;
+use pcache_format::SEGMENT_TOKENS;
 
 /// An answer and what it took.
 pub struct Answered {

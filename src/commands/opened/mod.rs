@@ -1,4 +1,4 @@
-//! A saved state, open for questions: found, mapped and verified while the model loads, with a context that is just large
+//! A saved state, open for questions: found, read and verified while the model loads, with a context that is just large
 //! enough. Each question starts from the same restored state, which is never rewound.
 
 mod answer;
@@ -13,16 +13,14 @@ use anyhow::{Result, bail};
 
 use super::app::App;
 use super::failure::Failure;
-use super::job::{Found, Job, Recall};
 use super::{models, states, target};
 use crate::cli::ParamArgs;
 use crate::engine::model::{Engine, Model};
 use crate::engine::session::Session;
 use crate::engine::shape::{Guides, Shape};
-use crate::format::Record;
 use crate::report::timings::Timings;
-use crate::store::Store;
 pub use answer::{Answered, Sampled};
+use pcache_store::{FoundPrefix, Prefix, State, Store, VerifiedPrefix};
 pub use question::Question;
 
 /// How the cache is used.
@@ -37,8 +35,8 @@ pub struct Use {
 /// A state and the files that it needs, before anything is loaded.
 pub struct Place {
     pub store: Store,
-    pub state: Record,
-    pub job: Job,
+    pub state: State,
+    pub prefix: Prefix,
     model: PathBuf,
     lora: Option<PathBuf>,
 }
@@ -46,19 +44,20 @@ pub struct Place {
 impl Place {
     /// Finds the state that a name or the beginning of a key means, its model and its adapter.
     pub fn find(app: &App, text: &str, params: &ParamArgs) -> Result<Self> {
-        let mut store = states::store_with(app, text)?;
+        let store = states::store_with(app, text)?;
         let key = states::key(&store, text)?;
         let state = states::state(&store, &key)?;
-        let job = Job::of_state(&state);
         if !state.is_whole() {
+            let why = state.damage.as_ref().map(ToString::to_string).unwrap_or_default();
             bail!(Failure::Corrupt(format!(
-                "the index is damaged: the tokens of state {} have another key; pcache verify --repair mends it, as does building the prompt again",
-                state.key.short()
+                "the tokens of state {} are lost: {why}; building the prompt again saves it anew",
+                state.key().short()
             )));
         }
-        let lora = target::adapter_of_state(app, &mut store, &state, params)?;
-        let model = models::of_state(app, &mut store, &state)?;
-        Ok(Self { store, state, job, model, lora })
+        let prefix = Prefix::of_manifest(&state.manifest);
+        let lora = target::adapter_of_state(app, &store, &state, params)?;
+        let model = models::of_state(app, &store, &state)?;
+        Ok(Self { store, state, prefix, model, lora })
     }
 
     /// Opens the state and lets `work` do something with it. `size` says what the context has to hold, once the
@@ -68,27 +67,27 @@ impl Place {
         app: &App,
         how: Use,
         shape: Option<&Shape>,
-        size: impl FnOnce(&Model<'_>, &Record, &Job) -> Result<(Room, S)>,
+        size: impl FnOnce(&Model<'_>, &State, &Prefix) -> Result<(Room, S)>,
         work: impl FnOnce(&mut Opened<'_, '_>, S, Timings) -> Result<()>,
     ) -> Result<()> {
-        let Self { store, state, job, model, lora } = self;
+        let Self { store, state, prefix, model, lora } = self;
         let found = if how.no_cache {
-            Found::default()
+            FoundPrefix::default()
         } else {
-            let _lock = app.lock_shared(store)?;
+            let guard = app.lock_shared(store)?;
             // It may have been removed while this waited.
-            states::state(store, &state.key)?;
-            job.find(store)?
+            states::state(store, &state.key())?;
+            store.find(&guard, prefix, app.same_compute())?
         };
         if let Some(miss) = found.miss().filter(|_| how.require_hit) {
-            bail!(Failure::Miss(format!("state {} is no hit: {miss}", state.key.short())));
+            bail!(Failure::Miss(format!("state {} is no hit: {miss}", state.key().short())));
         }
         thread::scope(|scope| {
-            let verifying = scope.spawn(|| found.verify(job));
+            let verifying = scope.spawn(|| found.verify(prefix));
             let mut timings = app.timings();
             let start = Instant::now();
             let engine = Engine::start(app.shows_log())?;
-            let model = models::load(app, &engine, model, state.params.gpu_layers, lora.as_deref())?;
+            let model = models::load(app, &engine, model, app.gpu_layers()?, lora.as_deref())?;
             timings.add("model_load", start.elapsed(), None);
             let start = Instant::now();
             let guides = shape.map(|shape| Guides::new(&model, shape)).transpose();
@@ -96,17 +95,18 @@ impl Place {
             if guides.is_some() {
                 timings.add("shape", start.elapsed(), None);
             }
-            let (room, sized) = size(&model, state, job)?;
+            let (room, sized) = size(&model, state, prefix)?;
 
             let start = Instant::now();
-            let session = Session::with_slots(&model, &state.params, room.cells, app.threads(), room.slots)?;
+            let session =
+                Session::with_slots(&model, &state.manifest.params, room.cells, app.threads(), room.slots)?;
             timings.add("context", start.elapsed(), None);
             let recall = verifying.join().map_err(|_| anyhow::anyhow!("the verification panicked"))?;
             if !how.no_cache {
                 timings.add("verify_state", recall.took, Some(recall.tokens()));
             }
             let mut opened =
-                Opened { app, how, store, state, job, recall, session, limit: room.limit, guides };
+                Opened { app, how, store, state, prefix, recall, session, limit: room.limit, guides };
             opened.check_hit()?;
             app.stop_gently_on_ctrl_c();
             work(&mut opened, sized, timings)?;
@@ -140,10 +140,10 @@ impl Room {
 pub struct Opened<'a, 'm> {
     pub app: &'a App,
     pub how: Use,
-    pub store: &'a mut Store,
-    pub state: &'a Record,
-    pub job: &'a Job,
-    pub recall: Recall,
+    pub store: &'a Store,
+    pub state: &'a State,
+    pub prefix: &'a Prefix,
+    pub recall: VerifiedPrefix,
     pub session: Session<'m>,
     /// Positions that a sequence may fill.
     pub limit: usize,
@@ -155,52 +155,65 @@ impl<'a, 'm> Opened<'a, 'm> {
     /// Opens a state on a model that is loaded.
     pub fn with_model(
         app: &'a App,
-        store: &'a mut Store,
-        state: &'a Record,
-        job: &'a Job,
+        store: &'a Store,
+        state: &'a State,
+        prefix: &'a Prefix,
         model: &'m Model<'m>,
         room: Room,
     ) -> Result<Self> {
         let recall = {
-            let _lock = app.lock_shared(store)?;
-            job.find(store)?.verify(job)
+            let guard = app.lock_shared(store)?;
+            store.find(&guard, prefix, app.same_compute())?.verify(prefix)
         };
         // For the log alone: these stages are the prompt's, and no answer's.
         let mut timings = app.timings();
         timings.add("verify_state", recall.took, Some(recall.tokens()));
         let start = Instant::now();
-        let session = Session::with_slots(model, &state.params, room.cells, app.threads(), room.slots)?;
+        let session =
+            Session::with_slots(model, &state.manifest.params, room.cells, app.threads(), room.slots)?;
         timings.add("context", start.elapsed(), None);
         let how = Use::default();
-        Ok(Self { app, how, store, state, job, recall, session, limit: room.limit, guides: None })
+        Ok(Self { app, how, store, state, prefix, recall, session, limit: room.limit, guides: None })
     }
 }
 
 impl Opened<'_, '_> {
     fn check_hit(&self) -> Result<()> {
-        if self.how.require_hit && self.recall.tokens() < self.job.tokens.len() {
-            let why = self.recall.reason(self.job).unwrap_or_default();
-            bail!(Failure::Miss(format!("state {} is no hit: {why}", self.state.key.short())));
+        if self.how.require_hit && self.recall.tokens() < self.prefix.tokens.len() {
+            let why = self.recall.reason(self.prefix).unwrap_or_default();
+            bail!(Failure::Miss(format!("state {} is no hit: {why}", self.state.key().short())));
         }
         Ok(())
     }
 
     /// A failed note is no reason to fail an answer that was given.
     pub fn note_use(&mut self) {
-        let (key, now) = (self.state.key, self.store.now());
-        let noted = self.app.lock_shared(self.store).and_then(|_lock| {
-            self.store.index_mut().touch(&key, now)?;
-            // Its row may have been all that was left of it.
-            Ok(self.store.mend_record(&key)?)
-        });
-        match noted {
-            Ok(None) => {}
-            Ok(Some(wrong)) => {
-                self.app.warn(format!("state {}: its record: {wrong}; written again", key.short()));
-            }
+        match self.store.touch(&self.state.key()) {
+            Ok(()) => {}
             // Where nothing can be written, this is no news.
-            Err(_) if self.store.index().is_emergency() => {}
-            Err(error) => self.app.warn(format!("the use is not noted: {error:#}")),
+            Err(_) if !self.store.is_writable() => {}
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                self.app.warn(format!("the use is not noted: {error:#}"));
+            }
+        }
+        self.mend_description();
+    }
+
+    /// Writes a manifest again that was found damaged or lost.
+    fn mend_description(&mut self) {
+        let (key, Some(why)) = (self.state.key(), &self.state.damage) else { return };
+        let mended = self
+            .app
+            .lock_shared(self.store)
+            .and_then(|guard| Ok(self.store.rewrite_description(&guard, &key)?));
+        match mended {
+            Ok(true) => self.app.warn(format!("state {}: {why}; written again", key.short())),
+            Ok(false) => self.app.warn(format!("state {}: {why}", key.short())),
+            Err(_) if !self.store.is_writable() => {}
+            Err(error) => {
+                self.app.warn(format!("state {}: {why}; it cannot be written again: {error:#}", key.short()))
+            }
         }
     }
 }

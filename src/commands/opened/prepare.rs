@@ -6,22 +6,22 @@ use anyhow::{Result, bail};
 
 use super::Opened;
 use crate::commands::failure::Failure;
-use crate::commands::job::{Status, Verdict};
+use crate::commands::verdict::{Status, Verdict, restore};
 use crate::commands::{explain, prefill, states};
 use crate::report::human;
 use crate::report::timings::Timings;
-use crate::store::StoreError;
+use pcache_format::Codec;
+use pcache_store::{StoreError, VerifiedPrefix};
 
 impl Opened<'_, '_> {
     /// Brings the session to the state's end: restored as far as it is saved, the rest evaluated and saved.
     pub fn prepare(&mut self, timings: &mut Timings) -> Result<Verdict> {
         self.session.reset();
-        let total = self.job.tokens.len();
-        let mut verdict =
-            Verdict { status: Status::Miss, restored_tokens: 0, evaluated_tokens: 0, reason: None };
+        let total = self.prefix.tokens.len();
+        let mut verdict = Verdict::miss();
         if self.how.no_cache {
             let start = Instant::now();
-            prefill::evaluate_only(self.app, &mut self.session, self.job, &self.state.key.short())?;
+            prefill::evaluate_only(self.app, &mut self.session, self.prefix, &self.state.key().short())?;
             timings.add("eval_time", start.elapsed(), Some(total));
             verdict.evaluated_tokens = total;
             verdict.reason = Some("--no-cache".into());
@@ -29,9 +29,12 @@ impl Opened<'_, '_> {
         }
 
         let start = Instant::now();
-        verdict.reason = self.recall.reason(self.job);
-        match self.recall.restore(&mut self.session) {
-            Ok(_) => verdict.restored_tokens = self.recall.tokens(),
+        verdict.reason = self.recall.reason(self.prefix);
+        match restore(&self.recall, &mut self.session) {
+            Ok(_) => {
+                verdict.restored_tokens = self.recall.tokens();
+                verdict.note_compute(self.store, &self.recall);
+            }
             Err(why) if self.how.require_hit => bail!(Failure::Miss(why)),
             Err(why) => verdict.reason = Some(why),
         }
@@ -56,52 +59,58 @@ impl Opened<'_, '_> {
         self.app.warn(format!("nothing can be saved: {error:#}"));
         self.session.reset();
         let start = Instant::now();
-        prefill::evaluate_only(self.app, &mut self.session, self.job, &self.state.key.short())?;
-        timings.add("eval_time", start.elapsed(), Some(self.job.tokens.len()));
+        prefill::evaluate_only(self.app, &mut self.session, self.prefix, &self.state.key().short())?;
+        timings.add("eval_time", start.elapsed(), Some(self.prefix.tokens.len()));
         (verdict.status, verdict.restored_tokens) = (Status::Miss, 0);
-        verdict.evaluated_tokens = self.job.tokens.len();
+        verdict.evaluated_tokens = self.prefix.tokens.len();
         Ok(())
     }
 
     /// Evaluates and saves what was not restored, and tells the user.
     fn heal(&mut self, verdict: &mut Verdict, timings: &mut Timings) -> Result<()> {
         let why = verdict.reason.clone().unwrap_or_default();
-        let missing = self.job.tokens.len() - verdict.restored_tokens;
-        let key = self.state.key.short();
+        let missing = self.prefix.tokens.len() - verdict.restored_tokens;
+        let key = self.state.key().short();
         let missing = human::count(missing, "token");
         self.app.warn(format!("state {key}: {why}; {missing} are evaluated and saved again"));
         if self.app.explains() {
-            self.app.say(explain::parts(self.job, &self.state.key, self.recall.tokens()));
+            self.app.say(explain::parts(self.prefix, &self.state.key(), self.recall.tokens()));
         }
 
-        let turn = self.app.take_turn(self.store, self.job)?;
-        let lock = self.app.lock_shared(self.store)?;
+        let lock = self.app.lock_build(self.store, self.prefix)?;
+        let guard = self.app.lock_shared(self.store)?;
         // What was removed meanwhile should not be saved again.
-        states::state(self.store, &self.state.key)?;
+        states::state(self.store, &self.state.key())?;
         // Somebody else may have saved it by now, and what was restored goes on from there.
-        let found = self.job.find(self.store)?.verify(self.job);
+        let same_compute = self.app.same_compute();
+        let found = self.store.find(&guard, self.prefix, same_compute)?.verify(self.prefix);
         if found.tokens() > verdict.restored_tokens {
             self.recall = found;
             self.session.reset();
-            verdict.restored_tokens = match self.recall.restore(&mut self.session) {
+            verdict.restored_tokens = match restore(&self.recall, &mut self.session) {
                 Ok(_) => self.recall.tokens(),
                 Err(why) => {
                     verdict.reason = Some(why);
                     0
                 }
             };
-            verdict.status = Status::of(verdict.restored_tokens, self.job.tokens.len());
+            verdict.note_compute(self.store, &self.recall);
+            verdict.status = Status::of(verdict.restored_tokens, self.prefix.tokens.len());
         }
-        if verdict.restored_tokens < self.job.tokens.len() {
-            let filled = prefill::fill(self.app, self.store, &mut self.session, self.job, &key)?;
+        if verdict.restored_tokens < self.prefix.tokens.len() {
+            let none = VerifiedPrefix::none();
+            let restored = if verdict.restored_tokens > 0 { &self.recall } else { &none };
+            let writer = self.store.writer(&guard, self.prefix, Codec::default(), restored);
+            let filled = prefill::fill(self.app, &writer, self.store, &mut self.session, self.prefix, &key)?;
+            writer.heal(self.state)?;
             timings.add("eval_time", filled.evaluating, Some(filled.tokens));
             timings.add("save_state", filled.saving, None);
             verdict.evaluated_tokens += filled.tokens;
         }
         // The next question restores what is saved now.
-        let found = self.job.find(self.store)?;
-        drop((lock, turn));
-        self.recall = found.verify(self.job);
+        let found = self.store.find(&guard, self.prefix, same_compute)?;
+        drop((guard, lock));
+        self.recall = found.verify(self.prefix);
         Ok(())
     }
 }

@@ -2,11 +2,11 @@
 
 use anyhow::{Result, bail};
 
-use crate::commands::job::Job;
 use crate::engine::model::Model;
 use crate::engine::prompt::question_tokens;
-use crate::format::Record;
 use crate::report::human;
+use pcache_store::Prefix;
+use pcache_store::State;
 
 /// Bytes that a token stands for, at the most that is usual.
 const BYTES_A_TOKEN: usize = 16;
@@ -20,8 +20,8 @@ pub struct Question {
 
 impl Question {
     /// Tokenises a question with what the state puts around it.
-    pub fn new(model: &Model<'_>, state: &Record, text: String) -> Self {
-        let tokens = question_tokens(model, &state.carried, &text, &state.suffix);
+    pub fn new(model: &Model<'_>, state: &State, text: String) -> Self {
+        let tokens = question_tokens(model, &state.manifest.pending_text, &text, &state.manifest.suffix);
         Self { text, tokens }
     }
 
@@ -29,11 +29,11 @@ impl Question {
     ///
     /// # Errors
     /// Why it cannot.
-    pub fn fitting(model: &Model<'_>, state: &Record, job: &Job, text: String) -> Result<Self> {
-        let trained = model.usable_context(&job.params);
-        let most = trained.saturating_sub(job.tokens.len()).saturating_sub(1);
+    pub fn fitting(model: &Model<'_>, state: &State, prefix: &Prefix, text: String) -> Result<Self> {
+        let trained = model.usable_context(&prefix.params);
+        let most = trained.saturating_sub(prefix.tokens.len()).saturating_sub(1);
         let too_long = |tokens: String| {
-            let (state, trained) = (human::thousands(job.tokens.len()), human::thousands(trained));
+            let (state, trained) = (human::thousands(prefix.tokens.len()), human::thousands(trained));
             let most = human::thousands(most);
             bail!(
                 "the question has {tokens}, but behind the state's {state} the model's context of {trained} has room for {most}"
@@ -54,9 +54,9 @@ impl Question {
     }
 
     /// Positions that a question of so many tokens needs with its answer, as far as the model goes.
-    pub fn limit(model: &Model<'_>, job: &Job, tokens: usize, max_tokens: usize) -> usize {
-        let trained = model.usable_context(&job.params);
-        trained.min((job.tokens.len() + tokens).saturating_add(max_tokens))
+    pub fn limit(model: &Model<'_>, prefix: &Prefix, tokens: usize, max_tokens: usize) -> usize {
+        let trained = model.usable_context(&prefix.params);
+        trained.min((prefix.tokens.len() + tokens).saturating_add(max_tokens))
     }
 }
 

@@ -3,23 +3,22 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use rayon::prelude::*;
+use pcache_format::{ChainKey, Lineage, StateKey};
+use pcache_store::{Miss, Prefix, SegmentRow, SharedGuard, State, Store};
 
 use super::super::app::App;
 use super::super::states;
 use super::{Checked, Status, Trouble};
-use crate::format::{Record, Room};
-use crate::key::{ChainKey, Segment, StateKey};
 use crate::report::progress::Unit;
-use crate::store::Store;
-use crate::store::objects::{Miss, Unverified};
 
 /// Hashes objects, each once.
 pub(super) struct Checker<'s> {
-    pub(super) store: &'s mut Store,
+    pub(super) app: &'s App,
+    pub(super) store: &'s Store,
+    pub(super) guard: &'s SharedGuard,
     pub(super) repair: bool,
     /// What was found of segments so far.
-    pub(super) known: HashMap<ChainKey, Option<Miss>>,
+    pub(super) known: HashMap<(ChainKey, Lineage), Option<Miss>>,
 }
 
 impl Checker<'_> {
@@ -42,56 +41,60 @@ impl Checker<'_> {
 
     /// Nothing if the state is gone by now.
     fn check(&mut self, key: &StateKey) -> Result<Option<Checked>> {
-        let Some(mut state) = self.store.index().state(key)? else { return Ok(None) };
+        let Some(mut state) = self.store.state(key)? else { return Ok(None) };
+        let mut trouble = self.trouble(&state)?;
         let mut healed = None;
-        if !state.is_whole() && self.repair && self.store.restore_row(key)? {
-            healed = Some(Trouble::Row.reason());
+        // What a crash left between a label and its row: the file counts.
+        if let (true, Some(Trouble::Description(Miss::Description { file: "label", missing: false, .. }))) =
+            (self.repair, &trouble)
+            && self.store.restore_row(self.guard, key)?
+        {
+            healed = trouble.as_ref().map(Trouble::reason);
             state = states::state(self.store, key)?;
+            trouble = self.trouble(&state)?;
         }
-        let trouble = if state.is_whole() { self.trouble(&state)? } else { Some(Trouble::Row) };
-        let rows = self.store.index().segments_of(key)?;
-        let record = self.store.index().use_of(key)?;
+        let rows = self.store.segments_of(key)?;
         Ok(Some(Checked {
             key: *key,
-            name: state.name,
+            name: state.label.name().map(str::to_owned),
             status: match (&trouble, &healed) {
                 (Some(trouble), _) => trouble.status(),
                 (None, Some(_)) => Status::Healed,
                 (None, None) => Status::Ok,
             },
-            objects: rows.len() + usize::from(record.is_some_and(|u| u.record.is_some())),
-            bytes: rows.iter().map(|r| r.file_bytes).sum::<u64>() + record.map_or(0, |u| u.record_bytes),
+            objects: rows.len() + state.usage.files(),
+            bytes: rows.iter().map(|r| r.file_bytes).sum::<u64>() + state.usage.bytes(),
             max_logit_difference: None,
             reason: trouble.as_ref().map(Trouble::reason).or(healed),
+            compared: None,
+            newer_label: self.store.has_newer_label(key),
             trouble,
         }))
     }
 
-    /// The first thing that is wrong with a state's segments, else with its record.
-    fn trouble(&mut self, state: &Record) -> Result<Option<Trouble>> {
-        let pieces = state.pieces();
-        let unknown: Vec<Segment> =
-            pieces.iter().filter(|p| !self.known.contains_key(&p.chain)).copied().collect();
-        let mut mapped: Vec<(Segment, Result<Unverified, Miss>)> = Vec::new();
-        for piece in unknown {
-            let row = self.store.index().segment(&piece.chain)?;
-            mapped.push((piece, row.ok_or(Miss::NotSaved).and_then(|row| self.store.map(&row))));
+    /// The first thing that is wrong with a state's segments, else with the files that describe it.
+    fn trouble(&mut self, state: &State) -> Result<Option<Trouble>> {
+        let described = self.store.check_description(&state.key())?.map(Trouble::Description);
+        if !state.is_whole() {
+            return Ok(Some(described.unwrap_or(Trouble::Description(Miss::NotSaved))));
         }
-        let params = state.params.canonical();
-        let found: Vec<(ChainKey, Option<Miss>)> = mapped
-            .into_par_iter()
-            .map(|(piece, object)| {
-                let tokens = &state.tokens[piece.first..piece.end()];
-                let verified = object.and_then(|object| object.verify(tokens, &state.model, &params));
-                let proved = verified.and_then(|object| object.prove(&mut Room::default()));
-                (piece.chain, proved.err())
-            })
-            .collect();
-        self.known.extend(found);
-        let first = pieces.iter().find_map(|p| self.known.get(&p.chain).cloned().flatten());
-        if let Some(miss) = first {
-            return Ok(Some(Trouble::Segment(miss)));
+        let segments = self.segments(state)?;
+        Ok(segments.map(Trouble::Segment).or(described))
+    }
+
+    /// The first segment that is not as it was saved: of the path that an ask would take, then of all others.
+    fn segments(&mut self, state: &State) -> Result<Option<Miss>> {
+        let prefix = Prefix::of_manifest(&state.manifest);
+        let rows = self.store.segments_of(&state.key())?;
+        let unknown: Vec<&SegmentRow> = rows.iter().filter(|r| !self.known.contains_key(&r.id())).collect();
+        for (row, miss) in self.store.prove(self.guard, &prefix, &unknown) {
+            self.known.insert(row.id(), miss);
         }
-        Ok(self.store.check_record(&state.key)?.map(Trouble::Record))
+        let damaged = rows.iter().find_map(|row| self.known.get(&row.id()).cloned().flatten());
+        if damaged.is_some() {
+            return Ok(damaged);
+        }
+        let missing = self.store.missing(&prefix, self.app.same_compute() && self.repair)?;
+        Ok((!missing.is_empty()).then_some(Miss::NotSaved))
     }
 }

@@ -4,17 +4,19 @@ use anyhow::{Result, bail};
 
 use super::super::app::App;
 use super::super::failure::Failure;
-use super::super::job::Job;
 use super::super::states;
 use super::super::{models, prefill, target};
-use super::{Checked, Status, Trouble};
+use super::{Checked, Compared, Status, Trouble};
 use crate::cli::{ParamArgs, Verify};
+use crate::commands::verdict::{computed_by, restore};
 use crate::engine::model::{Engine, Model};
 use crate::engine::prompt::question_tokens;
 use crate::engine::session::Session;
-use crate::format::Record;
 use crate::report::human;
-use crate::store::{Store, StoreError};
+use pcache_format::Codec;
+use pcache_store::Prefix;
+use pcache_store::State;
+use pcache_store::{SharedGuard, Store, StoreError, VerifiedPrefix};
 
 /// Everything that needs a model: evaluating again what is damaged, and comparing logits. States of one model share
 /// its loading.
@@ -26,18 +28,22 @@ pub(super) fn work_on_models(app: &App, args: &Verify, checked: &mut [Checked]) 
     if !checked.iter().any(wanted) {
         return Ok(());
     }
-    let mut store = app.store()?;
-    for c in checked.iter_mut().filter(|c| matches!(c.trouble, Some(Trouble::Record(_))) && args.repair) {
-        let _lock = app.lock_shared(&store)?;
-        store.rewrite_record(&c.key)?;
-        (c.status, c.trouble) = (Status::Healed, None);
+    let store = app.store()?;
+    let described = |c: &&mut Checked| matches!(c.trouble, Some(Trouble::Description(_))) && args.repair;
+    for c in checked.iter_mut().filter(described) {
+        let guard = app.lock_shared(&store)?;
+        if store.rewrite_description(&guard, &c.key)? {
+            (c.status, c.trouble) = (Status::Healed, None);
+        } else {
+            c.cannot_be_mended("its tokens are lost; building the prompt again saves it anew");
+        }
     }
-    let mut groups: Vec<(Record, Vec<&mut Checked>)> = Vec::new();
-    for c in checked.iter_mut().filter(|c| wanted(c) && c.trouble != Some(Trouble::Row)) {
+    let mut groups: Vec<(State, Vec<&mut Checked>)> = Vec::new();
+    for c in checked.iter_mut().filter(|c| wanted(c) && !matches!(c.trouble, Some(Trouble::Description(_)))) {
         let state = states::state(&store, &c.key)?;
-        let same = |other: &Record| {
-            (other.model, other.params.gpu_layers, &other.params.lora)
-                == (state.model, state.params.gpu_layers, &state.params.lora)
+        let same = |other: &State| {
+            let of = |state: &State| (state.manifest.model, state.manifest.params.lora.clone());
+            of(other) == of(&state)
         };
         match groups.iter_mut().find(|(first, _)| same(first)) {
             Some((_, group)) => group.push(c),
@@ -46,7 +52,7 @@ pub(super) fn work_on_models(app: &App, args: &Verify, checked: &mut [Checked]) 
     }
     let engine = Engine::start(app.shows_log())?;
     for (first, group) in groups {
-        work_on_group(app, args, &mut store, &engine, &first, group)?;
+        work_on_group(app, args, &store, &engine, &first, group)?;
     }
     Ok(())
 }
@@ -56,14 +62,14 @@ pub(super) fn work_on_models(app: &App, args: &Verify, checked: &mut [Checked]) 
 fn work_on_group(
     app: &App,
     args: &Verify,
-    store: &mut Store,
+    store: &Store,
     engine: &Engine,
-    first: &Record,
+    first: &State,
     group: Vec<&mut Checked>,
 ) -> Result<()> {
     let loaded = target::adapter_of_state(app, store, first, &ParamArgs::default()).and_then(|lora| {
         let path = models::of_state(app, store, first)?;
-        models::load(app, engine, &path, first.params.gpu_layers, lora.as_deref())
+        models::load(app, engine, &path, app.gpu_layers()?, lora.as_deref())
     });
     let model = match loaded {
         Ok(model) => model,
@@ -90,39 +96,35 @@ fn harmless(error: anyhow::Error) -> Result<String> {
     if interrupted || concerns_all { Err(error) } else { Ok(format!("{error:#}")) }
 }
 
-fn work_on(
-    app: &App,
-    args: &Verify,
-    store: &mut Store,
-    model: &Model<'_>,
-    checked: &mut Checked,
-) -> Result<()> {
+fn work_on(app: &App, args: &Verify, store: &Store, model: &Model<'_>, checked: &mut Checked) -> Result<()> {
     let state = states::state(store, &checked.key)?;
-    let job = Job::of_state(&state);
-    let mut end = question_tokens(model, &state.carried, "", &state.suffix);
+    let prefix = Prefix::of_manifest(&state.manifest);
+    let mut end = question_tokens(model, &state.manifest.pending_text, "", &state.manifest.suffix);
     if end.is_empty() {
         // Logits are not part of a state: something has to follow it.
-        end.extend(state.tokens.last());
+        end.extend(state.manifest.tokens.last());
     }
-    let (cells, most) = (job.tokens.len() + end.len(), model.usable_context(&job.params));
+    let (cells, most) = (prefix.tokens.len() + end.len(), model.usable_context(&prefix.params));
     if cells > most {
         bail!("it has {} tokens, and the model reads {}", human::thousands(cells), human::thousands(most));
     }
-    let mut session = Session::new(model, &job.params, cells, app.threads())?;
-    let _lock = app.lock_shared(store)?;
+    let mut session = Session::new(model, &prefix.params, cells, app.threads())?;
+    let guard = app.lock_shared(store)?;
     if checked.trouble.is_some() {
-        let recall = job.find(store)?.verify(&job).proved();
+        let mut found = store.find(&guard, &prefix, app.same_compute())?.verify(&prefix).proved();
         // What cannot be restored is evaluated; a refusal leaves the session empty.
-        let _ = recall.restore(&mut session);
-        prefill::fill(app, store, &mut session, &job, &state.key.short())?;
-        (checked.status, checked.trouble) = (Status::Healed, None);
-        if let Some(miss) = store.check_record(&state.key)? {
-            app.warn(format!("state {}: its record: {miss}; written again", state.key.short()));
-            store.rewrite_record(&state.key)?;
+        if restore(&found, &mut session).is_err() {
+            found = VerifiedPrefix::none();
         }
+        let writer = store.writer(&guard, &prefix, Codec::default(), &found);
+        prefill::fill(app, &writer, store, &mut session, &prefix, &checked.key.short())?;
+        writer.heal(&state)?;
+        (checked.status, checked.trouble) = (Status::Healed, None);
     }
     if args.logits {
-        checked.max_logit_difference = Some(largest_difference(app, store, &mut session, &job, &end)?);
+        let (difference, compared) = largest_difference(app, store, &guard, &mut session, (&prefix, &end))?;
+        checked.max_logit_difference = Some(difference);
+        checked.compared = Some(compared);
     }
     Ok(())
 }
@@ -131,25 +133,28 @@ fn work_on(
 fn largest_difference(
     app: &App,
     store: &Store,
+    guard: &SharedGuard,
     session: &mut Session<'_>,
-    job: &Job,
-    end: &[i32],
-) -> Result<f32> {
+    (prefix, end): (&Prefix, &[i32]),
+) -> Result<(f32, Compared)> {
     session.reset();
-    let recall = job.find(store)?.verify(job).proved();
-    recall.restore(session).map_err(|why| anyhow::anyhow!("the state cannot be restored: {why}"))?;
-    if recall.tokens() < job.tokens.len() {
-        let why = recall.reason(job).unwrap_or_default();
+    let recall = store.find(guard, prefix, app.same_compute())?.verify(prefix).proved();
+    let lineage = recall.lineage().unwrap_or(store.own_lineage());
+    let compared = Compared { restored: computed_by(store, lineage), own: lineage == store.own_lineage() };
+    restore(&recall, session).map_err(|why| anyhow::anyhow!("the state cannot be restored: {why}"))?;
+    if recall.tokens() < prefix.tokens.len() {
+        let why = recall.reason(prefix).unwrap_or_default();
         bail!("the state cannot be restored: {why}");
     }
     session.evaluate(end, true)?;
     let restored = session.logits().unwrap_or_default().to_vec();
     session.reset();
-    prefill::evaluate_only(app, session, job, "without the cache")?;
+    prefill::evaluate_only(app, session, prefix, "without the cache")?;
     session.evaluate(end, true)?;
     let cold = session.logits().unwrap_or_default();
     // Not a number on one side only would vanish in a maximum.
     let difference = |(a, b): (&f32, &f32)| if a.to_bits() == b.to_bits() { 0.0 } else { (a - b).abs() };
     let worst = restored.iter().zip(cold).map(difference);
-    Ok(worst.fold(0.0, |worst, d| if d.is_nan() { f32::INFINITY } else { worst.max(d) }))
+    let largest = worst.fold(0.0, |worst, d| if d.is_nan() { f32::INFINITY } else { worst.max(d) });
+    Ok((largest, compared))
 }

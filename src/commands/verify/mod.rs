@@ -11,14 +11,15 @@ use serde::Serialize;
 
 use super::app::App;
 use super::failure::Failure;
+use super::gc;
 use super::states::{self, label};
 use crate::cli::{Output, Verify};
-use crate::key::StateKey;
 use crate::report::human;
-use crate::store::objects::Miss;
-use crate::store::{Store, StoreError};
 use check::Checker;
 use mend::work_on_models;
+use pcache_format::StateKey;
+use pcache_store::disk::{Entry, RealDisk};
+use pcache_store::{Miss, Store, StoreError, Survey};
 
 /// What was found of a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -51,6 +52,12 @@ struct Checked {
     bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_logit_difference: Option<f32>,
+    /// What the logits of the restored state were compared with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compared: Option<Compared>,
+    /// Its label is of a later version, and left alone.
+    #[serde(skip)]
+    newer_label: bool,
     /// What is wrong with it, or was.
     reason: Option<String>,
     #[serde(skip)]
@@ -66,13 +73,20 @@ impl Checked {
     }
 }
 
+/// What was compared by `--logits`.
+#[derive(Debug, Clone, Serialize)]
+struct Compared {
+    /// What computed the restored state.
+    restored: String,
+    /// It is what computes here: then the difference must be none.
+    own: bool,
+}
+
 /// What is wrong with a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Trouble {
-    /// The row in the index; the record may be better.
-    Row,
-    /// The record, not the row.
-    Record(Miss),
+    /// A manifest, the label or the record.
+    Description(Miss),
     /// A segment.
     Segment(Miss),
 }
@@ -80,17 +94,14 @@ enum Trouble {
 impl Trouble {
     fn status(&self) -> Status {
         match self {
-            Self::Record(Miss::NotSaved | Miss::Unreadable { .. })
-            | Self::Segment(Miss::NotSaved | Miss::Unreadable { .. }) => Status::Missing,
+            Self::Description(miss) | Self::Segment(miss) if miss.is_missing() => Status::Missing,
             _ => Status::Corrupt,
         }
     }
 
     fn reason(&self) -> String {
         match self {
-            Self::Row => "its row in the index does not give its key".into(),
-            Self::Record(miss) => format!("its record: {miss}"),
-            Self::Segment(miss) => miss.to_string(),
+            Self::Description(miss) | Self::Segment(miss) => miss.to_string(),
         }
     }
 }
@@ -98,10 +109,10 @@ impl Trouble {
 pub fn run(app: &App, args: &Verify) -> Result<()> {
     let start = Instant::now();
     let damaged = |e: &anyhow::Error| matches!(e.downcast_ref(), Some(StoreError::DamagedIndex { .. }));
-    let (mut checked, lost) = match check_store(app, args) {
+    let (mut checked, survey) = match check_store(app, args) {
         Err(error) if args.repair && damaged(&error) => {
             app.warn(format!("the index is damaged ({})", error.root_cause()));
-            let aside = Store::set_index_aside(&app.cache_dir()?, || {
+            let aside = Store::set_index_aside(&RealDisk, &app.cache_dir()?, || {
                 app.say("waiting for a build or gc to finish …")
             })?;
             app.say(format!("the damaged index was moved to {}; gc removes it", aside.display()));
@@ -109,16 +120,17 @@ pub fn run(app: &App, args: &Verify) -> Result<()> {
         }
         other => other?,
     };
-    let nothing_to_say = checked.is_empty() && lost != Some(0);
-    let lost = lost.unwrap_or(0);
+    let nothing_to_say = checked.is_empty() && survey.as_ref().is_none_or(|survey| survey.lost > 0);
+    let survey = survey.unwrap_or_default();
     if args.logits || args.repair {
         work_on_models(app, args, &mut checked)?;
     }
     if !nothing_to_say || app.output() != Output::Text {
-        report(app, args, &checked, start)?;
+        report(app, args, &checked, &survey, start)?;
     }
-    if lost > 0 {
-        let (n, are) = (human::count(lost, "state"), if lost == 1 { "is" } else { "are" });
+    tell_leftovers(app, &checked, &survey);
+    if survey.lost > 0 {
+        let (n, are) = (human::count(survey.lost, "state"), if survey.lost == 1 { "is" } else { "are" });
         let why = format!("{n} on disk {are} not in the index; pcache verify --repair puts them back");
         bail!(Failure::Corrupt(why));
     }
@@ -128,45 +140,83 @@ pub fn run(app: &App, args: &Verify) -> Result<()> {
         let are = if bad == 1 { "is" } else { "are" };
         bail!(Failure::Corrupt(format!("{} {are} damaged{hint}", human::count(bad, "state"))));
     }
-    Ok(())
+    gc::fail_if_unseen(app, &survey.unseen, survey.unreadable.len())
+}
+
+/// Paths named at most.
+const MOST_PATHS: usize = 10;
+
+/// Says what lies in the folder and is no damage: what a killed build left, and what is newer than this version.
+fn tell_leftovers(app: &App, checked: &[Checked], survey: &Survey) {
+    if survey.uncommitted > 0 {
+        let n = human::count(survey.uncommitted, "state");
+        app.say(format!("{n} of interrupted builds not listed yet; pcache gc lists what is complete"));
+    }
+    let newer = checked.iter().filter(|c| c.newer_label).count();
+    if newer > 0 {
+        let n = human::count(newer, "label");
+        app.say(format!("{n} of a later version of pcache, left alone"));
+    }
+    if survey.unknown.is_empty() {
+        return;
+    }
+    let bytes = human::bytes(survey.unknown.iter().map(|e| e.bytes).sum());
+    let n = human::count(survey.unknown.len(), "file");
+    app.say(format!("{n} ({bytes}) of a later version of pcache, or of another program, left alone:"));
+    survey.unknown.iter().take(MOST_PATHS).for_each(|e| app.say(format!("  {}", e.path.display())));
+    if survey.unknown.len() > MOST_PATHS {
+        app.say(format!("  and {} more", human::thousands(survey.unknown.len() - MOST_PATHS)));
+    }
 }
 
 /// Checks the index and every object of the states in question; with `--repair` gives back their rows to what lost them,
 /// else counts them; without a store there is nothing to count.
-fn check_store(app: &App, args: &Verify) -> Result<(Vec<Checked>, Option<usize>)> {
+fn check_store(app: &App, args: &Verify) -> Result<(Vec<Checked>, Option<Survey>)> {
     let store = match args.keys.first() {
         Some(key) => Some(states::store_with(app, key)?),
         None => app.existing_store()?,
     };
-    let Some(mut store) = store else {
+    let Some(store) = store else {
         app.say(format!("no store in {}: nothing to verify", app.cache_dir()?.display()));
         return Ok((Vec::new(), None));
     };
     if args.keys.is_empty() {
-        store.index().check()?;
+        store.check_index()?;
     }
     if args.repair {
-        let _lock = store.lock_exclusive(|| app.say("waiting for a build or gc to finish …"))?;
-        let (states, segments) = store.adopt_lost()?;
-        if states + segments > 0 {
-            let (states, segments) = (human::count(states, "state"), human::count(segments, "segment"));
+        let guard = app.lock_exclusive(&store)?;
+        let found = app.reindex(&store, &guard)?;
+        if found.states + found.segments > 0 {
+            let (states, segments) =
+                (human::count(found.states, "state"), human::count(found.segments, "segment"));
             app.say(format!("found on disk and put back into the index: {states}, {segments}"));
         }
     }
-    let lost = if args.repair || !args.keys.is_empty() { 0 } else { store.lost_states()? };
+    let survey = if args.keys.is_empty() { store.survey()? } else { Survey::default() };
     let keys = match args.keys.as_slice() {
-        [] => store.index().list()?.0.into_iter().map(|s| s.key).collect(),
+        [] => store.list()?.0.into_iter().map(|s| s.key).collect(),
         keys => states::keys(&store, keys)?,
     };
-    let _lock = app.lock_shared(&store)?;
-    let mut checker = Checker { store: &mut store, repair: args.repair, known: HashMap::new() };
-    Ok((checker.check_all(app, &keys)?, Some(lost)))
+    let guard = app.lock_shared(&store)?;
+    let known = HashMap::new();
+    let mut checker = Checker { app, store: &store, guard: &guard, repair: args.repair, known };
+    Ok((checker.check_all(app, &keys)?, Some(survey)))
 }
 
-fn report(app: &App, args: &Verify, checked: &[Checked], start: Instant) -> Result<()> {
+fn paths(entries: &[Entry]) -> Vec<String> {
+    entries.iter().map(|e| e.path.display().to_string()).collect()
+}
+
+fn report(app: &App, args: &Verify, checked: &[Checked], survey: &Survey, start: Instant) -> Result<()> {
     checked.iter().try_for_each(|c| app.named_event("state", c))?;
     match app.output() {
-        Output::Json => return app.print_json(&serde_json::json!({ "states": checked })),
+        Output::Json => return app.print_json(&serde_json::json!({
+                "states": checked,
+                "uncommitted_states": survey.uncommitted,
+                "unknown_files": paths(&survey.unknown),
+                "unreadable_files": paths(&survey.unreadable),
+                "unreadable_folders": survey.unseen.iter().map(|(p, _)| p.display().to_string()).collect::<Vec<_>>(),
+            })),
         Output::Jsonl => return Ok(()),
         Output::Text => {}
     }
@@ -174,8 +224,12 @@ fn report(app: &App, args: &Verify, checked: &[Checked], start: Instant) -> Resu
     for c in checked.iter().filter(|c| each || c.status != Status::Ok) {
         let mut line = format!("{:<8} {}", c.status.name(), label(&c.key, c.name.as_deref()));
         if let Some(difference) = c.max_logit_difference {
-            let exact = if difference == 0.0 { ": bit-identical" } else { "" };
+            let own = c.compared.as_ref().is_none_or(|compared| compared.own);
+            let exact = if difference == 0.0 && own { ": bit-identical" } else { "" };
             line.push_str(&format!("  largest difference of logits {difference}{exact}"));
+            if let Some(compared) = c.compared.as_ref().filter(|compared| !compared.own) {
+                line.push_str(&format!(", between this machine and {}", compared.restored));
+            }
         }
         if let Some(reason) = &c.reason {
             let was = if c.status == Status::Healed { "it was: " } else { "" };

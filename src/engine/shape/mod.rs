@@ -42,6 +42,22 @@ impl Shape {
         Ok(Self::Grammar(text.to_owned()))
     }
 
+    /// Name of the kind.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Grammar(_) => "grammar",
+            Self::Schema(_) => "schema",
+        }
+    }
+
+    /// Text that it was made of; of a schema its JSON.
+    pub fn source(&self) -> String {
+        match self {
+            Self::Grammar(text) => text.clone(),
+            Self::Schema(schema) => schema.to_string(),
+        }
+    }
+
     /// A JSON schema. Between the parts of an answer there is one space at most: a model that is not sure of itself would
     /// else fill its answer with them.
     pub fn schema(mut schema: Value) -> Self {

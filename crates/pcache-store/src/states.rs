@@ -1,0 +1,447 @@
+//! Reading states, checking the files that describe them, and removing them.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pcache_format::manifest::ManifestSegment;
+use pcache_format::record::Record;
+use pcache_format::{Chain, FormatError, Label, Lineage, Manifest, ObjectId, StateKey, object};
+
+use super::index::{ManifestRow, SegmentRow, StateRow, Usage};
+use super::labels::LabelProblem;
+use super::lock::{ExclusiveGuard, SharedGuard};
+use super::objects::Miss;
+use super::{Result, Store, StoreError, layout};
+
+/// Number of looks at a state that may be changing in a store that cannot be written.
+const LOOKS: u32 = 10;
+/// Time between two of them.
+const PAUSE: Duration = Duration::from_millis(30);
+
+/// A saved state.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// Immutable description. Without tokens where neither the manifest nor the objects could be read.
+    pub manifest: Manifest,
+    /// What may change.
+    pub label: Label,
+    /// How it was used.
+    pub usage: Usage,
+    /// What is wrong with the manifest, if anything is.
+    pub damage: Option<Miss>,
+}
+
+impl State {
+    /// Tokens, pending text and suffix give the key.
+    pub fn is_whole(&self) -> bool {
+        !self.manifest.tokens.is_empty() && self.manifest.is_whole()
+    }
+
+    /// Key of the state.
+    pub fn key(&self) -> StateKey {
+        self.manifest.key
+    }
+}
+
+/// A state that was removed, or would be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removed {
+    /// Its key.
+    pub key: StateKey,
+    /// Its names.
+    pub names: Vec<String>,
+    /// Bytes of the files that go with it.
+    pub frees: u64,
+    /// Files that could not be removed, and why: the next gc tries again.
+    pub left: Vec<(PathBuf, String)>,
+}
+
+/// A state whose files are to go.
+#[derive(Debug, Clone)]
+pub(crate) struct Doomed {
+    pub(crate) key: StateKey,
+    pub(crate) manifests: Vec<Lineage>,
+    pub(crate) record: Option<ObjectId>,
+}
+
+impl Store {
+    /// Reads a state. A manifest that is lost or damaged is made anew from the objects, as far as they can be read.
+    ///
+    /// # Errors
+    /// When the index fails. Damage is part of the answer.
+    pub fn state(&self, key: &StateKey) -> Result<Option<State>> {
+        let Some(StateRow { skeleton, label, usage }) = self.index.state(key)? else { return Ok(None) };
+        let own = self.own_lineage();
+        let mut rows: Vec<&ManifestRow> = usage.manifests.iter().collect();
+        rows.sort_by_key(|row| row.lineage != own);
+        let mut damage = None;
+        for row in rows {
+            match self.read_manifest(key, row) {
+                Ok(manifest) => return Ok(Some(State { manifest, label, usage, damage })),
+                Err(miss) => damage = damage.or(Some(miss)),
+            }
+        }
+        if let Some((object, bytes)) = &usage.record {
+            match self.read_record(object, *bytes) {
+                Ok(record) if record.key == *key => {
+                    let manifest = record.manifest();
+                    return Ok(Some(State { manifest, label, usage, damage }));
+                }
+                Ok(_) => damage = damage.or_else(|| Some(description("record", "it is another state's"))),
+                Err(miss) => damage = damage.or(Some(miss)),
+            }
+        }
+        let damage = damage.or_else(|| Some(missing("manifest", "there is none")));
+        let manifest = self.rebuilt_manifest(&skeleton)?.unwrap_or(skeleton);
+        Ok(Some(State { manifest, label, usage, damage }))
+    }
+
+    /// How a state was used, and the sizes of the files that describe it.
+    ///
+    /// # Errors
+    /// When the index fails.
+    pub fn usage_of(&self, key: &StateKey) -> Result<Option<Usage>> {
+        self.index.usage(key)
+    }
+
+    pub(crate) fn read_manifest(&self, key: &StateKey, row: &ManifestRow) -> Result<Manifest, Miss> {
+        let path = layout::manifest(&self.root, key, row.lineage);
+        let mut bytes = Vec::new();
+        let read = match self.is_behind_a_link(&path) {
+            true => Err(std::io::Error::other("its folder is a link")),
+            false => self.disk.open(&path).and_then(|file| file.read(row.bytes + 1, &mut bytes)),
+        };
+        read.map_err(|e| missing("manifest", &e.to_string()))?;
+        if ObjectId::from(blake3::hash(&bytes)) != row.blake3 {
+            return Err(description("manifest", "its bytes are not those that were written"));
+        }
+        let manifest = Manifest::decode(&bytes).map_err(|e| description("manifest", &e.to_string()))?;
+        match manifest.key == *key {
+            true => Ok(manifest),
+            false => Err(description("manifest", "it is another state's")),
+        }
+    }
+
+    fn read_record(&self, object: &ObjectId, bytes: u64) -> Result<Record, Miss> {
+        let mut buffer = Vec::new();
+        self.read_named(object, bytes, &mut buffer).map_err(|miss| Miss::Description {
+            file: "record",
+            missing: miss.is_missing(),
+            reason: miss.to_string(),
+        })?;
+        Record::decode(&buffer).map_err(|e| description("record", &e.to_string()))
+    }
+
+    /// The manifest of a row whose file is lost: its tokens are in its objects, and prove themselves by the key.
+    fn rebuilt_manifest(&self, skeleton: &Manifest) -> Result<Option<Manifest>> {
+        let mut tokens: Vec<i32> = Vec::new();
+        let mut buffer = Vec::new();
+        for row in self.index.segments_of(&skeleton.key)? {
+            if row.first != tokens.len() && row.first != 0 {
+                continue;
+            }
+            let read = self.read_named(&row.object, row.file_bytes, &mut buffer);
+            let Some(object) = read.ok().and_then(|_| object::decode(&buffer).ok()) else { continue };
+            tokens.truncate(row.first);
+            tokens.extend(object.tokens);
+        }
+        let manifest = Manifest { tokens, ..skeleton.clone() };
+        if manifest.tokens.is_empty() || !manifest.is_whole() {
+            return Ok(None);
+        }
+        Ok(Some(self.with_segments(manifest.clone())?.unwrap_or(manifest)))
+    }
+
+    /// A manifest with its segments as the index has them; none where one of them is not saved.
+    pub(crate) fn with_segments(&self, manifest: Manifest) -> Result<Option<Manifest>> {
+        let saved = self.index.segments_of(&manifest.key)?;
+        let chain = Chain::of(manifest.params.root(&manifest.model), &manifest.tokens);
+        let mut segments: Vec<ManifestSegment> = Vec::new();
+        for piece in manifest.layout.pieces(&chain) {
+            let before = segments.last().map(|segment| segment.lineage);
+            let fits = |row: &&SegmentRow| {
+                row.chain == piece.chain && before.is_none_or(|before| before == row.parent_lineage)
+            };
+            let Some(row) = saved.iter().find(fits) else { return Ok(None) };
+            let raw_blake3 = row.raw_blake3.or_else(|| self.raw_blake3_of(&row.object));
+            let Some(raw_blake3) = raw_blake3 else { return Ok(None) };
+            segments.push(ManifestSegment {
+                chain: row.chain,
+                tokens: row.count,
+                lineage: row.lineage,
+                raw_blake3,
+                raw_bytes: row.raw_bytes,
+                object: row.object,
+                object_bytes: row.file_bytes,
+            });
+        }
+        let lineage = segments.last().map_or(manifest.lineage, |last| last.lineage);
+        Ok(Some(Manifest { segments, lineage, ..manifest }))
+    }
+
+    /// Compares the files that describe a state with its row.
+    ///
+    /// # Errors
+    /// When the index fails. What is wrong with them is the answer.
+    pub fn check_description(&self, key: &StateKey) -> Result<Option<Miss>> {
+        if self.description_problem(key)?.is_none() {
+            return Ok(None);
+        }
+        // Another process may be at work on it, or have died over it.
+        let lock = self.lock_labels();
+        for _ in 0..LOOKS {
+            let problem = self.description_problem(key)?;
+            if lock.is_ok() || problem.is_none() {
+                return Ok(problem);
+            }
+            // Whoever cannot write cannot wait for it either, but look again.
+            std::thread::sleep(PAUSE);
+        }
+        self.description_problem(key)
+    }
+
+    fn description_problem(&self, key: &StateKey) -> Result<Option<Miss>> {
+        let Some(state) = self.index.state(key)? else { return Ok(Some(Miss::NotSaved)) };
+        for row in &state.usage.manifests {
+            match self.read_manifest(key, row) {
+                Ok(manifest) if says_the_same(&state.skeleton, &manifest) => {}
+                Ok(_) => {
+                    return Ok(Some(description(
+                        "row in the index",
+                        "it says something else than the manifest",
+                    )));
+                }
+                Err(miss) => return Ok(Some(miss)),
+            }
+        }
+        if let Some((object, bytes)) = &state.usage.record
+            && let Err(miss) = self.read_record(object, *bytes)
+        {
+            return Ok(Some(miss));
+        }
+        if state.usage.manifests.is_empty() && state.usage.record.is_none() {
+            return Ok(Some(missing("manifest", "there is none")));
+        }
+        if state.usage.label_bytes == 0 {
+            // Version 0.1 had none.
+            let problem = state.usage.record.is_none().then(|| missing("label", "there is none"));
+            return Ok(problem);
+        }
+        Ok(match self.read_label(key) {
+            Ok(None) => Some(missing("label", "there is none")),
+            Ok(Some((label, _))) if self.as_in_the_index(label.clone(), &state.label)? == state.label => None,
+            Ok(Some(_)) => Some(description("label", "it says something else than the index")),
+            // A later version knows what it says.
+            Err(LabelProblem::Format(FormatError::Newer(_))) => None,
+            Err(LabelProblem::Unreadable(error)) => Some(missing("label", &error.to_string())),
+            Err(error) => Some(description("label", &error.to_string())),
+        })
+    }
+
+    /// A label without the names that other states were given later, which a move that was cut short leaves in the file;
+    /// and with the place at which the model was seen last, which the index knows for all states of a model.
+    fn as_in_the_index(&self, mut label: Label, row: &Label) -> Result<Label> {
+        let mut names = Vec::new();
+        for name in std::mem::take(&mut label.names) {
+            let owner = self.index.named(&name.name)?;
+            if owner.is_none_or(|owner| owner == label.key) {
+                names.push(name);
+            }
+        }
+        names.sort_by(|a, b| (a.given, &a.name).cmp(&(b.given, &b.name)));
+        Ok(Label { names, model_path: row.model_path.clone(), ..label })
+    }
+
+    /// Writes the files that describe a state anew, from its row and its objects. Returns whether that could be done.
+    ///
+    /// # Errors
+    /// When the disk or the index fails.
+    pub fn rewrite_description(&self, guard: &SharedGuard, key: &StateKey) -> Result<bool> {
+        let Some(state) = self.state(key)? else { return Ok(false) };
+        if !state.is_whole() {
+            return Ok(false);
+        }
+        match self.with_segments(state.manifest)? {
+            Some(manifest) => self.commit_healed(guard, &manifest).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Gives a state's row what its files say, where they are intact. Returns whether they are.
+    ///
+    /// # Errors
+    /// When the index fails.
+    pub fn restore_row(&self, guard: &SharedGuard, key: &StateKey) -> Result<bool> {
+        let Some(row) = self.index.state(key)? else { return Ok(false) };
+        let _lock = self.lock_labels()?;
+        match self.read_label(key) {
+            Ok(Some((label, bytes))) => {
+                let record = row.usage.record;
+                let change = super::index::StateChange {
+                    label: &label,
+                    label_bytes: bytes,
+                    described: None,
+                    used: None,
+                    record,
+                };
+                self.index.commit_states(&[change])?;
+                let _ = guard;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Removes states with all that nobody else needs; with `dry_run` only says what would go.
+    ///
+    /// # Errors
+    /// When the index fails, or a folder cannot be synced. What was removed by then stays removed; gc finishes the rest.
+    pub fn remove_states(
+        &self,
+        guard: &ExclusiveGuard,
+        keys: &[StateKey],
+        dry_run: bool,
+    ) -> Result<Vec<Removed>> {
+        let mut removed: Vec<Removed> = Vec::new();
+        for key in keys {
+            let Some(StateRow { label, usage, .. }) = self.index.state(key)? else { continue };
+            let before: Vec<StateKey> = removed.iter().map(|r| r.key).collect();
+            let own = self.index.own_segments(key, &before)?;
+            let frees = own.iter().map(|row| row.file_bytes).sum::<u64>() + usage.bytes();
+            let manifests = usage.manifests.iter().map(|m| m.lineage).collect();
+            let doomed = Doomed { key: *key, manifests, record: usage.record.map(|(object, _)| object) };
+            let left = if dry_run { Vec::new() } else { self.discard(guard, &[doomed], &own)? };
+            let names = label.names.into_iter().map(|n| n.name).collect();
+            removed.push(Removed { key: *key, names, frees, left });
+        }
+        Ok(removed)
+    }
+
+    /// Deletes states, with the files that describe them, and segments: tombstones first, then the files, and only then the
+    /// rows. Labels and manifests go first, so that no crash leaves one whose segments are gone. What cannot be removed keeps
+    /// its tombstone, and is the answer.
+    pub(crate) fn discard(
+        &self,
+        _: &ExclusiveGuard,
+        states: &[Doomed],
+        segments: &[SegmentRow],
+    ) -> Result<Vec<(PathBuf, String)>> {
+        let keys: Vec<StateKey> = states.iter().map(|state| state.key).collect();
+        let ids: Vec<_> = segments.iter().map(SegmentRow::id).collect();
+        if keys.is_empty() && ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        match self.index.tombstone(&keys, &ids) {
+            // Deleting is the way out of a full disk, and must not need room itself.
+            Err(error) if error.is_unwritable() => {
+                self.index.delete_without_room().map_err(|_| error)?;
+                self.index.tombstone(&keys, &ids)?;
+            }
+            other => other?,
+        }
+        let mut removal = Removal::default();
+        let mut gone_keys = Vec::new();
+        for state in states {
+            let mut paths = vec![layout::label(&self.root, &state.key)];
+            paths.extend(state.manifests.iter().map(|l| layout::manifest(&self.root, &state.key, *l)));
+            let superseded = self.index.superseded(&state.key)?;
+            let records = state.record.iter().chain(&superseded);
+            paths.extend(records.map(|object| layout::object(&self.root, object)));
+            if self.remove_files(&paths, &mut removal) {
+                gone_keys.push(state.key);
+            }
+        }
+        self.sync_folders(&mut removal)?;
+        let mut gone = Vec::new();
+        for row in segments {
+            if self.remove_files(&[layout::object(&self.root, &row.object)], &mut removal) {
+                gone.push(row.id());
+            }
+        }
+        self.sync_folders(&mut removal)?;
+        self.index.delete_tombstoned(&gone_keys, &gone)?;
+        Ok(removal.left)
+    }
+
+    /// Removes objects that segments' rows no longer name: another process may have written one of them again meanwhile.
+    ///
+    /// # Errors
+    /// When the index or the disk fails.
+    pub fn remove_replaced(&self, _: &ExclusiveGuard, replaced: &[super::writer::Replaced]) -> Result<()> {
+        let mut removal = Removal::default();
+        for old in replaced {
+            if !self.index.names_object(old.segment, &old.object)? {
+                self.remove_files(&[layout::object(&self.root, &old.object)], &mut removal);
+            }
+        }
+        self.sync_folders(&mut removal)
+    }
+
+    /// Removes files. Returns whether all of them are gone.
+    pub(crate) fn remove_files(&self, paths: &[PathBuf], removal: &mut Removal) -> bool {
+        let mut all = true;
+        for path in paths {
+            match self.remove(path) {
+                Ok(()) => removal.folders.extend(path.parent().map(Path::to_owned)),
+                Err(error) => {
+                    removal.left.push((path.clone(), error.to_string()));
+                    all = false;
+                }
+            }
+        }
+        all
+    }
+
+    /// Syncs the folders that files were removed from, so that no loss of power brings back what the index no longer
+    /// knows, and reindexing would take for a state that was lost.
+    pub(crate) fn sync_folders(&self, removal: &mut Removal) -> Result<()> {
+        for folder in std::mem::take(&mut removal.folders) {
+            if matches!(self.disk.kind(&folder), Ok(Some(_))) {
+                self.disk.sync_dir(&folder).map_err(StoreError::disk("sync", &folder))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a file of the store; one that is gone, or behind a link and so not the store's, is fine.
+    pub(crate) fn remove(&self, path: &Path) -> std::io::Result<()> {
+        if self.is_behind_a_link(path) {
+            return Ok(());
+        }
+        match self.disk.remove(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// The folder of a file is a link.
+    pub(crate) fn is_behind_a_link(&self, path: &Path) -> bool {
+        let kind = path.parent().map(|folder| self.disk.kind(folder));
+        matches!(kind, Some(Ok(Some(super::disk::Kind::Link))))
+    }
+}
+
+/// A row and a manifest agree on what the key is made of.
+fn says_the_same(row: &Manifest, manifest: &Manifest) -> bool {
+    row.model == manifest.model
+        && row.params == manifest.params
+        && row.layout == manifest.layout
+        && row.pending_text == manifest.pending_text
+        && row.suffix == manifest.suffix
+}
+
+/// Files that were removed, and those that could not be.
+#[derive(Debug, Default)]
+pub(crate) struct Removal {
+    pub(crate) left: Vec<(PathBuf, String)>,
+    folders: BTreeSet<PathBuf>,
+}
+
+fn description(file: &'static str, reason: &str) -> Miss {
+    Miss::Description { file, reason: reason.to_owned(), missing: false }
+}
+
+fn missing(file: &'static str, reason: &str) -> Miss {
+    Miss::Description { file, reason: reason.to_owned(), missing: true }
+}

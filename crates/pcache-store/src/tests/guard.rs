@@ -1,0 +1,313 @@
+//! What the store leaves alone: what cannot be read, what is newer, what is not its own; and what it tells apart.
+
+use super::*;
+use std::path::PathBuf;
+
+/// The real disk, on which some paths cannot be read or removed.
+struct Refusing {
+    paths: Vec<PathBuf>,
+    removing: bool,
+}
+
+impl Refusing {
+    fn check(&self, path: &Path) -> io::Result<()> {
+        match self.paths.iter().any(|refused| path.starts_with(refused)) {
+            true => Err(io::ErrorKind::PermissionDenied.into()),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Disk for Refusing {
+    fn create_dir(&self, path: &Path) -> io::Result<bool> {
+        RealDisk.create_dir(path)
+    }
+    fn stage(&self, folder: &Path, parts: &[&[u8]]) -> io::Result<PathBuf> {
+        RealDisk.stage(folder, parts)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(path)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.check(path).and_then(|()| RealDisk.remove(path))
+    }
+    fn remove_tree(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_tree(path)
+    }
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Source>> {
+        if !self.removing {
+            self.check(path)?;
+        }
+        RealDisk.open(path)
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        if !self.removing {
+            self.check(path)?;
+        }
+        RealDisk.list(path)
+    }
+    fn kind(&self, path: &Path) -> io::Result<Option<Kind>> {
+        RealDisk.kind(path)
+    }
+    fn open_lock(&self, path: &Path) -> io::Result<std::fs::File> {
+        RealDisk.open_lock(path)
+    }
+    fn make_private(&self, path: &Path) -> io::Result<()> {
+        RealDisk.make_private(path)
+    }
+    fn free_bytes(&self, path: &Path) -> Option<u64> {
+        RealDisk.free_bytes(path)
+    }
+}
+
+fn refusing(dir: &TempDir, paths: Vec<PathBuf>, removing: bool) -> Store {
+    open_with(dir, Arc::new(Refusing { paths, removing })).unwrap()
+}
+
+/// gc once took what it could not read for damaged, and deleted the segment of a state whose index was lost.
+#[test]
+fn what_cannot_be_read_is_not_deleted() {
+    let dir = TempDir::new().unwrap();
+    let unreadable = {
+        let store = open(&dir);
+        let key = save(&store, "a", &tokens(700, 3)).unwrap();
+        object_of(&store, &key, 1)
+    };
+    lose_index(&dir);
+    {
+        let store = refusing(&dir, vec![unreadable], false);
+        let outcome = collect_nothing(&store);
+        assert_eq!((outcome.unreadable.count, outcome.strays.count), (1, 0));
+        assert_eq!(outcome.after, walk(store.root()));
+    }
+    let store = open(&dir);
+    collect_nothing(&store);
+    assert_eq!(assert_whole(&store), ["a"]);
+    assert_tidy(&store);
+}
+
+/// A folder of another user once ended every gc, verify and build with a budget.
+#[test]
+fn a_folder_that_cannot_be_listed_is_told_and_left() {
+    for lost in [false, true] {
+        let dir = TempDir::new().unwrap();
+        let (foreign, key) = {
+            let store = open(&dir);
+            save(&store, "a", &tokens(700, 3)).unwrap();
+            let key = save(&store, "b", &tokens(10, 5)).unwrap();
+            (object_of(&store, &key, 0).parent().unwrap().to_owned(), key)
+        };
+        if lost {
+            lose_index(&dir);
+        }
+        let store = refusing(&dir, vec![foreign.clone()], false);
+        let outcome = collect_nothing(&store);
+        assert_eq!(outcome.unseen.len(), 1);
+        assert_eq!(outcome.unseen[0].0, foreign);
+        assert_eq!((outcome.strays.count, outcome.evicted.len()), (0, 0));
+        assert!(store.folder_usage().is_ok() && store.survey().is_ok());
+        drop(store);
+        let store = open(&dir);
+        collect_nothing(&store);
+        assert_eq!(assert_whole(&store), ["a", "b"]);
+        assert!(store.state(&key).unwrap().is_some());
+        assert_tidy(&store);
+    }
+}
+
+/// A removal that failed half-way once made a state invisible and said nothing of what stayed.
+#[test]
+fn a_removal_says_what_it_could_not_remove() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    let key = save(&store, "a", &tokens(700, 3)).unwrap();
+    let stuck = object_of(&store, &key, 1);
+    drop(store);
+    let store = refusing(&dir, vec![stuck.clone()], true);
+    let removed = remove(&store, &[key], false).unwrap();
+    assert_eq!(removed[0].left.iter().map(|(path, _)| path).collect::<Vec<_>>(), [&stuck]);
+    assert!(stuck.exists());
+    assert_eq!(store.list().unwrap().0, []);
+    assert_eq!(collect_nothing(&store).left.len(), 1, "and again");
+    drop(store);
+    let store = open(&dir);
+    assert_eq!(collect_nothing(&store).left, []);
+    assert!(!stuck.exists());
+    assert_tidy(&store);
+}
+
+/// Files with a right hash that this version does not know are counted and left where they are.
+#[test]
+fn what_is_newer_is_left_alone() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    let key = save(&store, "a", &tokens(300, 3)).unwrap();
+    let root = store.root().to_owned();
+    let put = |path: PathBuf, bytes: &[u8]| {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let newer = |path: PathBuf, from: &str, to: &str| -> Vec<u8> {
+        let mut bytes = std::fs::read(path).unwrap();
+        let at = bytes.windows(from.len()).position(|w| w == from.as_bytes()).unwrap();
+        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+        bytes
+    };
+    let as_object = |bytes: &[u8]| layout::object(&root, &ObjectId::from(blake3::hash(bytes)));
+    let object = newer(object_of(&store, &key, 0), "pcache object v1", "pcache object v9");
+    let third = b"a signature, or whatever else may be".to_vec();
+    let manifest =
+        newer(layout::manifest(&root, &key, store.own_lineage()), "pcache manifest v2", "pcache manifest v9");
+    let label = newer(layout::label(&root, &key), "pcache label v2", "pcache label v9");
+    let other = key_of(&tokens(10, 9));
+    let files = [
+        put(as_object(&object), &object),
+        put(as_object(&third), &third),
+        put(layout::manifest(&root, &other, store.own_lineage()), &manifest),
+        put(layout::label(&root, &other), &label),
+        put(root.join("objects/v2/ab/cdef"), b"new objects"),
+        put(root.join("signatures/v1/abc"), b"signed"),
+        put(root.join("manifests/v3/x"), b"new manifests"),
+    ];
+    let limits = Limits { max_states: Some(0), ..Limits::default() };
+    let outcome = collect(&store, &limits, false);
+    assert_eq!((outcome.newer.count, outcome.strays.count, outcome.evicted.len()), (4, 0, 1));
+    let mut unknown: Vec<PathBuf> = store.survey().unwrap().unknown.into_iter().map(|e| e.path).collect();
+    let mut expected = files.to_vec();
+    unknown.sort();
+    expected.sort();
+    assert_eq!(unknown, expected);
+    assert!(files.iter().all(|path| path.exists()));
+    assert_eq!(outcome.after, walk(&root));
+    let unindexed = store.survey().unwrap();
+    assert_eq!((unindexed.lost, unindexed.uncommitted), (0, 0));
+}
+
+/// A label that a later version wrote is not replaced: what it says would be lost.
+#[test]
+fn a_newer_label_is_not_changed() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    let key = save(&store, "a", &tokens(10, 3)).unwrap();
+    let path = layout::label(store.root(), &key);
+    let newer = std::fs::read_to_string(&path).unwrap().replace("label v2", "label v3");
+    std::fs::write(&path, &newer).unwrap();
+    let error = relabel(&store, &key, |label| label.pinned = true).unwrap_err();
+    assert!(matches!(error, StoreError::NewerLabel { .. }), "{error}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), newer);
+    assert!(store.has_newer_label(&key));
+    assert_eq!(store.check_description(&key).unwrap(), None);
+    assert_eq!(assert_whole(&store), ["a"]);
+}
+
+/// With the clock set back, what was used "later" was never evicted.
+#[test]
+fn a_use_in_the_future_ages_from_now_on() {
+    let dir = TempDir::new().unwrap();
+    let future = 400 * 86_400;
+    save(&open_at(&dir, NOW + future), "a", &tokens(10, 3)).unwrap();
+    let old = Limits { max_age_s: Some(86_400), ..Limits::default() };
+    assert_eq!(collect(&open_at(&dir, NOW), &old, false).evicted, []);
+    let store = open_at(&dir, NOW + 2 * 86_400);
+    assert_eq!(collect(&store, &old, false).evicted.len(), 1);
+}
+
+/// A build that died between its files and its row is no damage, and no loss of the index.
+#[test]
+fn a_leftover_of_a_killed_build_is_told_from_a_lost_row() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    let key = save(&store, "a", &tokens(300, 3)).unwrap();
+    let files = |store: &Store| {
+        [layout::label(store.root(), &key), layout::manifest(store.root(), &key, store.own_lineage())]
+    };
+    let bytes = files(&store).map(|path| std::fs::read(path).unwrap());
+    remove(&store, &[key], false).unwrap();
+    collect_nothing(&store);
+    // Segments are committed, the label is written, and then it is killed.
+    let prefix = prefix(&tokens(300, 3));
+    let guard = store.lock_shared(|| ()).unwrap();
+    let writer = store.writer(&guard, &prefix, Codec::Raw, &VerifiedPrefix::none());
+    let state = |piece: &Segment| state_of(&prefix.tokens[piece.first..piece.end()]);
+    let pieces = prefix.pieces();
+    writer.run(|pipeline| pieces.iter().try_for_each(|piece| pipeline.save(piece, state(piece)))).unwrap();
+    drop(writer);
+    drop(guard);
+    for (path, bytes) in files(&store).iter().zip(&bytes) {
+        std::fs::write(path, bytes).unwrap();
+    }
+    assert_eq!((store.survey().unwrap().lost, store.count().unwrap()), (1, 0), "no intent: the row was lost");
+    store.index.intend(&[key]).unwrap();
+    let unindexed = store.survey().unwrap();
+    assert_eq!((unindexed.lost, unindexed.uncommitted), (0, 1));
+    // Collected, it becomes a state: nothing of it is missing.
+    collect_nothing(&store);
+    assert_eq!(assert_whole(&store), ["a"]);
+    assert_tidy(&store);
+}
+
+/// Staging names were process numbers, which repeat in containers: a stale file made the next build fail.
+#[test]
+fn staging_names_do_not_repeat() {
+    let dir = TempDir::new().unwrap();
+    let names: std::collections::HashSet<PathBuf> =
+        (0..200).map(|_| RealDisk.stage(dir.path(), &[b"x"]).unwrap()).collect();
+    assert_eq!(names.len(), 200);
+    let with_number = |path: &PathBuf| path.to_string_lossy().contains(&format!("{}-", std::process::id()));
+    assert!(!names.iter().any(with_number));
+}
+
+/// Files that are larger than a reader may keep are read and verified again when they are used: what changed meanwhile is
+/// a miss, and never reaches the model.
+#[test]
+fn what_is_used_is_what_was_verified() {
+    for keep_bytes in [0, 1 << 30] {
+        let dir = TempDir::new().unwrap();
+        let store = Store::open(&dir.path().join("store"), &Options { keep_bytes, ..options() }).unwrap();
+        let tokens = tokens(300, 3);
+        let key = save(&store, "a", &tokens).unwrap();
+        let prefix = prefix(&tokens);
+        let guard = store.lock_shared(|| ()).unwrap();
+        let verified = store.find(&guard, &prefix, false).unwrap().verify(&prefix);
+        assert_eq!(verified.tokens(), 300);
+        // Changed in place, as a failing disk or another program does it; then cut off.
+        let path = object_of(&store, &key, 0);
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        let mut buffers = ReadBuffers::default();
+        for changed in [&bytes[..], &bytes[..100], b""] {
+            std::fs::OpenOptions::new().write(true).truncate(true).open(&path).unwrap();
+            std::fs::write(&path, changed).unwrap();
+            let state = verified.parts[0].1.state(&mut buffers).map(<[u8]>::to_vec);
+            match keep_bytes {
+                0 => assert!(state.is_err()),
+                _ => assert_eq!(state, Ok(state_of(&tokens[..256]))),
+            }
+        }
+    }
+}
+
+/// Reading a store that cannot be written does not touch it, with and without a log, and sees what is written meanwhile.
+#[test]
+fn a_store_that_cannot_be_written_is_read_with_its_log() {
+    use std::os::unix::fs::PermissionsExt;
+    if rustix::process::geteuid().is_root() {
+        // Permissions do not keep root out; tests/disks.rs does this on a read-only file system.
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let writer = open(&dir);
+    save(&writer, "a", &tokens(10, 3)).unwrap();
+    let root = dir.path().join("store");
+    let mode = |mode| std::fs::set_permissions(&root, std::fs::Permissions::from_mode(mode)).unwrap();
+    std::fs::set_permissions(root.join("index.sqlite"), std::fs::Permissions::from_mode(0o400)).unwrap();
+    mode(0o500);
+    let reader = open(&dir);
+    assert!(!reader.is_writable());
+    assert_eq!(assert_whole(&reader), ["a"]);
+    mode(0o700);
+}
