@@ -134,14 +134,20 @@ impl Store {
     ) -> Result<Option<Saved>> {
         let now = self.now();
         self.edit(guard, key, |store, label, others| {
-            let old = instead.and_then(|old| label.take(old));
+            let had = label.named(name).is_some();
+            let old = instead.filter(|old| *old != name).and_then(|old| label.take(old));
             let claim = Claim { name: Some(name.to_owned()), ..Claim::default() };
             let moved_from = store.claim(label, &claim, now, others)?;
             if let Some(old) = old {
-                // What the old name wanted, the new one wants.
+                // What the old name wanted, the new one wants; of two wishes that meet, the longer one.
+                let met = moved_from.is_some() || had;
                 let new = label.give(name, now);
                 new.pinned |= old.pinned;
-                new.expires = new.expires.or(old.expires);
+                new.expires = match (new.expires, old.expires) {
+                    (Some(new), Some(old)) => Some(new.max(old)),
+                    (None, old) if !met => old,
+                    _ => None,
+                };
             }
             Ok(moved_from)
         })

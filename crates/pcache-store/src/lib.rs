@@ -267,6 +267,7 @@ impl Store {
     /// # Errors
     /// When its lock file, in staging, cannot be opened or locked.
     pub fn lock_build(&self, chain: &ChainKey, waiting: impl FnMut()) -> Result<BuildLock> {
+        layout::make_folder(self.disk.as_ref(), &self.root.join(layout::STAGING))?;
         let path = self.staging_path(&format!("{BUILD_LOCK}{}", chain.short()));
         StagingLock::wait(&self.disk, &path, waiting).map(BuildLock)
     }

@@ -18,6 +18,9 @@ pub enum Miss {
     /// The index does not know the segment.
     #[error("not saved")]
     NotSaved,
+    /// It is saved, and only what this machine and program computed is wanted.
+    #[error("saved, but not computed by this machine and program, which --same-compute wants")]
+    Foreign,
     /// The file is gone, or cannot be read.
     #[error("object {} cannot be read: {reason}", object.short())]
     Unreadable {

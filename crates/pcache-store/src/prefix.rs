@@ -167,7 +167,10 @@ impl Store {
             }
         }
         let end = path.last().map_or(0, |(piece, _)| piece.end());
-        found.miss = (end < prefix.tokens.len()).then_some(Miss::NotSaved);
+        if end < prefix.tokens.len() {
+            let of_others = same_compute && self.missing(prefix, false)?.is_empty();
+            found.miss = Some(if of_others { Miss::Foreign } else { Miss::NotSaved });
+        }
         Ok(found)
     }
 

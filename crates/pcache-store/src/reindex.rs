@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use pcache_format::FormatError;
+
 use super::disk::{Disk, Entry};
 use super::files::random_name;
 use super::gc::inventory::{Found, FoundState};
+use super::labels::LabelProblem;
 use super::layout::{self, INDEX_NAME, LOCK_NAME, STAGING};
 use super::lock::ExclusiveGuard;
 use super::{Result, Store, StoreError};
@@ -70,6 +73,10 @@ impl Store {
     /// Writes the label of a state that has a manifest and none. On a disk that cannot be written it stays without.
     fn give_label(&self, state: &mut FoundState) -> Result<()> {
         if state.label_bytes > 0 || state.manifests.is_empty() {
+            return Ok(());
+        }
+        if let Err(LabelProblem::Format(FormatError::Newer(_))) = self.read_label(&state.label.key) {
+            // A later version knows what it says; it is left alone.
             return Ok(());
         }
         match self.publisher.label(&state.label) {

@@ -5,7 +5,7 @@
 //! once where the model is faster than the disk, and rows are committed in order, as many in one transaction as are ready.
 //! Buffers go back and forth: they are fresh memory once, and when none is left the work waits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -63,6 +63,8 @@ pub struct Writer<'s> {
     rows: Mutex<Vec<(Segment, SegmentRow)>>,
     /// Number of those that were restored.
     restored: usize,
+    /// Something of the prefix is saved and was not as it should be.
+    damaged: bool,
 }
 
 impl Store {
@@ -76,8 +78,10 @@ impl Store {
     ) -> Writer<'s> {
         let rows: Vec<_> =
             restored.parts.iter().map(|(piece, object)| (*piece, object.row().clone())).collect();
+        let damaged =
+            restored.miss.as_ref().is_some_and(|miss| !matches!(miss, Miss::NotSaved | Miss::Foreign));
         let restored = rows.len();
-        Writer { store: self, guard, prefix, codec, rows: Mutex::new(rows), restored }
+        Writer { store: self, guard, prefix, codec, rows: Mutex::new(rows), restored, damaged }
     }
 
     /// Stores a segment that was verified in another codec. Returns the object that it was before, if that was another
@@ -322,7 +326,26 @@ impl Writer<'_> {
             prompt_span: manifest.prompt_span.clone(),
             raw: manifest.raw,
         };
-        self.store.commit_healed(self.guard, &self.manifest(&description)?)
+        self.store.commit_healed(self.guard, &self.manifest(&description)?)?;
+        self.bury_damaged()
+    }
+
+    /// Takes the rows of damaged objects away where a segment was saved under another lineage: they are found no more, and
+    /// the next gc removes their files.
+    fn bury_damaged(&self) -> Result<()> {
+        let saved: HashSet<_> = self.rows().iter().map(|(_, row)| row.id()).collect();
+        let mut others = Vec::new();
+        for piece in self.prefix.pieces() {
+            others.extend(self.store.index.segments_of_chain(&piece.chain)?);
+        }
+        let others: Vec<&SegmentRow> = others.iter().filter(|row| !saved.contains(&row.id())).collect();
+        let proved = self.store.prove(self.guard, self.prefix, &others);
+        let damaged: Vec<_> =
+            proved.into_iter().filter(|(_, miss)| miss.is_some()).map(|(row, _)| row.id()).collect();
+        match damaged.is_empty() {
+            true => Ok(()),
+            false => self.store.index.tombstone(&[], &damaged),
+        }
     }
 
     /// Commits the state: manifest, label, row. One that exists keeps its names and pins, the time of its first build, and
@@ -332,7 +355,11 @@ impl Writer<'_> {
     /// When the disk or the index fails, or the label is of a later version. The state is as it was, then.
     pub fn finish(self, description: &Description, built: &Built) -> Result<Saved> {
         let manifest = self.manifest(description)?;
-        self.store.commit_built(self.guard, &manifest, built)
+        let saved = self.store.commit_built(self.guard, &manifest, built)?;
+        if self.damaged {
+            self.bury_damaged()?;
+        }
+        Ok(saved)
     }
 
     /// The manifest of what was restored and saved.

@@ -34,8 +34,8 @@ pub const ADOPTED_GRACE_S: i64 = 7 * 86_400;
 pub struct Evicted {
     /// Its key.
     pub key: StateKey,
-    /// Its name, if it had one.
-    pub name: Option<String>,
+    /// Its names, the oldest first.
+    pub names: Vec<String>,
     /// Why.
     pub reason: Reason,
     /// Bytes of objects that go with it.

@@ -73,7 +73,8 @@ pub(super) fn plan(inventory: &Inventory, needed: &Needed, limits: &Limits, now:
 
 fn evicted(state: &ListedState, eviction: &Eviction) -> Evicted {
     let (reason, frees) = (eviction.reason, eviction.frees);
-    Evicted { key: state.key, name: state.name().map(str::to_owned), reason, frees }
+    let names = state.names.iter().map(|name| name.name.clone()).collect();
+    Evicted { key: state.key, names, reason, frees }
 }
 
 /// What becomes of the segments without a state.

@@ -202,6 +202,11 @@ fn a_newer_label_is_not_changed() {
     assert!(store.has_newer_label(&key));
     assert_eq!(store.check_description(&key).unwrap(), None);
     assert_eq!(assert_whole(&store), ["a"]);
+    // Nor when the index does not know that the state has one.
+    drop(store);
+    lose_index(&dir);
+    assert_eq!(reindex(&open(&dir)).unwrap().states, 1);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), newer);
 }
 
 /// With the clock set back, what was used "later" was never evicted.

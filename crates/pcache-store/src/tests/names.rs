@@ -80,7 +80,7 @@ fn a_state_lives_as_long_as_the_longest_wish() {
     relabel(&later, &key, |label| drop(label.take("long"))).unwrap();
     let evicted = collect_nothing(&later).evicted;
     assert_eq!(evicted.len(), 1);
-    assert_eq!(evicted[0].name.as_deref(), Some("short"));
+    assert_eq!(evicted[0].names, ["short"]);
     assert_tidy(&later);
 }
 
@@ -118,6 +118,27 @@ fn a_rename_writes_a_few_hundred_bytes() {
     assert!(store.usage_of(&key).unwrap().unwrap().label_bytes < 600);
     assert_eq!(names(&store, &key), ["b"]);
     assert_tidy(&store);
+}
+
+/// A name that was wanted for ever once took over the expiry of the name whose place it took.
+#[test]
+fn where_two_names_meet_the_longer_wish_counts() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    let forever = save(&store, "menu", &tokens(10, 3)).unwrap();
+    let brief =
+        Claim { name: Some("draft".into()), expiry: Expiry::At(store.now() + 60), ..Claim::default() };
+    let key = save_as(&store, brief, &tokens(20, 4), false).unwrap();
+    let rename = |old: &str, new: &str| {
+        let guard = store.lock_shared(|| ()).unwrap();
+        store.rename(&guard, &key, Some(old), new).unwrap().unwrap()
+    };
+    assert!(
+        rename("draft", "sketch").label.names[0].expires.is_some(),
+        "a new name wants what the old one wanted"
+    );
+    let saved = rename("sketch", "menu");
+    assert_eq!((saved.moved_from, saved.label.names[0].expires), (Some(forever), None));
 }
 
 #[test]
