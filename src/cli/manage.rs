@@ -51,7 +51,8 @@ Examples:
   pcache gc --keep 20                     the 20 most recently used stay
 
 Without limits only leftovers and expired states go: segments of interrupted
-builds, staging files. Pinned states always stay.")]
+builds, staging files. Pinned states always stay; limits go before a --ttl that
+has not ended.")]
 pub struct Gc {
     /// Bytes of the whole folder, as 10GiB or 500MB
     #[arg(long, env = "PCACHE_MAX_SIZE", value_name = "SIZE", value_parser = size)]
@@ -91,7 +92,10 @@ pub struct Show {
 #[command(after_help = "\
 Examples:
   pcache rm menu 4f2a91
-  pcache rm --dry-run menu                what it would free")]
+  pcache rm --dry-run menu                what it would free
+
+A state goes with all of its names; pcache rename NAME --clear takes a name
+away and leaves the state.")]
 pub struct Rm {
     /// Keys or names of states
     #[arg(required = true, value_name = "KEY")]

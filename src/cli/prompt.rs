@@ -46,7 +46,7 @@ pub struct KeepArgs {
     /// gc and budgets leave the state alone
     #[arg(long)]
     pub pin: bool,
-    /// The state may go after this time, as 30d or 12h, or never; building it again starts anew
+    /// The state may go after this time, as 30d or 12h, or never; a build with --ttl starts anew
     #[arg(long, value_name = "TIME", value_parser = ttl)]
     pub ttl: Option<Ttl>,
     /// Keep the whole folder under this size, as 20GiB: the least recently used states go

@@ -15,12 +15,24 @@ pub fn pin(app: &App, args: &Pin, pinned: bool) -> Result<()> {
     let keys = args.keys.iter().map(|text| states::key(&store, text)).collect::<Result<Vec<_>>>()?;
     let guard = app.lock_shared(&store)?;
     for (key, text) in keys.iter().zip(&args.keys) {
-        let saved = store.relabel(&guard, key, |label| match named(label, text) {
-            Some(name) => name.pinned = pinned,
-            None => label.pinned = pinned,
+        let (mut before, mut name) = (false, "");
+        let saved = store.relabel(&guard, key, |label| {
+            let pin = match named(label, text) {
+                Some(found) => {
+                    name = text;
+                    &mut found.pinned
+                }
+                None => &mut label.pinned,
+            };
+            before = std::mem::replace(pin, pinned);
         })?;
         let saved = found(saved, key)?;
-        tell(app, &saved, if pinned { "pinned" } else { "unpinned" }, "")?;
+        let already = match (before == pinned, pinned) {
+            (true, true) => ": it was already",
+            (true, false) => ": it was not pinned",
+            _ => "",
+        };
+        tell(app, &saved, name, if pinned { "pinned" } else { "unpinned" }, already)?;
         let by: Vec<&str> = saved.label.names.iter().filter(|n| n.pinned).map(|n| n.name.as_str()).collect();
         if !pinned && saved.label.is_pinned() {
             let by = if by.is_empty() { key.short() } else { by.join(", ") };
@@ -44,9 +56,16 @@ pub fn rename(app: &App, args: &Rename) -> Result<()> {
     let instead = before.named(&args.key).map(|name| name.name.as_str());
     let Some(name) = &args.name else {
         let name = name_to_clear(&before, &args.key)?;
-        let saved = store.relabel(&guard, &key, |label| drop(name.as_deref().map(|n| label.take(n))))?;
-        let was = name.map(|name| format!(": it is no longer {name}")).unwrap_or_default();
-        return tell(app, &found(saved, &key)?, "renamed", &was);
+        let mut taken = None;
+        let saved = store.relabel(&guard, &key, |label| taken = name.and_then(|name| label.take(&name)))?;
+        let was = match taken {
+            None => ": it has no name".to_owned(),
+            Some(name) if name.pinned => {
+                format!(": it is no longer {}, and no longer pinned by that name", name.name)
+            }
+            Some(name) => format!(": it is no longer {}", name.name),
+        };
+        return tell(app, &found(saved, &key)?, "", "renamed", &was);
     };
     states::check_name(name)?;
     let saved = found(store.rename(&guard, &key, instead, name)?, &key)?;
@@ -57,7 +76,7 @@ pub fn rename(app: &App, args: &Rename) -> Result<()> {
         (None, false) => format!(", which is also {}", others.join(", ")),
         (None, true) => String::new(),
     };
-    tell_named(app, &saved, name, "renamed", &was)
+    tell(app, &saved, name, "renamed", &was)
 }
 
 /// The name that is to be taken away: the one that was said, or the only one.
@@ -82,11 +101,8 @@ fn found(saved: Option<Saved>, key: &StateKey) -> Result<Saved> {
     }
 }
 
-fn tell(app: &App, saved: &Saved, what: &str, was: &str) -> Result<()> {
-    tell_named(app, saved, saved.label.name().unwrap_or_default(), what, was)
-}
-
-fn tell_named(app: &App, saved: &Saved, name: &str, what: &str, was: &str) -> Result<()> {
+/// Says what was done, under the name that was meant; an empty one is the key.
+fn tell(app: &App, saved: &Saved, name: &str, what: &str, was: &str) -> Result<()> {
     let Saved { label: state, .. } = saved;
     let names: Vec<&str> = state.names.iter().map(|n| n.name.as_str()).collect();
     let report = serde_json::json!({

@@ -84,6 +84,7 @@ pub struct SameText {
 pub fn run(app: &App, args: &Explain) -> Result<()> {
     let framed = Framed::of_args(&args.framing)?;
     let store = app.existing_store()?;
+    super::ls::warn_if_lost(app, store.as_ref())?;
     let target = Target::of_args(app, store.as_ref(), &args.params)?;
     let source = Source::read(&args.prompt, &target.params.root(&target.model), &framed)?;
     let engine = Engine::start(app.shows_log())?;

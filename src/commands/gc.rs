@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::app::App;
 use super::failure::Failure;
 use super::rm::fail_if_left;
+use super::states::label_of_all;
 use crate::cli::{Gc, Output};
 use crate::report::human;
 use pcache_store::evict::{Limits, Reason};
@@ -28,6 +29,7 @@ struct Report {
 struct ReportedEviction {
     key: String,
     name: Option<String>,
+    names: Vec<String>,
     reason: String,
     freed_bytes: u64,
 }
@@ -116,7 +118,8 @@ pub fn tell(app: &App, outcome: &Outcome) -> Result<()> {
 fn reported(evicted: &Evicted) -> ReportedEviction {
     ReportedEviction {
         key: evicted.key.to_hex(),
-        name: evicted.name.clone(),
+        name: evicted.names.first().cloned(),
+        names: evicted.names.clone(),
         reason: reason(&evicted.reason),
         freed_bytes: evicted.frees,
     }
@@ -188,9 +191,8 @@ fn text(outcome: &Outcome, dry_run: bool) -> String {
 
 fn eviction(evicted: &Evicted, dry_run: bool) -> String {
     let verb = if dry_run { "would evict" } else { "evicted" };
-    let name = evicted.name.as_ref().map(|n| format!(" {n}")).unwrap_or_default();
-    let (key, bytes, why) = (evicted.key.short(), human::bytes(evicted.frees), reason(&evicted.reason));
-    format!("{verb} {key}{name} ({bytes}): {why}")
+    let state = label_of_all(&evicted.key, &evicted.names);
+    format!("{verb} {state} ({}): {}", human::bytes(evicted.frees), reason(&evicted.reason))
 }
 
 fn parts(outcome: &Outcome) -> String {

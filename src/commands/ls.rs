@@ -46,6 +46,18 @@ struct Listed {
     compute: Lineage,
 }
 
+/// Warns of an index that is empty beside objects. Returns whether it is.
+pub fn warn_if_lost(app: &App, store: Option<&Store>) -> Result<bool> {
+    let lost = store.map(Store::is_index_lost).transpose()?.unwrap_or(false);
+    if lost {
+        app.warn(format!(
+            "the index of {} lists no states, but there are objects; pcache verify --repair puts back what it lost",
+            app.cache_dir()?.display()
+        ));
+    }
+    Ok(lost)
+}
+
 pub fn run(app: &App, args: &Ls) -> Result<()> {
     let store = app.existing_store()?;
     let (states, segments, now, unused) = match &store {
@@ -61,13 +73,7 @@ pub fn run(app: &App, args: &Ls) -> Result<()> {
     let own = store.as_ref().map(Store::own_lineage);
 
     // A program that reads the list should not take this for an empty store either.
-    let lost = store.as_ref().map(Store::is_index_lost).transpose()?.unwrap_or(false);
-    if lost {
-        app.warn(format!(
-            "the index of {} lists no states, but there are objects; pcache verify --repair puts back what it lost",
-            app.cache_dir()?.display()
-        ));
-    }
+    let lost = warn_if_lost(app, store.as_ref())?;
     listing.states.iter().try_for_each(|s| app.named_event("state", s))?;
     match app.output() {
         Output::Json => app.print_json(&listing),

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::app::App;
 use super::failure::Failure;
-use super::states::{self, label};
+use super::states::{self, label, label_of_all};
 use crate::cli::{Output, Rm};
 use crate::report::human;
 use pcache_format::StateKey;
@@ -47,7 +47,7 @@ pub fn run(app: &App, args: &Rm) -> Result<()> {
         Output::Text => {
             let verb = if args.dry_run { "would remove" } else { "removed" };
             removed.iter().try_for_each(|r| {
-                let label = label(&r.key, r.names.first().map(String::as_str));
+                let label = label_of_all(&r.key, &r.names);
                 app.print(format!("{verb} {label} ({})", human::bytes(r.frees)))
             })?;
             let freed = removed.iter().map(|r| r.frees).sum();
@@ -73,7 +73,7 @@ pub fn fail_if_left<'l>(app: &App, left: impl Iterator<Item = &'l (PathBuf, Stri
 }
 
 fn refuse_pinned(store: &Store, keys: &[StateKey], args: &Rm) -> Result<()> {
-    for key in keys.iter().filter(|_| !args.force && !args.dry_run) {
+    for key in keys.iter().filter(|_| !args.force) {
         let Some(state) = store.state(key)? else { continue };
         if state.label.is_pinned() {
             let label = label(key, state.label.name());

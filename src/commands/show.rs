@@ -214,6 +214,7 @@ fn text(s: &Shown, now: i64) -> String {
         .collect();
     let expires = match s.expires {
         None => "never".to_owned(),
+        Some(at) if at <= now && s.pinned => format!("{}, but it is pinned", when(at)),
         Some(at) if at <= now => format!("{}, so the next gc takes it", when(at)),
         Some(at) => format!("{} (in {})", human::time(at), human::duration(at - now)),
     };

@@ -7,6 +7,7 @@ use super::failure::Failure;
 use crate::report::human;
 use pcache_format::StateKey;
 use pcache_format::id::{MIN_PREFIX_DIGITS, name_problem};
+use pcache_format::label::Name;
 use pcache_store::Lookup;
 use pcache_store::State;
 use pcache_store::{Saved, Store};
@@ -91,13 +92,29 @@ pub fn check_name(name: &str) -> Result<()> {
 /// Says that a name went from one state to another, if it did.
 pub fn tell_move(app: &App, saved: &Saved, name: Option<&str>) {
     if let (Some(before), Some(name)) = (saved.moved_from, name) {
-        app.say(format!("{name} is now {}; it was {}", saved.label.key.short(), before.short()));
+        let wants = saved.label.named(name).map(wants).unwrap_or_default();
+        app.say(format!("{name} is now {}{wants}; it was {}", saved.label.key.short(), before.short()));
     }
+}
+
+/// What a name wants of gc: it keeps that when it moves.
+fn wants(name: &Name) -> String {
+    let parts = [
+        name.pinned.then(|| "pinned".to_owned()),
+        name.expires.map(|at| format!("until {}", human::time(at))),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) }
 }
 
 /// Key and name of a state, for people.
 pub fn label(key: &StateKey, name: Option<&str>) -> String {
     name.map_or_else(|| key.short(), |name| format!("{} {}", key.short(), human::harmless(name)))
+}
+
+/// Key and all names of a state, for people.
+pub fn label_of_all(key: &StateKey, names: &[String]) -> String {
+    label(key, (!names.is_empty()).then(|| names.join(", ")).as_deref())
 }
 
 #[cfg(test)]
