@@ -43,7 +43,7 @@ pub struct Explanation {
     pub nearest: Option<Nearest>,
     /// States of the same text under another model or other parameters.
     pub same_text: Vec<SameText>,
-    /// What computed the part that is saved, where that is not this machine and program.
+    /// Identity that computed the saved part, where that is not this machine and program.
     pub computed_by: Option<String>,
 }
 

@@ -49,7 +49,7 @@ struct Shown {
     saved_s: f64,
     segments: Vec<ShownSegment>,
     shares_with: Vec<ShownRelative>,
-    /// What computed it, one line for each manifest.
+    /// Identities that computed it, one line for each manifest.
     computed_by: Vec<ShownCompute>,
 }
 

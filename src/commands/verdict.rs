@@ -78,7 +78,7 @@ pub fn foreign(store: &Store, verified: &VerifiedPrefix) -> Option<Lineage> {
     verified.lineage().filter(|lineage| *lineage != store.own_lineage())
 }
 
-/// What computed a state, in a few words.
+/// Names the identity that computed a state, in a few words.
 pub fn computed_by(store: &Store, lineage: Lineage) -> String {
     if lineage == Lineage::Unknown {
         return "pcache 0.1, which did not say on what".into();

@@ -1,4 +1,4 @@
-//! What computed a state's numbers, and the line of those who did.
+//! Compute identity: what computed a state's numbers, and the line of those who did.
 //!
 //! Two machines that evaluate the same tokens agree on what a state means and not on its last bits: another instruction
 //! set, card or compiler adds in another order. So beside its key a state has the identity of what computed it.

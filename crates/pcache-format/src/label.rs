@@ -46,7 +46,7 @@ pub struct Name {
     pub expires: Option<i64>,
 }
 
-/// How a state came into a store.
+/// Way in which a state came into a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Provenance {
@@ -77,9 +77,9 @@ pub struct Label {
     pub expires: Option<i64>,
     /// Prompt file, for people.
     pub origin: String,
-    /// How the prompt was put before the model, for people.
+    /// Way in which the prompt was put before the model, for people.
     pub prompt_format: String,
-    /// Where the model was last seen.
+    /// Place at which the model was last seen.
     pub model_path: String,
     /// Hash of the prompt's text alone.
     pub text: Option<TextDigest>,
@@ -91,7 +91,7 @@ pub struct Label {
     pub build_s: f64,
     /// Number of tokens evaluated in that time.
     pub evaluated: usize,
-    /// How the state came into this store.
+    /// Way in which the state came into this store.
     pub provenance: Provenance,
 }
 

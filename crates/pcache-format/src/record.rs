@@ -16,7 +16,7 @@ use crate::{
 /// Version in the metadata of every record.
 pub const FORMAT: &str = "pcache state v1";
 
-/// What stood between the origin of a state and that of what it was extended by.
+/// Separator between the origin of a state and that of what it was extended by.
 const EXTENDED_BY: &str = " + ";
 
 /// A change raises the revision by one: nobody comes near this.
@@ -38,7 +38,7 @@ pub struct Record {
     pub name: Option<String>,
     /// The model.
     pub model: ModelHash,
-    /// Where the model was last seen.
+    /// Place at which the model was last seen.
     pub model_path: String,
     /// What it was built with.
     pub params: Params,
@@ -51,7 +51,7 @@ pub struct Record {
     pub carried: String,
     /// What follows a question.
     pub suffix: String,
-    /// How the prompt was put before the model, for people.
+    /// Way in which the prompt was put before the model, for people.
     pub framing: String,
     /// Where the prompt's own text lies in the text of the tokens and the carried text, in bytes.
     pub own: Option<(usize, usize)>,
@@ -96,7 +96,7 @@ impl Record {
         self.chain().state_key(&self.carried, &self.suffix) == self.key
     }
 
-    /// What of it never changes. It names no objects: those are found by their chain keys.
+    /// Immutable part. It names no objects: those are found by their chain keys.
     pub fn manifest(&self) -> Manifest {
         let kind = match (&self.own, self.origin.contains(EXTENDED_BY)) {
             (None, _) => StateKind::Conversation,
@@ -120,7 +120,7 @@ impl Record {
         }
     }
 
-    /// What of it may change. Its pin and its expiry belong to its name, if it has one.
+    /// Changeable part. Its pin and its expiry belong to its name, if it has one.
     pub fn label(&self) -> Label {
         let (pinned, expires) = (self.pinned, self.expires);
         let name = self.name.clone().map(|name| Name { name, given: self.created, pinned, expires });
@@ -175,7 +175,7 @@ impl Record {
         Ok(record)
     }
 
-    /// What of it the index or a terminal could not hold, if anything.
+    /// Problem with a part that the index or a terminal could not hold, if there is one.
     fn problem(&self) -> Option<String> {
         let own = self.own.unwrap_or_default();
         let bounds = [

@@ -40,7 +40,7 @@ pub enum Expiry {
 pub struct Built {
     /// Prompt file, for people.
     pub origin: String,
-    /// How the prompt was put before the model, for people.
+    /// Way in which the prompt was put before the model, for people.
     pub prompt_format: String,
     /// Where the model lies.
     pub model_path: String,

@@ -76,7 +76,7 @@ impl Checked {
 /// What was compared by `--logits`.
 #[derive(Debug, Clone, Serialize)]
 struct Compared {
-    /// What computed the restored state.
+    /// Identity that computed the restored state.
     restored: String,
     /// It is what computes here: then the difference must be none.
     own: bool,

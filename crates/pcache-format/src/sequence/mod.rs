@@ -41,7 +41,7 @@ use std::ops::Range;
 use crate::{KvType, Layout, Params, Segment};
 use walk::Cache;
 
-/// Where in a context a sequence lies.
+/// Place of a sequence in a context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// The sequence's number.

@@ -162,7 +162,7 @@ fn row_of<'a>(
     &bytes[layer.data.clone()][(start + cells.start) * layer.cell..(start + cells.end) * layer.cell]
 }
 
-/// That a number of parts or positions is not the one that it must be.
+/// Error of a number of parts or positions that is not the one that it must be.
 fn differs(what: &'static str, found: usize, expected: usize) -> SequenceError {
     SequenceError { at: 0, what, found: found as i128, expected: expected.to_string() }
 }

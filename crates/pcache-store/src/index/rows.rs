@@ -102,7 +102,7 @@ pub struct ListedState {
     pub expires: Option<i64>,
     /// The model.
     pub model: ModelHash,
-    /// Where the model was last seen.
+    /// Place at which the model was last seen.
     pub model_path: String,
     /// Origin of its tokens.
     pub kind: StateKind,
