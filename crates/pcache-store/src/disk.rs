@@ -1,7 +1,7 @@
 //! The seam to the file system: every operation of the store on its files, so that each can be made to fail.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -66,8 +66,19 @@ pub trait Disk: Send + Sync {
 pub trait Source: Send + Sync {
     /// Size in bytes.
     fn size(&self) -> io::Result<u64>;
+    /// Reads from a position on until `into` is full or the file ends. Returns the number of bytes.
+    fn read_at(&self, position: u64, into: &mut [u8]) -> io::Result<usize>;
+
     /// Reads from the beginning as many bytes as there are, `most` at most, into `buffer`, which is emptied first.
-    fn read(&self, most: u64, buffer: &mut Vec<u8>) -> io::Result<()>;
+    fn read(&self, most: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
+        buffer.clear();
+        let wanted = usize::try_from(self.size()?.min(most)).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        buffer.try_reserve_exact(wanted).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        buffer.resize(wanted, 0);
+        let read = self.read_at(0, buffer)?;
+        buffer.truncate(read);
+        Ok(())
+    }
 }
 
 /// Real file system.
@@ -79,14 +90,29 @@ impl Source for File {
         Ok(self.metadata()?.len())
     }
 
-    fn read(&self, most: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
-        buffer.clear();
-        let wanted = usize::try_from(self.size()?.min(most)).unwrap_or(usize::MAX);
-        buffer.try_reserve_exact(wanted).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        let mut file = self;
-        io::Seek::rewind(&mut file)?;
-        file.take(most).read_to_end(buffer).map(drop)
+    fn read_at(&self, position: u64, into: &mut [u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while done < into.len() {
+            match read_once(self, position + done as u64, &mut into[done..]) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(done)
     }
+}
+
+#[cfg(unix)]
+fn read_once(file: &File, position: u64, into: &mut [u8]) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, into, position)
+}
+
+#[cfg(not(unix))]
+fn read_once(mut file: &File, position: u64, into: &mut [u8]) -> io::Result<usize> {
+    io::Seek::seek(&mut file, io::SeekFrom::Start(position))?;
+    io::Read::read(&mut file, into)
 }
 
 impl Disk for RealDisk {

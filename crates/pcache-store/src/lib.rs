@@ -40,6 +40,7 @@ mod index;
 pub mod labels;
 mod layout;
 mod lock;
+mod memory;
 pub mod objects;
 mod prefix;
 mod queries;

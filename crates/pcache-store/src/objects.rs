@@ -5,11 +5,12 @@
 
 use std::ops::Range;
 
-use pcache_format::object::{self, FileKind};
+use pcache_format::object;
 use pcache_format::{DecodeBuffers, FormatError, ModelHash, ObjectId, Stored};
 
 use super::disk::Source;
 use super::index::SegmentRow;
+use super::memory::Memory;
 use super::{Store, layout};
 
 /// Why an object could not be used. Always a miss, never a failure: the state is evaluated again.
@@ -79,7 +80,7 @@ impl Miss {
 /// Memory for reading and decoding, reused from object to object.
 #[derive(Debug, Default)]
 pub struct ReadBuffers {
-    file: Vec<u8>,
+    file: Memory,
     decoded: DecodeBuffers,
 }
 
@@ -104,16 +105,16 @@ impl FoundObject {
     }
 
     /// Reads all bytes, hashes them, and compares them and the description with what the index says. With `keep` they stay
-    /// in memory; else `buffer` is used, and they are read again when they are wanted.
+    /// in memory until the object is used; without, `buffer` is used, and they are read again when they are wanted.
     pub(crate) fn verify(
         self,
         wanted: Wanted<'_>,
         keep: bool,
-        buffer: &mut Vec<u8>,
+        buffer: &mut Memory,
     ) -> Result<VerifiedObject, Miss> {
-        let mut own = Vec::new();
-        let bytes = if keep { &mut own } else { buffer };
-        read_hashed(self.source.as_ref(), &self.row.object, self.row.file_bytes, bytes)?;
+        let mut own = Memory::default();
+        let memory = if keep { &mut own } else { buffer };
+        let bytes = read_hashed(self.source.as_ref(), &self.row.object, self.row.file_bytes, memory)?;
         let (state, stored, raw_blake3) = check(bytes, &self.row, wanted)?;
         let row = SegmentRow { raw_blake3: Some(raw_blake3), ..self.row };
         let bytes = if keep { Bytes::Kept(own) } else { Bytes::InFile(self.source) };
@@ -121,18 +122,21 @@ impl FoundObject {
     }
 
     /// Reads all bytes and looks at nothing: for measurements.
-    pub(crate) fn touch(&self, buffer: &mut Vec<u8>) {
-        let _ = self.source.read(self.row.file_bytes, buffer);
+    pub(crate) fn touch(&self, buffer: &mut Memory) {
+        let _ = buffer.room(self.row.file_bytes).and_then(|bytes| self.source.read_at(0, bytes));
     }
 }
 
+/// Bytes that are read and then hashed while they are in the processor's cache.
+const CHUNK_BYTES: usize = 256 << 10;
+
 /// Reads a file of a size and hash that are known.
-fn read_hashed(
+fn read_hashed<'m>(
     source: &dyn Source,
     object: &ObjectId,
     expected: u64,
-    buffer: &mut Vec<u8>,
-) -> Result<(), Miss> {
+    memory: &'m mut Memory,
+) -> Result<&'m [u8], Miss> {
     let unreadable = |e: std::io::Error| Miss::Unreadable { object: *object, reason: e.to_string() };
     let resized = |bytes| Miss::Resized { object: *object, bytes, expected };
     // Compared first: a sparse file of terabytes is not read.
@@ -140,15 +144,21 @@ fn read_hashed(
     if bytes != expected {
         return Err(resized(bytes));
     }
-    source.read(expected, buffer).map_err(unreadable)?;
-    if buffer.len() as u64 != expected {
-        return Err(resized(buffer.len() as u64));
+    let room = memory.room(expected).map_err(unreadable)?;
+    let (mut hasher, mut done) = (blake3::Hasher::new(), 0);
+    for chunk in room.chunks_mut(CHUNK_BYTES) {
+        let read = source.read_at(done, chunk).map_err(unreadable)?;
+        done += read as u64;
+        if read < chunk.len() {
+            return Err(resized(done));
+        }
+        hasher.update(chunk);
     }
-    let found = ObjectId::from(blake3::hash(buffer));
+    let found = ObjectId::from(hasher.finalize());
     if found != *object {
         return Err(Miss::Damaged { object: *object, found, bytes });
     }
-    Ok(())
+    Ok(room)
 }
 
 /// Compares a description with its row. Returns where the state lies, how it is stored, and its hash.
@@ -180,7 +190,7 @@ fn check(
 
 /// Where an object's bytes are.
 enum Bytes {
-    Kept(Vec<u8>),
+    Kept(Memory),
     InFile(Box<dyn Source>),
 }
 
@@ -200,10 +210,9 @@ impl VerifiedObject {
     pub fn state<'a>(&'a self, buffers: &'a mut ReadBuffers) -> Result<&'a [u8], Miss> {
         let row = &self.row;
         let bytes = match &self.bytes {
-            Bytes::Kept(bytes) => bytes,
+            Bytes::Kept(memory) => memory.bytes(),
             Bytes::InFile(source) => {
-                read_hashed(source.as_ref(), &row.object, row.file_bytes, &mut buffers.file)?;
-                &buffers.file
+                read_hashed(source.as_ref(), &row.object, row.file_bytes, &mut buffers.file)?
             }
         };
         let mismatch = |e: FormatError| Miss::Mismatch { object: row.object, reason: e.to_string() };
@@ -276,16 +285,14 @@ impl Store {
         object::peek(&head, name)
     }
 
-    /// Reads a whole file of which only the hash is known: for what has no row. `None` where the bytes are not those that
-    /// its name says.
-    pub(crate) fn read_named(
+    /// Reads a whole file of which only the hash is known: for what has no row.
+    pub(crate) fn read_named<'m>(
         &self,
         object: &ObjectId,
         bytes: u64,
-        buffer: &mut Vec<u8>,
-    ) -> Result<FileKind, Miss> {
+        buffer: &'m mut Memory,
+    ) -> Result<&'m [u8], Miss> {
         let source = self.source_of(object)?;
-        read_hashed(source.as_ref(), object, bytes, buffer)?;
-        Ok(FileKind::of(buffer))
+        read_hashed(source.as_ref(), object, bytes, buffer)
     }
 }

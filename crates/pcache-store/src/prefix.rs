@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::index::SegmentRow;
 use super::lock::SharedGuard;
+use super::memory::Memory;
 use super::objects::{FoundObject, Miss, ReadBuffers, VerifiedObject, Wanted};
 use super::{Result, Store};
 
@@ -72,7 +73,7 @@ impl FoundPrefix {
 
     /// Reads every byte, on all cores, and looks at nothing: for measurements.
     pub fn touch(&self) {
-        self.parts.par_iter().for_each_init(Vec::new, |buffer, (_, object)| object.touch(buffer));
+        self.parts.par_iter().for_each_init(Memory::default, |buffer, (_, object)| object.touch(buffer));
     }
 
     /// Compares every byte with its hash, on all cores; ends at the first object that is not as it should be.
@@ -88,7 +89,7 @@ impl FoundPrefix {
         let kept: Vec<_> = kept.collect();
         let checked: Vec<_> = kept
             .into_par_iter()
-            .map_init(Vec::new, |buffer, (piece, object, keep)| {
+            .map_init(Memory::default, |buffer, (piece, object, keep)| {
                 let tokens = &prefix.tokens[piece.first..piece.end()];
                 let wanted = Wanted { tokens, model: &prefix.model, params: &params };
                 object.verify(wanted, keep, buffer).map(|verified| (piece, verified))
@@ -187,8 +188,9 @@ impl Store {
             .map_init(ReadBuffers::default, |buffers, row| {
                 let tokens = prefix.tokens.get(row.first..row.first + row.count).unwrap_or_default();
                 let wanted = Wanted { tokens, model: &prefix.model, params: &params };
-                let object =
-                    self.open_row(guard, row).and_then(|object| object.verify(wanted, true, &mut Vec::new()));
+                let object = self
+                    .open_row(guard, row)
+                    .and_then(|object| object.verify(wanted, true, &mut Memory::default()));
                 (*row, object.and_then(|object| object.prove(buffers)).err())
             })
             .collect()

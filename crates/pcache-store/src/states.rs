@@ -11,6 +11,7 @@ use pcache_format::{Chain, FormatError, Label, Lineage, Manifest, ObjectId, Stat
 use super::index::{ManifestRow, SegmentRow, StateRow, Usage};
 use super::labels::LabelProblem;
 use super::lock::{ExclusiveGuard, SharedGuard};
+use super::memory::Memory;
 use super::objects::Miss;
 use super::{Result, Store, StoreError, layout};
 
@@ -124,25 +125,25 @@ impl Store {
     }
 
     fn read_record(&self, object: &ObjectId, bytes: u64) -> Result<Record, Miss> {
-        let mut buffer = Vec::new();
-        self.read_named(object, bytes, &mut buffer).map_err(|miss| Miss::Description {
+        let mut buffer = Memory::default();
+        let read = self.read_named(object, bytes, &mut buffer).map_err(|miss| Miss::Description {
             file: "record",
             missing: miss.is_missing(),
             reason: miss.to_string(),
         })?;
-        Record::decode(&buffer).map_err(|e| description("record", &e.to_string()))
+        Record::decode(read).map_err(|e| description("record", &e.to_string()))
     }
 
     /// The manifest of a row whose file is lost: its tokens are in its objects, and prove themselves by the key.
     fn rebuilt_manifest(&self, skeleton: &Manifest) -> Result<Option<Manifest>> {
         let mut tokens: Vec<i32> = Vec::new();
-        let mut buffer = Vec::new();
+        let mut buffer = Memory::default();
         for row in self.index.segments_of(&skeleton.key)? {
             if row.first != tokens.len() && row.first != 0 {
                 continue;
             }
             let read = self.read_named(&row.object, row.file_bytes, &mut buffer);
-            let Some(object) = read.ok().and_then(|_| object::decode(&buffer).ok()) else { continue };
+            let Some(object) = read.ok().and_then(|bytes| object::decode(bytes).ok()) else { continue };
             tokens.truncate(row.first);
             tokens.extend(object.tokens);
         }

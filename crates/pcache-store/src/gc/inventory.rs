@@ -15,6 +15,7 @@ use crate::disk::Entry;
 use crate::index::{Described, ListedState, ManifestRow, SegmentRow, StateChange};
 use crate::labels::LabelProblem;
 use crate::lock::{BUILD_LOCK, is_held};
+use crate::memory::Memory;
 use crate::objects::Miss;
 use crate::states::Doomed;
 use crate::usage::FolderUsage;
@@ -504,7 +505,7 @@ impl Store {
         let (done, told) = (AtomicUsize::new(0), Mutex::new(()));
         let read: Vec<Unindexed> = unknown
             .par_iter()
-            .map_init(Vec::new, |buffer, (id, entry)| {
+            .map_init(Memory::default, |buffer, (id, entry)| {
                 let read = self.read_unindexed(id, entry, buffer);
                 let done = done.fetch_add(1, Ordering::Relaxed) + 1;
                 let _told = told.lock();
@@ -539,9 +540,9 @@ impl Store {
     }
 
     /// What an object says of itself, if its bytes are what its name says.
-    fn read_unindexed(&self, id: &ObjectId, entry: &Entry, buffer: &mut Vec<u8>) -> Unindexed {
-        let kind = match self.read_named(id, entry.bytes, buffer) {
-            Ok(kind) => kind,
+    fn read_unindexed(&self, id: &ObjectId, entry: &Entry, buffer: &mut Memory) -> Unindexed {
+        let bytes = match self.read_named(id, entry.bytes, buffer) {
+            Ok(bytes) => bytes,
             Err(Miss::Unreadable { .. }) => {
                 return match self.disk.kind(&entry.path) {
                     Ok(None) => Unindexed::Gone,
@@ -552,11 +553,12 @@ impl Store {
             }
             Err(_) => return Unindexed::Useless,
         };
-        match kind {
+        match FileKind::of(bytes) {
             FileKind::Unknown => Unindexed::Newer,
-            FileKind::Record => Record::decode(buffer)
-                .map_or(Unindexed::Useless, |record| Unindexed::Record(Box::new(record))),
-            FileKind::Object => object::decode(buffer).map_or(Unindexed::Useless, |object| {
+            FileKind::Record => {
+                Record::decode(bytes).map_or(Unindexed::Useless, |record| Unindexed::Record(Box::new(record)))
+            }
+            FileKind::Object => object::decode(bytes).map_or(Unindexed::Useless, |object| {
                 Unindexed::Segment(SegmentRow {
                     chain: object.meta.chain,
                     lineage: object.meta.lineage,
