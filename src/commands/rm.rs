@@ -1,7 +1,5 @@
 //! `pcache rm`: remove states.
 
-use std::path::PathBuf;
-
 use anyhow::{Result, bail};
 use serde::Serialize;
 
@@ -11,8 +9,7 @@ use super::states::{self, label, label_of_all};
 use crate::cli::{Output, Rm};
 use crate::report::human;
 use pcache_format::StateKey;
-use pcache_store::Removed;
-use pcache_store::Store;
+use pcache_store::{Left, Removed, Store};
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -60,9 +57,9 @@ pub fn run(app: &App, args: &Rm) -> Result<()> {
 }
 
 /// Warns of files that could not be removed, and fails if there are any.
-pub fn fail_if_left<'l>(app: &App, left: impl Iterator<Item = &'l (PathBuf, String)>) -> Result<()> {
+pub fn fail_if_left<'l>(app: &App, left: impl Iterator<Item = &'l Left>) -> Result<()> {
     let mut count = 0;
-    for (path, why) in left {
+    for Left { path, why, .. } in left {
         app.warn(format!("cannot remove {}: {why}", path.display()));
         count += 1;
     }
@@ -90,7 +87,7 @@ fn report(removed: &[Removed], dry_run: bool) -> Report {
         name: r.names.first().cloned(),
         names: r.names.clone(),
         freed_bytes: r.frees,
-        left: r.left.iter().map(|(path, _)| path.display().to_string()).collect(),
+        left: r.left.iter().map(|left| left.path.display().to_string()).collect(),
     };
     Report { dry_run, removed: removed.iter().map(reported).collect(), freed_bytes }
 }

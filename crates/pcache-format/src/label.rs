@@ -12,6 +12,8 @@
 //! A state has any number of names, each with a pin and an expiry of its own, so that taking one away changes nothing for
 //! the others; and a pin and an expiry without a name.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::name_problem;
@@ -28,7 +30,7 @@ const MAX_TIME: u64 = 1 << 40;
 /// Seconds that evaluating may have cost.
 const MAX_SECONDS: f64 = 1e12;
 /// Bytes of a label: the names of a state take a hundred each.
-const MAX_BYTES: usize = 16 << 20;
+pub const MAX_BYTES: usize = 16 << 20;
 
 /// A name of a state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,14 +208,14 @@ impl Label {
             ("time of naming", given.unsigned_abs(), MAX_TIME),
         ];
         let beyond = bounds.into_iter().find(|(_, value, most)| value > most);
-        let names: Vec<&str> = self.names.iter().map(|n| n.name.as_str()).collect();
+        let mut names = HashSet::new();
+        let twice = self.names.iter().find(|n| !names.insert(n.name.as_str()));
         if let Some((what, value, most)) = beyond {
             Some(format!("its {what} is {value}, expected at most {most}"))
-        } else if let Some(problem) = names.iter().find_map(|name| name_problem(name)) {
+        } else if let Some(problem) = self.names.iter().find_map(|n| name_problem(&n.name)) {
             Some(format!("a name of it {problem}"))
-        } else if let Some((_, name)) = names.iter().enumerate().find(|(n, name)| names[..*n].contains(name))
-        {
-            Some(format!("it has the name {name:?} twice"))
+        } else if let Some(name) = twice {
+            Some(format!("it has the name {:?} twice", name.name))
         } else if !(0.0..=MAX_SECONDS).contains(&self.build_s) {
             Some("its cost is not a number of seconds".into())
         } else {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use pcache_format::{FormatError, StateKey};
+use pcache_format::FormatError;
 
 use super::layout::TAG_NAME;
 
@@ -81,11 +81,13 @@ pub enum StoreError {
         /// Latest one known here.
         known: usize,
     },
-    /// A state's label was written by a later version, and cannot be changed by this one.
-    #[error("the label of state {} cannot be changed: {source}; use the newer pcache", key.short())]
-    NewerLabel {
-        /// The state.
-        key: StateKey,
+    /// A file that describes a state was written by a later version, and cannot be changed by this one.
+    #[error("the {file} {} cannot be changed or removed: {source}; use the newer pcache", path.display())]
+    Newer {
+        /// `label` or `manifest`.
+        file: &'static str,
+        /// The file.
+        path: PathBuf,
         /// Its version.
         source: FormatError,
     },

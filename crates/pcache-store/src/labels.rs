@@ -4,13 +4,13 @@
 //! and the intents go. If a process dies in between, the files count: whoever changes a label next, or collects, reads
 //! them. Labels change one after the other, under a lock of their own, so no change is lost among several processes.
 
-use pcache_format::label::Provenance;
+use pcache_format::label::{MAX_BYTES as MAX_LABEL_BYTES, Provenance};
 use pcache_format::{FormatError, Label, Manifest, PromptDigest, StateKey, TextDigest};
 
 use super::index::{Described, ManifestRow, StateChange, StateRow};
 use super::lock::{LABEL_LOCK, SharedGuard, StagingLock};
 use super::writer::links;
-use super::{Result, Store, StoreError, layout};
+use super::{Result, Store, layout};
 
 /// Who wants a state, and for how long.
 #[derive(Debug, Clone, Default)]
@@ -217,8 +217,12 @@ impl Store {
     pub(crate) fn read_label(&self, key: &StateKey) -> Result<Option<(Label, u64)>, LabelProblem> {
         let path = layout::label(&self.root, key);
         let mut bytes = Vec::new();
-        match self.disk.open(&path).and_then(|file| file.read(u64::MAX, &mut bytes)) {
+        match self.disk.open(&path).and_then(|file| file.read(MAX_LABEL_BYTES as u64 + 1, &mut bytes)) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            // A pipe, a link, a folder: it will never be read.
+            Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
+                return Err(FormatError::Label(e.to_string()).into());
+            }
             read => read.map_err(LabelProblem::Unreadable)?,
         }
         let label = Label::decode(&bytes)?;
@@ -262,11 +266,8 @@ impl Store {
     /// Writes labels, those that get a name first: between the two files both have it, and never none.
     fn write(&self, edits: Vec<Edit<'_>>) -> Result<Label> {
         for edit in &edits {
-            if let Err(LabelProblem::Format(source @ FormatError::Newer(_))) =
-                self.read_label(&edit.label.key)
-            {
-                return Err(StoreError::NewerLabel { key: edit.label.key, source });
-            }
+            self.refuse_newer_label(&edit.label.key)?;
+            edit.manifest.map_or(Ok(()), |manifest| self.refuse_newer_manifest(manifest))?;
         }
         let keys: Vec<StateKey> = edits.iter().map(|edit| edit.label.key).collect();
         self.index.intend(&keys)?;

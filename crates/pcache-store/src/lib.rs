@@ -41,6 +41,7 @@ pub mod labels;
 mod layout;
 mod lock;
 mod memory;
+mod newer;
 pub mod objects;
 mod prefix;
 mod queries;
@@ -63,7 +64,7 @@ pub use lock::{BuildLock, ExclusiveGuard, SharedGuard};
 pub use objects::{Miss, ReadBuffers, VerifiedObject};
 pub use prefix::{FoundPrefix, Prefix, VerifiedPrefix};
 pub use reindex::{Reindexed, Survey};
-pub use states::{Removed, State};
+pub use states::{Left, Removed, State};
 pub use writer::{Description, Pipeline, Replaced, Writer, Written};
 
 use disk::{Disk, RealDisk};

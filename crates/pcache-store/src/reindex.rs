@@ -2,12 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use pcache_format::FormatError;
-
 use super::disk::{Disk, Entry};
 use super::files::random_name;
-use super::gc::inventory::{Found, FoundState};
-use super::labels::LabelProblem;
+use super::gc::found::{Found, FoundState};
 use super::layout::{self, INDEX_NAME, LOCK_NAME, STAGING};
 use super::lock::ExclusiveGuard;
 use super::{Result, Store, StoreError};
@@ -75,7 +72,7 @@ impl Store {
         if state.label_bytes > 0 || state.manifests.is_empty() {
             return Ok(());
         }
-        if let Err(LabelProblem::Format(FormatError::Newer(_))) = self.read_label(&state.label.key) {
+        if self.refuse_newer_label(&state.label.key).is_err() {
             // A later version knows what it says; it is left alone.
             return Ok(());
         }

@@ -52,10 +52,21 @@ pub struct Removed {
     pub key: StateKey,
     /// Its names.
     pub names: Vec<String>,
-    /// Bytes of the files that go with it.
+    /// Bytes of the files that go or went with it.
     pub frees: u64,
-    /// Files that could not be removed, and why: the next gc tries again.
-    pub left: Vec<(PathBuf, String)>,
+    /// Files that could not be removed: the next gc tries again.
+    pub left: Vec<Left>,
+}
+
+/// A file that could not be removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// The file.
+    pub path: PathBuf,
+    /// Answer of the system.
+    pub why: String,
+    /// Its size, where the system tells.
+    pub bytes: u64,
 }
 
 /// A state whose files are to go.
@@ -206,13 +217,20 @@ impl Store {
         let Some(state) = self.index.state(key)? else { return Ok(Some(Miss::NotSaved)) };
         for row in &state.usage.manifests {
             match self.read_manifest(key, row) {
-                Ok(manifest) if says_the_same(&state.skeleton, &manifest) => {}
-                Ok(_) => {
+                Ok(manifest) if !says_the_same(&state.skeleton, &manifest) => {
                     return Ok(Some(description(
                         "row in the index",
                         "it says something else than the manifest",
                     )));
                 }
+                Ok(manifest) => {
+                    if let Some(first) = self.contradicted(&manifest)? {
+                        let reason = format!("it names other states than those saved, from token {first} on");
+                        return Ok(Some(description("manifest", &reason)));
+                    }
+                }
+                // A later version knows what it says.
+                Err(_) if self.newer_manifest(key, row.lineage).is_some() => {}
                 Err(miss) => return Ok(Some(miss)),
             }
         }
@@ -240,13 +258,27 @@ impl Store {
         })
     }
 
+    /// Position of the first segment of which an object is saved that is not the one that a manifest names.
+    fn contradicted(&self, manifest: &Manifest) -> Result<Option<usize>> {
+        let rows = self.index.segments_of(&manifest.key)?;
+        let contradicts = |row: &&SegmentRow| {
+            let named = |s: &&ManifestSegment| (s.chain, s.lineage) == row.id();
+            let is_another = |s: &ManifestSegment| {
+                row.raw_bytes != s.raw_bytes || row.raw_blake3.is_some_and(|hash| hash != s.raw_blake3)
+            };
+            manifest.segments.iter().find(named).is_some_and(is_another)
+        };
+        Ok(rows.iter().find(contradicts).map(|row| row.first))
+    }
+
     /// A label without the names that other states were given later, which a move that was cut short leaves in the file;
     /// and with the place at which the model was seen last, which the index knows for all states of a model.
     fn as_in_the_index(&self, mut label: Label, row: &Label) -> Result<Label> {
         let mut names = Vec::new();
         for name in std::mem::take(&mut label.names) {
-            let owner = self.index.named(&name.name)?;
-            if owner.is_none_or(|owner| owner == label.key) {
+            let owner = self.index.owner(&name.name)?;
+            let moved = |(owner, given): (StateKey, i64)| owner != label.key && given >= name.given;
+            if !owner.is_some_and(moved) {
                 names.push(name);
             }
         }
@@ -297,7 +329,7 @@ impl Store {
     /// Removes states with all that nobody else needs; with `dry_run` only says what would go.
     ///
     /// # Errors
-    /// When the index fails, or a folder cannot be synced. What was removed by then stays removed; gc finishes the rest.
+    /// When a later version described one of them: then all stay. When the index fails, or a folder cannot be synced. What was removed by then stays removed; gc finishes the rest.
     pub fn remove_states(
         &self,
         guard: &ExclusiveGuard,
@@ -305,6 +337,7 @@ impl Store {
         dry_run: bool,
     ) -> Result<Vec<Removed>> {
         let mut removed: Vec<Removed> = Vec::new();
+        keys.iter().try_for_each(|key| self.refuse_newer(key))?;
         for key in keys {
             let Some(StateRow { label, usage, .. }) = self.index.state(key)? else { continue };
             let before: Vec<StateKey> = removed.iter().map(|r| r.key).collect();
@@ -313,6 +346,7 @@ impl Store {
             let manifests = usage.manifests.iter().map(|m| m.lineage).collect();
             let doomed = Doomed { key: *key, manifests, record: usage.record.map(|(object, _)| object) };
             let left = if dry_run { Vec::new() } else { self.discard(guard, &[doomed], &own)? };
+            let frees = frees.saturating_sub(left.iter().map(|left| left.bytes).sum());
             let names = label.names.into_iter().map(|n| n.name).collect();
             removed.push(Removed { key: *key, names, frees, left });
         }
@@ -327,7 +361,7 @@ impl Store {
         _: &ExclusiveGuard,
         states: &[Doomed],
         segments: &[SegmentRow],
-    ) -> Result<Vec<(PathBuf, String)>> {
+    ) -> Result<Vec<Left>> {
         let keys: Vec<StateKey> = states.iter().map(|state| state.key).collect();
         let ids: Vec<_> = segments.iter().map(SegmentRow::id).collect();
         if keys.is_empty() && ids.is_empty() {
@@ -386,7 +420,8 @@ impl Store {
             match self.remove(path) {
                 Ok(()) => removal.folders.extend(path.parent().map(Path::to_owned)),
                 Err(error) => {
-                    removal.left.push((path.clone(), error.to_string()));
+                    let bytes = self.disk.open(path).and_then(|file| file.size()).unwrap_or(0);
+                    removal.left.push(Left { path: path.clone(), why: error.to_string(), bytes });
                     all = false;
                 }
             }
@@ -435,7 +470,7 @@ fn says_the_same(row: &Manifest, manifest: &Manifest) -> bool {
 /// Files that were removed, and those that could not be.
 #[derive(Debug, Default)]
 pub(crate) struct Removal {
-    pub(crate) left: Vec<(PathBuf, String)>,
+    pub(crate) left: Vec<Left>,
     folders: BTreeSet<PathBuf>,
 }
 

@@ -223,6 +223,8 @@ impl Builder<'_> {
         let prefix = self.prefix(model, prompt)?;
         source::check_length(&origin.label, prefix.tokens.len(), model.usable_context(&prefix.params))?;
         let key = prefix.chain.state_key(&prompt.carried, &prompt.suffix);
+        // Not after minutes of evaluation.
+        self.store.refuse_newer(&key)?;
         self.built.insert(key);
         let mut timings = self.app.timings();
         if let Some(load) = load {

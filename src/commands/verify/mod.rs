@@ -4,6 +4,7 @@ mod check;
 mod mend;
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -18,7 +19,7 @@ use crate::report::human;
 use check::Checker;
 use mend::work_on_models;
 use pcache_format::StateKey;
-use pcache_store::disk::{Entry, RealDisk};
+use pcache_store::disk::RealDisk;
 use pcache_store::{Miss, Store, StoreError, Survey};
 
 /// What was found of a state.
@@ -55,9 +56,9 @@ struct Checked {
     /// What the logits of the restored state were compared with.
     #[serde(skip_serializing_if = "Option::is_none")]
     compared: Option<Compared>,
-    /// Its label is of a later version, and left alone.
+    /// Files that describe it, of a later version, and left alone.
     #[serde(skip)]
-    newer_label: bool,
+    newer: Vec<PathBuf>,
     /// What is wrong with it, or was.
     reason: Option<String>,
     #[serde(skip)]
@@ -152,10 +153,11 @@ fn tell_leftovers(app: &App, checked: &[Checked], survey: &Survey) {
         let n = human::count(survey.uncommitted, "state");
         app.say(format!("{n} of interrupted builds not listed yet; pcache gc lists what is complete"));
     }
-    let newer = checked.iter().filter(|c| c.newer_label).count();
-    if newer > 0 {
-        let n = human::count(newer, "label");
-        app.say(format!("{n} of a later version of pcache, left alone"));
+    let newer: Vec<&PathBuf> = checked.iter().flat_map(|c| &c.newer).collect();
+    if !newer.is_empty() {
+        let n = human::count(newer.len(), "description");
+        app.say(format!("{n} of a later version of pcache, left alone:"));
+        name_paths(app, newer.iter().map(|path| path.as_path()));
     }
     if survey.unknown.is_empty() {
         return;
@@ -163,9 +165,14 @@ fn tell_leftovers(app: &App, checked: &[Checked], survey: &Survey) {
     let bytes = human::bytes(survey.unknown.iter().map(|e| e.bytes).sum());
     let n = human::count(survey.unknown.len(), "file");
     app.say(format!("{n} ({bytes}) of a later version of pcache, or of another program, left alone:"));
-    survey.unknown.iter().take(MOST_PATHS).for_each(|e| app.say(format!("  {}", e.path.display())));
-    if survey.unknown.len() > MOST_PATHS {
-        app.say(format!("  and {} more", human::thousands(survey.unknown.len() - MOST_PATHS)));
+    name_paths(app, survey.unknown.iter().map(|e| e.path.as_path()));
+}
+
+fn name_paths<'p>(app: &App, paths: impl ExactSizeIterator<Item = &'p Path>) {
+    let more = paths.len().saturating_sub(MOST_PATHS);
+    paths.take(MOST_PATHS).for_each(|path| app.say(format!("  {}", path.display())));
+    if more > 0 {
+        app.say(format!("  and {} more", human::thousands(more)));
     }
 }
 
@@ -203,20 +210,23 @@ fn check_store(app: &App, args: &Verify) -> Result<(Vec<Checked>, Option<Survey>
     Ok((checker.check_all(app, &keys)?, Some(survey)))
 }
 
-fn paths(entries: &[Entry]) -> Vec<String> {
-    entries.iter().map(|e| e.path.display().to_string()).collect()
+fn paths<'p>(paths: impl Iterator<Item = &'p PathBuf>) -> Vec<String> {
+    paths.map(|path| path.display().to_string()).collect()
 }
 
 fn report(app: &App, args: &Verify, checked: &[Checked], survey: &Survey, start: Instant) -> Result<()> {
     checked.iter().try_for_each(|c| app.named_event("state", c))?;
+    let newer = checked.iter().flat_map(|c| &c.newer);
     match app.output() {
-        Output::Json => return app.print_json(&serde_json::json!({
+        Output::Json => {
+            return app.print_json(&serde_json::json!({
                 "states": checked,
                 "uncommitted_states": survey.uncommitted,
-                "unknown_files": paths(&survey.unknown),
-                "unreadable_files": paths(&survey.unreadable),
-                "unreadable_folders": survey.unseen.iter().map(|(p, _)| p.display().to_string()).collect::<Vec<_>>(),
-            })),
+                "unknown_files": paths(survey.unknown.iter().map(|e| &e.path).chain(newer)),
+                "unreadable_files": paths(survey.unreadable.iter().map(|e| &e.path)),
+                "unreadable_folders": paths(survey.unseen.iter().map(|(path, _)| path)),
+            }));
+        }
         Output::Jsonl => return Ok(()),
         Output::Text => {}
     }

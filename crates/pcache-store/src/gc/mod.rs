@@ -10,8 +10,10 @@
 //!   waits for one for [`ADOPTED_GRACE_S`]. If it is damaged, or its place is taken by another object by now, it
 //!   is of no use and goes.
 
+pub(crate) mod found;
 pub(crate) mod inventory;
 mod plan;
+mod unindexed;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -21,7 +23,7 @@ use pcache_format::{ChainKey, Lineage, StateKey};
 use super::disk::Entry;
 use super::evict::{Limits, Needed, Reason};
 use super::lock::ExclusiveGuard;
-use super::states::{Doomed, Removal};
+use super::states::{Doomed, Left, Removal};
 use super::{Result, Store, usage};
 use inventory::Inventory;
 use plan::{Plan, plan};
@@ -79,8 +81,8 @@ pub struct Outcome {
     pub newer: Files,
     /// Folders that could not be listed, and why: what is in them is not counted.
     pub unseen: Vec<(PathBuf, String)>,
-    /// Files that could not be removed, and why.
-    pub left: Vec<(PathBuf, String)>,
+    /// Files that could not be removed.
+    pub left: Vec<Left>,
     /// Segments without a row that got one.
     pub adopted: Files,
     /// States without a row that got one.
@@ -103,7 +105,8 @@ impl Outcome {
     /// Bytes of the files that went or would go.
     pub fn freed_bytes(&self) -> u64 {
         let evicted: u64 = self.evicted.iter().map(|e| e.frees).sum();
-        evicted + self.orphans.bytes + self.staging.bytes + self.strays.bytes
+        let all = evicted + self.orphans.bytes + self.staging.bytes + self.strays.bytes;
+        all.saturating_sub(self.left.iter().map(|left| left.bytes).sum())
     }
 }
 
@@ -133,7 +136,7 @@ impl Store {
             self.settle(now)?;
         }
         let inventory = self.inventory(now, &|_, _| ())?;
-        let mut plan = plan(&inventory, needed, limits, now);
+        let mut plan = self.plan(&inventory, needed.clone(), limits, now)?;
         if !dry_run {
             plan.outcome.left = self.apply(guard, &plan, &inventory, now)?;
             let left = self.folder_usage()?;
@@ -141,6 +144,22 @@ impl Store {
             plan.outcome.index_bytes = usage::bytes(&left.index);
         }
         Ok(plan.outcome)
+    }
+
+    /// What goes. A state that a later version described stays: only that version knows who wants it.
+    fn plan(&self, inventory: &Inventory, mut needed: Needed, limits: &Limits, now: i64) -> Result<Plan> {
+        loop {
+            let plan = plan(inventory, &needed, limits, now);
+            let before = needed.states.len();
+            for key in &plan.states {
+                if !self.newer_files(key)?.is_empty() {
+                    needed.states.insert(*key);
+                }
+            }
+            if needed.states.len() == before {
+                return Ok(plan);
+            }
+        }
     }
 
     /// Finishes what processes began that died, and sets times right. On a full disk this can wait.
@@ -158,7 +177,7 @@ impl Store {
         plan: &Plan,
         inventory: &Inventory,
         now: i64,
-    ) -> Result<Vec<(PathBuf, String)>> {
+    ) -> Result<Vec<Left>> {
         // First what needs no index: on a full disk this makes the room that the rest takes.
         let mut removal = Removal::default();
         let useless = inventory.found.stray.iter().chain(&inventory.usage.staging);
@@ -197,7 +216,7 @@ impl Store {
         // What was found and goes had no rows: it gets them for a moment, so that it goes like everything else.
         let going: Vec<_> = found.segments.iter().filter(|row| doomed.contains(&row.id())).cloned().collect();
         let states = found.states.iter().filter(|state| !state.known && gone.contains(&state.key()));
-        let states: Vec<Doomed> = states.map(inventory::FoundState::doomed).collect();
+        let states: Vec<Doomed> = states.map(found::FoundState::doomed).collect();
         self.discard(guard, &states, &going).map(drop)
     }
 }

@@ -64,6 +64,13 @@ impl Index {
         self.key(sql, params![name])
     }
 
+    /// State with exactly this name, and the time at which it got it.
+    pub(crate) fn owner(&self, name: &str) -> Result<Option<(StateKey, i64)>> {
+        let sql =
+            "SELECT key, given FROM names JOIN states ON states.id = state WHERE name = ?1 AND tombstone = 0";
+        self.read(|db| db.query_row(sql, [name], |r| Ok((rows::hash(r, 0)?, r.get(1)?))).optional())
+    }
+
     /// State that a prompt's text led to before.
     pub(crate) fn state_of_prompt(&self, digest: &PromptDigest) -> Result<Option<StateKey>> {
         self.key("SELECT key FROM states WHERE prompt = ?1 AND tombstone = 0", params![digest.as_bytes()])

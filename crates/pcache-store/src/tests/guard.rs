@@ -127,11 +127,18 @@ fn a_removal_says_what_it_could_not_remove() {
     let stuck = object_of(&store, &key, 1);
     drop(store);
     let store = refusing(&dir, vec![stuck.clone()], true);
+    let saved = |store: &Store| {
+        let usage = store.folder_usage().unwrap();
+        usage.total_bytes() - usage.fixed_bytes() - usage::bytes(&usage.staging)
+    };
+    let before = saved(&store);
     let removed = remove(&store, &[key], false).unwrap();
-    assert_eq!(removed[0].left.iter().map(|(path, _)| path).collect::<Vec<_>>(), [&stuck]);
+    assert_eq!(removed[0].frees, before - saved(&store), "what stays is not free");
+    assert_eq!(removed[0].left.iter().map(|left| &left.path).collect::<Vec<_>>(), [&stuck]);
     assert!(stuck.exists());
     assert_eq!(store.list().unwrap().0, []);
-    assert_eq!(collect_nothing(&store).left.len(), 1, "and again");
+    let again = collect_nothing(&store);
+    assert_eq!((again.left.len(), again.freed_bytes()), (1, 0), "and again");
     drop(store);
     let store = open(&dir);
     assert_eq!(collect_nothing(&store).left, []);
@@ -187,26 +194,151 @@ fn what_is_newer_is_left_alone() {
     assert_eq!((unindexed.lost, unindexed.uncommitted), (0, 0));
 }
 
-/// A label that a later version wrote is not replaced: what it says would be lost.
+/// A store with one state, of which one file says that a later version wrote it.
+fn with_newer(
+    dir: &TempDir,
+    of: impl Fn(&Store, &StateKey) -> PathBuf,
+    from: &str,
+    to: &str,
+) -> (Store, PathBuf) {
+    let store = open(dir);
+    let key = save(&store, "a", &tokens(10, 3)).unwrap();
+    let path = of(&store, &key);
+    let bytes = std::fs::read(&path).unwrap();
+    let at = bytes.windows(from.len()).position(|w| w == from.as_bytes()).unwrap();
+    std::fs::write(&path, [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat()).unwrap();
+    (store, path)
+}
+
+/// Nothing that this version can be asked to do changes or removes a state that a later version described.
+fn assert_left_alone(store: &Store, path: &Path, limits: &Limits) {
+    let key = key_of(&tokens(10, 3));
+    let newer = std::fs::read(path).unwrap();
+    assert_eq!(store.newer_files(&key).unwrap(), [path]);
+    let refused = |error| assert!(matches!(error, StoreError::Newer { .. }), "{error}");
+    refused(store.refuse_newer(&key).unwrap_err());
+    refused(remove(store, &[key], false).unwrap_err());
+    refused(remove(store, &[key], true).unwrap_err());
+    for dry_run in [true, false] {
+        assert_eq!(collect(store, limits, dry_run).evicted, []);
+    }
+    assert_eq!(store.check_description(&key).unwrap(), None);
+    assert_eq!(assert_whole(store), ["a"]);
+    assert_eq!(std::fs::read(path).unwrap(), newer);
+}
+
+/// What its label says would be lost.
 #[test]
 fn a_newer_label_is_not_changed() {
     let dir = TempDir::new().unwrap();
-    let store = open(&dir);
-    let key = save(&store, "a", &tokens(10, 3)).unwrap();
-    let path = layout::label(store.root(), &key);
-    let newer = std::fs::read_to_string(&path).unwrap().replace("label v2", "label v3");
-    std::fs::write(&path, &newer).unwrap();
+    let label = |store: &Store, key: &StateKey| layout::label(store.root(), key);
+    let (store, path) = with_newer(&dir, label, "label v2", "label v3");
+    let newer = std::fs::read(&path).unwrap();
+    let key = key_of(&tokens(10, 3));
     let error = relabel(&store, &key, |label| label.pinned = true).unwrap_err();
-    assert!(matches!(error, StoreError::NewerLabel { .. }), "{error}");
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), newer);
-    assert!(store.has_newer_label(&key));
-    assert_eq!(store.check_description(&key).unwrap(), None);
-    assert_eq!(assert_whole(&store), ["a"]);
+    assert!(matches!(error, StoreError::Newer { file: "label", .. }), "{error}");
+    assert_left_alone(&store, &path, &Limits { max_states: Some(0), ..Limits::default() });
     // Nor when the index does not know that the state has one.
     drop(store);
     lose_index(&dir);
-    assert_eq!(reindex(&open(&dir)).unwrap().states, 1);
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), newer);
+    let store = open(&dir);
+    assert_eq!(reindex(&store).unwrap().states, 1);
+    assert_eq!(std::fs::read(&path).unwrap(), newer);
+    assert_eq!(collect(&store, &Limits { max_states: Some(0), ..Limits::default() }, false).evicted, []);
+}
+
+/// A build of the same prompt and a repair would write at its place.
+#[test]
+fn a_newer_manifest_is_not_replaced() {
+    let dir = TempDir::new().unwrap();
+    let manifest = |store: &Store, key: &StateKey| layout::manifest(store.root(), key, store.own_lineage());
+    let (store, path) = with_newer(&dir, manifest, "manifest v2", "manifest v3");
+    let key = key_of(&tokens(10, 3));
+    let refused = |error| assert!(matches!(error, StoreError::Newer { file: "manifest", .. }), "{error}");
+    refused(save(&store, "b", &tokens(10, 3)).unwrap_err());
+    refused(store.rewrite_description(&store.lock_shared(|| ()).unwrap(), &key).unwrap_err());
+    assert_left_alone(&store, &path, &Limits { max_age_s: Some(-1), ..Limits::default() });
+    // Without its row, it stays as a file that only the later version understands.
+    drop(store);
+    lose_index(&dir);
+    let newer = std::fs::read(&path).unwrap();
+    let store = open(&dir);
+    assert_eq!(reindex(&store).unwrap().states, 0);
+    refused(save(&store, "b", &tokens(10, 3)).unwrap_err());
+    assert_eq!(std::fs::read(&path).unwrap(), newer);
+    assert!(store.survey().unwrap().unknown.iter().any(|entry| entry.path == path));
+}
+
+/// What a manifest says of a segment, and what is saved of it, are compared: the two prove each other.
+#[test]
+fn a_manifest_that_contradicts_its_objects_is_damage() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    let key = save(&store, "a", &tokens(300, 3)).unwrap();
+    let mut manifest = store.state(&key).unwrap().unwrap().manifest;
+    manifest.segments[1].raw_blake3 = ObjectId::from([9; 32]);
+    store.publisher.manifest(&manifest).unwrap();
+    drop(store);
+    lose_index(&dir);
+    let store = open(&dir);
+    assert_eq!(reindex(&store).unwrap().states, 1, "its tokens prove themselves");
+    let miss = store.check_description(&key).unwrap().unwrap().to_string();
+    assert_eq!(miss, "its manifest: it names other states than those saved, from token 256 on");
+    assert!(store.rewrite_description(&store.lock_shared(|| ()).unwrap(), &key).unwrap());
+    assert_eq!(store.check_description(&key).unwrap(), None);
+}
+
+/// A state is found by its manifest, whatever lies in its label's place.
+#[cfg(unix)]
+#[test]
+fn what_is_no_label_costs_no_state() {
+    let put: [fn(&Path); 4] = [
+        |path| std::os::unix::fs::symlink("/nowhere", path).unwrap(),
+        |path| drop(std::os::unix::net::UnixListener::bind(path).unwrap()),
+        |path| std::fs::create_dir_all(path.join("deeper")).unwrap(),
+        |path| std::fs::File::create(path).unwrap().set_len(1 << 40).unwrap(),
+    ];
+    for put in put {
+        // The name of a socket may not be long.
+        let dir = tempfile::tempdir_in("/tmp").unwrap();
+        let store = open(&dir);
+        let key = save(&store, "a", &tokens(10, 3)).unwrap();
+        let path = layout::label(store.root(), &key);
+        drop(store);
+        lose_index(&dir);
+        std::fs::remove_file(&path).unwrap();
+        put(&path);
+        let store = open(&dir);
+        assert_eq!(reindex(&store).unwrap().states, 1);
+        assert_eq!(assert_whole(&store), [""; 0], "the name was in the label");
+        assert_eq!(store.check_description(&key).unwrap(), None);
+        collect_nothing(&store);
+        assert_tidy(&store);
+    }
+}
+
+/// The file of a label that claims another state's name counts, and so it is told before it does.
+#[test]
+fn a_label_that_claims_a_name_of_another_state_is_damage() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    let key = save(&store, "a", &tokens(10, 3)).unwrap();
+    let other = save(&store, "b", &tokens(20, 4)).unwrap();
+    let mut label = store.state(&other).unwrap().unwrap().label;
+    let mut claim = |given| {
+        label.names.retain(|name| name.name == "b");
+        label.names.push(Name { name: "a".into(), given, pinned: false, expires: None });
+        store.publisher.label(&label).unwrap();
+        store.check_description(&other).unwrap().map(|miss| miss.to_string())
+    };
+    // A move that was cut short leaves it in the file from which it went, where it was given earlier.
+    assert_eq!(claim(NOW - 1), None);
+    assert_eq!(claim(NOW + 1).unwrap(), "its label: it says something else than the index");
+    assert_eq!(store.check_description(&key).unwrap(), None);
+    store.restore_row(&store.lock_shared(|| ()).unwrap(), &other).unwrap();
+    assert_eq!(store.check_description(&other).unwrap(), None);
+    assert_eq!(store.check_description(&key).unwrap(), None, "it was given earlier");
+    assert_eq!(store.named("a").unwrap(), Some(other));
 }
 
 /// With the clock set back, what was used "later" was never evicted.

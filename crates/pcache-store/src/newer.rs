@@ -1,0 +1,77 @@
+//! Files of later versions at paths that this version writes, too: whoever changes or removes something leaves them alone.
+
+use std::path::PathBuf;
+
+use pcache_format::{FormatError, Lineage, Manifest, StateKey};
+
+use super::labels::LabelProblem;
+use super::{Result, Store, StoreError, layout};
+
+/// A file that describes a state and was written by a later version.
+pub(crate) struct NewerFile {
+    file: &'static str,
+    path: PathBuf,
+    source: FormatError,
+}
+
+impl Store {
+    /// Paths of the files that describe a state and were written by a later version.
+    ///
+    /// # Errors
+    /// When the index fails.
+    pub fn newer_files(&self, key: &StateKey) -> Result<Vec<PathBuf>> {
+        let usage = self.index.usage(key)?;
+        let lineages = usage.iter().flat_map(|usage| &usage.manifests).map(|row| row.lineage);
+        let manifests: Vec<_> = lineages.filter_map(|lineage| self.newer_manifest(key, lineage)).collect();
+        Ok(self.newer_label(key).into_iter().chain(manifests).map(|newer| newer.path).collect())
+    }
+
+    /// Refuses to change a state that a later version described.
+    ///
+    /// # Errors
+    /// [`StoreError::Newer`] then; or when the index fails.
+    pub fn refuse_newer(&self, key: &StateKey) -> Result<()> {
+        let usage = self.index.usage(key)?;
+        let mut lineages: Vec<Lineage> =
+            usage.iter().flat_map(|usage| &usage.manifests).map(|row| row.lineage).collect();
+        lineages.push(self.own_lineage());
+        let manifests = lineages.into_iter().find_map(|lineage| self.newer_manifest(key, lineage));
+        self.newer_label(key).or(manifests).map_or(Ok(()), |newer| Err(newer.refusal()))
+    }
+
+    /// Refuses to replace a manifest of a later version.
+    pub(crate) fn refuse_newer_manifest(&self, manifest: &Manifest) -> Result<()> {
+        let newer = self.newer_manifest(&manifest.key, manifest.lineage);
+        newer.map_or(Ok(()), |newer| Err(newer.refusal()))
+    }
+
+    /// Refuses to replace a label of a later version.
+    pub(crate) fn refuse_newer_label(&self, key: &StateKey) -> Result<()> {
+        self.newer_label(key).map_or(Ok(()), |newer| Err(newer.refusal()))
+    }
+
+    fn newer_label(&self, key: &StateKey) -> Option<NewerFile> {
+        match self.read_label(key) {
+            Err(LabelProblem::Format(source @ FormatError::Newer(_))) => {
+                Some(NewerFile { file: "label", path: layout::label(&self.root, key), source })
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn newer_manifest(&self, key: &StateKey, lineage: Lineage) -> Option<NewerFile> {
+        let path = layout::manifest(&self.root, key, lineage);
+        let mut bytes = Vec::new();
+        self.disk.open(&path).and_then(|file| file.read(u64::MAX, &mut bytes)).ok()?;
+        match Manifest::decode(&bytes) {
+            Err(source @ FormatError::Newer(_)) => Some(NewerFile { file: "manifest", path, source }),
+            _ => None,
+        }
+    }
+}
+
+impl NewerFile {
+    fn refusal(self) -> StoreError {
+        StoreError::Newer { file: self.file, path: self.path, source: self.source }
+    }
+}
