@@ -2,7 +2,7 @@
 //! Used by the fuzz targets, and in a bounded run by `tests/foreign_bytes.rs`.
 #![allow(dead_code, reason = "each fuzz target uses one")]
 
-use pcache::engine::gguf::Header;
+use pcache_engine::gguf::Header;
 use pcache_format::object::{MAX_RATIO, decode};
 use pcache_format::record::Record;
 use pcache_format::sequence::{Expected, Place, SequenceState, join};

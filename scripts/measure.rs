@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use pcache::engine::model::Engine;
-use pcache::engine::session::Session;
+use pcache_engine::model::Engine;
+use pcache_engine::session::Session;
 use pcache_format::object::decode;
 use pcache_format::{
     Codec, ComputeIdentity, DecodeBuffers, Encoded, Layout, Lineage, Meta, ModelHash, Segment,

@@ -4,17 +4,14 @@
 //! is hundreds of times faster than processing the prompt again. Data flows one way:
 //!
 //! ```text
-//! cli → commands → { pcache-store, engine, report } → pcache-format
-//!                                    engine → sys
+//! cli → commands → { pcache-store, pcache-engine, report } → pcache-format
 //! ```
 //!
-//! [`commands`] carries bytes between [`pcache_store`] and [`engine`], which do not know each other. [`pcache_format`] names
-//! a state by what it was computed from, and is the files; [`report`] is what people and programs read, [`sys`] the only
-//! unsafe code. The design is explained in `docs/design.md` and in the modules' own pages.
+//! [`commands`] carries bytes between [`pcache_store`] and [`pcache_engine`], which do not know each other. [`pcache_format`]
+//! names a state by what it was computed from, and is the files; [`report`] is what people and programs read. The design is
+//! explained in `docs/design.md` and in the modules' own pages.
 
 pub mod cli;
 pub mod commands;
-pub mod engine;
 pub mod eval;
 pub mod report;
-pub mod sys;

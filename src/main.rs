@@ -21,7 +21,7 @@ fn main() -> ExitCode {
 /// taken away: they would give one key two contents.
 #[cfg(unix)]
 fn begin_in_a_clean_environment() {
-    use pcache::sys::compute::LAYOUT_VARIABLES;
+    use pcache_engine::sys::compute::LAYOUT_VARIABLES;
     use std::os::unix::process::CommandExt;
 
     const SPINS: &str = "GOMP_SPINCOUNT";

@@ -4,10 +4,10 @@
 mod common;
 
 use common::{ENGINE, TINY, from_template, prose, smollm2, tiny};
-use pcache::engine::generate::{self, Sampling};
-use pcache::engine::model::Model;
-use pcache::engine::session::Session;
-use pcache::engine::{EngineError, prompt};
+use pcache_engine::generate::{self, Sampling};
+use pcache_engine::model::Model;
+use pcache_engine::session::Session;
+use pcache_engine::{EngineError, prompt};
 use pcache_format::Layout;
 use pcache_format::sequence::{self, Expected, Place};
 use pcache_format::{Chain, ChainKey, KvType, Params, Segment};

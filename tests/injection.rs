@@ -8,8 +8,8 @@ mod gguf;
 use std::path::{Path, PathBuf};
 
 use common::{ENGINE, TINY, smollm2, tiny};
-use pcache::engine::model::Model;
-use pcache::engine::prompt::{self, ChatFraming, Prompt};
+use pcache_engine::model::Model;
+use pcache_engine::prompt::{self, ChatFraming, Prompt};
 
 fn models() -> Vec<PathBuf> {
     TINY.iter().map(|name| tiny(name)).chain([smollm2()]).collect()

@@ -7,9 +7,9 @@ mod program;
 use std::io::{BufRead, BufReader};
 
 use common::{ENGINE, from_template, prose, smollm2};
-use pcache::engine::model::Model;
-use pcache::engine::prompt::{self, Prompt};
-use pcache::engine::session::Session;
+use pcache_engine::model::Model;
+use pcache_engine::prompt::{self, Prompt};
+use pcache_engine::session::Session;
 use pcache_format::{KvType, Params};
 use program::Program;
 use serde_json::Value;

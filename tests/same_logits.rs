@@ -6,9 +6,9 @@ mod common;
 use std::path::Path;
 
 use common::{ENGINE, TINY, from_template, prose, smollm2, tiny};
-use pcache::engine::model::Model;
-use pcache::engine::prompt;
-use pcache::engine::session::Session;
+use pcache_engine::model::Model;
+use pcache_engine::prompt;
+use pcache_engine::session::Session;
 use pcache_format::Layout;
 use pcache_format::{Chain, ChainKey, KvType, Params, Segment};
 

@@ -13,7 +13,7 @@ use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::token::LlamaToken;
-use pcache::sys::state::{load_sequence, save_sequence};
+use pcache_engine::sys::state::{load_sequence, save_sequence};
 use pcache_format::sequence::{Expected, Place, SequenceState, join};
 use pcache_format::{KvType, Layout, SEGMENT_TOKENS};
 

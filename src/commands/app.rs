@@ -13,11 +13,11 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::signals;
 use crate::cli::{Global, Output, OutputTo};
-use crate::engine;
 use crate::report::human;
 use crate::report::log::{self, Log};
 use crate::report::progress::{Bar, Progress, Silent, Unit};
 use crate::report::timings::Timings;
+use pcache_engine as engine;
 use pcache_format::epoch::LLAMA_CPP_BUILD;
 use pcache_store::{BuildLock, ExclusiveGuard, Options, Prefix, Reindexed, SharedGuard, Store, check_owner};
 
@@ -112,7 +112,7 @@ impl App {
                 if listening {
                     terminal.restore();
                 }
-                crate::sys::exit::at_once(130);
+                signal_hook::low_level::exit(130);
             }
             if !quiet {
                 let _ = writeln!(io::stderr(), "\nstopping; Ctrl-C again stops at once");

@@ -11,9 +11,9 @@ use super::source::Origin;
 use super::states::{self, check_name};
 use super::target::Target;
 use crate::cli::Extend;
-use crate::engine::model::{Engine, Model};
-use crate::engine::prompt::Prompt;
-use crate::engine::reframe::{Reframe, Saved};
+use pcache_engine::model::{Engine, Model};
+use pcache_engine::prompt::Prompt;
+use pcache_engine::reframe::{Reframe, Saved};
 use pcache_format::StateKind;
 use pcache_store::State;
 

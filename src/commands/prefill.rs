@@ -6,9 +6,9 @@ use anyhow::{Result, bail};
 
 use super::app::App;
 use super::failure::Failure;
-use crate::engine::session::Session;
 use crate::report::human;
 use crate::report::progress::{Progress, Unit};
+use pcache_engine::session::Session;
 use pcache_format::Layout;
 use pcache_format::Segment;
 use pcache_store::Prefix;

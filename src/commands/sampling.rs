@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use super::app::read_text;
 use super::failure::Failure;
 use crate::cli::{SamplingArgs, ShapeArgs};
-use crate::engine::generate::Sampling;
-use crate::engine::shape::Shape;
+use pcache_engine::generate::Sampling;
+use pcache_engine::shape::Shape;
 
 /// What the options say, with this seed.
 pub fn of_args(args: &SamplingArgs, seed: u32) -> Sampling {

@@ -7,9 +7,9 @@ use anyhow::{Context, Result, bail};
 use super::app::{App, read_text};
 use super::models;
 use crate::cli::FramingArgs;
-use crate::engine::model::Model;
-use crate::engine::prompt::{self, ChatFraming, Framing, Prompt, QuestionFormat};
 use crate::report::human;
+use pcache_engine::model::Model;
+use pcache_engine::prompt::{self, ChatFraming, Framing, Prompt, QuestionFormat};
 use pcache_format::epoch::LLAMA_CPP_BUILD;
 use pcache_format::{ChainKey, PromptDigest, StateKind, TextDigest};
 

@@ -7,10 +7,10 @@ use super::app::App;
 use super::source::{Framed, Source};
 use super::target::Target;
 use crate::cli::{Output, Tokens};
-use crate::engine::model::{Engine, Model};
-use crate::engine::prompt::{Prompt, question_tokens};
-use crate::engine::text::Text;
 use crate::report::{human, table};
+use pcache_engine::model::{Engine, Model};
+use pcache_engine::prompt::{Prompt, question_tokens};
+use pcache_engine::text::Text;
 
 /// Letters of a segment's beginning that are shown.
 const BEGINNING: usize = 40;

@@ -7,7 +7,7 @@ use pcache_store::{ReadBuffers, Store, VerifiedPrefix};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::engine::session::Session;
+use pcache_engine::session::Session;
 
 /// The verdict of the cache on one prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

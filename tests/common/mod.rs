@@ -4,9 +4,9 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use pcache::engine::model::{Engine, Model};
-use pcache::engine::prompt::{self, ChatFraming, Prompt};
-use pcache::engine::template::TemplateError;
+use pcache_engine::model::{Engine, Model};
+use pcache_engine::prompt::{self, ChatFraming, Prompt};
+use pcache_engine::template::TemplateError;
 
 /// llama.cpp can be started once per process.
 pub static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::start(false).unwrap());

@@ -48,6 +48,7 @@ mod queries;
 pub mod reindex;
 pub mod scratch;
 pub mod states;
+pub mod sys;
 pub mod usage;
 mod writer;
 

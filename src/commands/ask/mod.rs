@@ -11,8 +11,8 @@ use super::app::App;
 use super::opened::{Opened, Place, Question, Room, Sampled, Use};
 use super::sampling;
 use crate::cli::{Ask, Output};
-use crate::engine::generate;
 use crate::report::timings::Timings;
+use pcache_engine::generate;
 use report::Report;
 
 pub fn run(app: &App, args: &Ask) -> Result<()> {

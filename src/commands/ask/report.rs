@@ -6,9 +6,9 @@ use serde::Serialize;
 use crate::cli::Output;
 use crate::commands::app::App;
 use crate::commands::verdict::{Status, Verdict};
-use crate::engine::generate::StopReason;
 use crate::report::human;
 use crate::report::timings::Timings;
+use pcache_engine::generate::StopReason;
 
 /// What `--json` prints for each answer.
 #[derive(Debug, Serialize)]

@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use super::{Subject, go_on, plan, timed};
-use crate::engine::session::Session;
 use crate::report::progress::{Progress, Unit};
+use pcache_engine::session::Session;
 use pcache_format::SEGMENT_TOKENS;
 
 /// Seconds to evaluate each length, by length and then by round.
@@ -73,7 +73,7 @@ fn pass(
         let (evaluated, seconds) = timed(|| {
             session.evaluate(batch, false)?;
             session.wait();
-            Ok::<(), crate::engine::EngineError>(())
+            Ok::<(), pcache_engine::EngineError>(())
         });
         evaluated?;
         took += seconds;

@@ -10,10 +10,10 @@ use super::timed;
 use crate::commands::app::App;
 use crate::commands::target::Target;
 use crate::commands::verdict::restore;
-use crate::engine::generate::{self, Sampling};
-use crate::engine::model::Engine;
-use crate::engine::session::Session;
 use crate::report::bench::results::{Length, Stage};
+use pcache_engine::generate::{self, Sampling};
+use pcache_engine::model::Engine;
+use pcache_engine::session::Session;
 use pcache_store::Prefix;
 use pcache_store::Store;
 

@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::timed;
 use crate::report::bench::results::{Length, Stage};
-use crate::sys::cache;
+use pcache_store::sys::pages;
 
 /// Larger copies go through memory of this size again and again; that is beyond every processor's own.
 const MEMORY: usize = 256 << 20;
@@ -83,7 +83,7 @@ fn each_part<E>(memory: &[u8], bytes: u64, mut work: impl FnMut(&[u8]) -> Result
 /// Seconds to read a file from the disk; nothing if it cannot be driven out of the page cache.
 fn read_cold(path: &Path) -> std::io::Result<Option<f64>> {
     let mut file = std::fs::File::open(path)?;
-    if !cache::drop_pages(&file)? {
+    if !pages::drop_pages(&file)? {
         return Ok(None);
     }
     let mut buffer = vec![0; READ];

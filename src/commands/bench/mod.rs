@@ -26,7 +26,7 @@ use anyhow::{Result, bail};
 use super::app::App;
 use super::failure::Failure;
 use crate::cli::{Bench, BenchCommand};
-use crate::engine::model::Model;
+use pcache_engine::model::Model;
 use pcache_store::Prefix;
 
 pub fn run(app: &App, args: &Bench) -> Result<()> {

@@ -7,11 +7,11 @@ use anyhow::{Result, bail};
 use super::save::object_files;
 use super::{Subject, go_on, timed};
 use crate::commands::verdict::restore;
-use crate::engine::session::Session;
 use crate::report::bench::results::{Length, Stage};
-use crate::sys::cache;
+use pcache_engine::session::Session;
 use pcache_format::Codec;
 use pcache_store::Prefix;
+use pcache_store::sys::pages;
 use pcache_store::{FoundPrefix, Store};
 
 /// Takes the samples of a length whose state is in the store, and one before them that does not count. Says whether the
@@ -75,7 +75,7 @@ fn one(
     let (evaluated, seconds) = timed(|| {
         session.evaluate(subject.question, true)?;
         session.wait();
-        Ok::<(), crate::engine::EngineError>(())
+        Ok::<(), pcache_engine::EngineError>(())
     });
     evaluated?;
     sample.add(Stage::Question, seconds);
@@ -86,7 +86,7 @@ fn one(
 pub fn drop_objects(store: &Store, prefix: &Prefix) -> Result<bool> {
     let mut dropped = true;
     for path in object_files(store, prefix)? {
-        dropped &= cache::drop_pages(&File::open(path)?)?;
+        dropped &= pages::drop_pages(&File::open(path)?)?;
     }
     Ok(dropped)
 }

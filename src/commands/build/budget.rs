@@ -6,9 +6,9 @@ use anyhow::{Result, bail};
 
 use crate::commands::app::App;
 use crate::commands::gc;
-use crate::engine::model::Model;
-use crate::engine::session::Session;
 use crate::report::human;
+use pcache_engine::model::Model;
+use pcache_engine::session::Session;
 use pcache_format::{Codec, Layout};
 use pcache_format::{Segment, StateKey};
 use pcache_store::Prefix;

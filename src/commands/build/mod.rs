@@ -18,11 +18,11 @@ use super::states::{check_name, tell_move};
 use super::target::Target;
 use super::verdict::{self, Status, Verdict};
 use crate::cli::{Build, KeepArgs, Ttl};
-use crate::engine::model::{Engine, Model};
-use crate::engine::prompt::Prompt;
-use crate::engine::session::Session;
 use crate::report::human;
 use crate::report::timings::Timings;
+use pcache_engine::model::{Engine, Model};
+use pcache_engine::prompt::Prompt;
+use pcache_engine::session::Session;
 use pcache_format::{KvType, StateKey, StateKind};
 use pcache_store::{
     Built, Claim, Description, Expiry, Prefix, SharedGuard, State, Store, StoreError, VerifiedPrefix,

@@ -9,12 +9,12 @@ use anyhow::{Result, bail};
 
 use crate::commands::opened::{Answered, Opened, Sampled};
 use crate::commands::verdict::Verdict;
-use crate::engine::generate::{Sampling, StopReason};
-use crate::engine::prompt::{message_tokens, question_tokens};
-use crate::engine::session::Session;
-use crate::engine::template::Turn;
 use crate::report::human;
 use crate::report::timings::Timings;
+use pcache_engine::generate::{Sampling, StopReason};
+use pcache_engine::prompt::{message_tokens, question_tokens};
+use pcache_engine::session::Session;
+use pcache_engine::template::Turn;
 use pcache_format::Layout;
 use pcache_format::Segment;
 
@@ -145,7 +145,7 @@ impl<'o, 'a, 'm> Conversation<'o, 'a, 'm> {
         match &answered {
             // A stop text is no part of the answer, and should not be remembered as one.
             Ok(done) if done.answer.stop == StopReason::StopString => {
-                let text = crate::engine::text::Text::default().user(&done.answer.text);
+                let text = pcache_engine::text::Text::default().user(&done.answer.text);
                 last.answered = self.opened.session.model().tokenize(&text);
                 self.prepared = false;
             }

@@ -18,13 +18,13 @@ use super::source::Origin;
 use super::states::{self, check_name};
 use super::target::Target;
 use crate::cli::{Chat, KeepArgs, Output};
-use crate::engine::generate::{self, Sampling, StopReason};
-use crate::engine::model::Model;
-use crate::engine::prompt::{self, ChatFraming};
-use crate::engine::template::Turn;
 use crate::report::human;
 use conversation::Conversation;
 use lines::{Input, Lines};
+use pcache_engine::generate::{self, Sampling, StopReason};
+use pcache_engine::model::Model;
+use pcache_engine::prompt::{self, ChatFraming};
+use pcache_engine::template::Turn;
 use pcache_format::StateKind;
 use pcache_store::State;
 

@@ -16,14 +16,14 @@ use crate::commands::sampling::plain;
 use crate::commands::source::Source;
 use crate::commands::states;
 use crate::commands::target::Target;
-use crate::engine::EngineError;
-use crate::engine::generate::{Sampling, trial_seed};
-use crate::engine::model::Model;
-use crate::engine::shape::Guides;
 use crate::eval::outcome::{Kind, Outcome};
 use crate::eval::suite::Suite;
 use crate::report::human;
 use crate::report::progress::Unit;
+use pcache_engine::EngineError;
+use pcache_engine::generate::{Sampling, trial_seed};
+use pcache_engine::model::Model;
+use pcache_engine::shape::Guides;
 use pcache_store::Prefix;
 use pcache_store::Store;
 

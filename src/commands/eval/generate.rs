@@ -5,13 +5,13 @@ use anyhow::Result;
 use super::asking::Asked;
 use super::plan::PlannedQuestion;
 use crate::commands::sampling::plain;
-use crate::engine::generate::Sampling;
-use crate::engine::shape::{Guides, Shape};
 use crate::eval::agree::shares_content;
 use crate::eval::check::Check;
 use crate::eval::outcome::Kind;
 use crate::eval::suite::QuestionCase;
 use crate::report::progress::{Progress, Unit};
+use pcache_engine::generate::Sampling;
+use pcache_engine::shape::{Guides, Shape};
 
 /// Times that the model is asked for questions, at most.
 const TRIES: u32 = 4;

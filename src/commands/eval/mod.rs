@@ -13,11 +13,11 @@ use super::failure::Failure;
 use super::models;
 use super::target::Target;
 use crate::cli::{Eval, Output, OutputTo};
-use crate::engine::model::Engine;
 use crate::eval::outcome::{self, Generated, Inconsistent, Kind, Outcome, Sum};
 use crate::eval::suite::{OneOrMany, Suite};
 use crate::report::{eval as report, human};
 use asking::Asker;
+use pcache_engine::model::Engine;
 use plan::Plan;
 
 pub fn run(app: &App, args: &Eval) -> Result<()> {

@@ -9,8 +9,8 @@ use crate::commands::app::read_text;
 use crate::commands::failure::Failure;
 use crate::commands::sampling;
 use crate::commands::source::Framed;
-use crate::engine::shape::Shape;
 use crate::eval::suite::{PromptCase, QuestionCase, Suite};
+use pcache_engine::shape::Shape;
 
 /// What is to be asked.
 pub struct Plan {

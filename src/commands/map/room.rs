@@ -4,8 +4,8 @@ use anyhow::Result;
 
 use crate::cli::{Map, RecordFormat};
 use crate::commands::opened::{Opened, Question, Room};
-use crate::engine::model::Model;
-use crate::engine::session::Session;
+use pcache_engine::model::Model;
+use pcache_engine::session::Session;
 use pcache_format::SEGMENT_TOKENS;
 use pcache_store::Prefix;
 

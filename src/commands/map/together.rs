@@ -8,9 +8,9 @@ use anyhow::Result;
 use super::{
     Arrival, Asked, Asking, Cost, Opened, Outcome, Question, Record, Work, interruption, problem_of, room,
 };
-use crate::engine::generate::{Answer, Growing, Next, Sampling, StopReason};
-use crate::engine::shape::Guides;
-use crate::engine::slots::Slots;
+use pcache_engine::generate::{Answer, Growing, Next, Sampling, StopReason};
+use pcache_engine::shape::Guides;
+use pcache_engine::slots::Slots;
 use pcache_format::SEGMENT_TOKENS;
 
 /// What the stages took.

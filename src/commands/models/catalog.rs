@@ -13,7 +13,7 @@ use anyhow::Result;
 use serde::Deserialize;
 
 use crate::commands::app::{user_cache, user_home};
-use crate::engine::gguf::Header;
+use pcache_engine::gguf::Header;
 
 /// Folders within folders at most: more is no models folder.
 const MAX_DEPTH: usize = 6;

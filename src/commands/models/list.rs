@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::catalog::{Found, Places, named};
 use crate::cli::{Models, Output};
 use crate::commands::app::App;
-use crate::engine::gguf::Header;
 use crate::report::{human, table};
+use pcache_engine::gguf::Header;
 
 /// What `--json` prints for each model.
 #[derive(Debug, Serialize)]

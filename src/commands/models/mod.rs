@@ -11,10 +11,10 @@ use anyhow::{Context, Result, bail};
 
 use super::app::App;
 use super::failure::Failure;
-use crate::engine::gguf::Header;
-use crate::engine::model::{Engine, Model};
 use crate::report::progress::Unit;
 use catalog::{Found, Places};
+use pcache_engine::gguf::Header;
+use pcache_engine::model::{Engine, Model};
 use pcache_format::ModelHash;
 use pcache_store::State;
 use pcache_store::fingerprint::{FileIdentity, hash_file};

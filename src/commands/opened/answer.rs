@@ -7,9 +7,9 @@ use anyhow::{Result, bail};
 use super::{Opened, Question};
 use crate::commands::failure::Failure;
 use crate::commands::verdict::Verdict;
-use crate::engine::generate::{self, Answer, Sampling, StopReason};
 use crate::report::progress::Unit;
 use crate::report::timings::Timings;
+use pcache_engine::generate::{self, Answer, Sampling, StopReason};
 use pcache_format::SEGMENT_TOKENS;
 
 /// An answer and what it took.

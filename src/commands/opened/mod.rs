@@ -15,11 +15,11 @@ use super::app::App;
 use super::failure::Failure;
 use super::{models, states, target};
 use crate::cli::ParamArgs;
-use crate::engine::model::{Engine, Model};
-use crate::engine::session::Session;
-use crate::engine::shape::{Guides, Shape};
 use crate::report::timings::Timings;
 pub use answer::{Answered, Sampled};
+use pcache_engine::model::{Engine, Model};
+use pcache_engine::session::Session;
+use pcache_engine::shape::{Guides, Shape};
 use pcache_store::{FoundPrefix, Prefix, State, Store, VerifiedPrefix};
 pub use question::Question;
 

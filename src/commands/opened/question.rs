@@ -2,9 +2,9 @@
 
 use anyhow::{Result, bail};
 
-use crate::engine::model::Model;
-use crate::engine::prompt::question_tokens;
 use crate::report::human;
+use pcache_engine::model::Model;
+use pcache_engine::prompt::question_tokens;
 use pcache_store::Prefix;
 use pcache_store::State;
 

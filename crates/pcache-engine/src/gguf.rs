@@ -261,7 +261,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn tiny(name: &str) -> Vec<u8> {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models");
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/models");
         std::fs::read(format!("{folder}/tiny-{name}.gguf")).unwrap()
     }
 

@@ -29,6 +29,7 @@ pub mod reframe;
 pub mod session;
 pub mod shape;
 pub mod slots;
+pub mod sys;
 pub mod template;
 pub mod text;
 pub mod utf8;

@@ -4,7 +4,7 @@ use super::*;
 /// question where the model expects it; the tests say where the state ends.
 macro_rules! template {
     ($name:literal) => {
-        include_str!(concat!("../../../tests/fixtures/templates/", $name, ".jinja"))
+        include_str!(concat!("../../../../tests/fixtures/templates/", $name, ".jinja"))
     };
 }
 
