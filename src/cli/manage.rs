@@ -17,7 +17,7 @@ Examples:
 
 SIZE is all a state needs, OWN what would be freed without it; the rest is
 shared with other states. A state without a name shows its prompt file in
-parentheses; * marks a pinned state, ! one that has expired.")]
+parentheses; * marks a pinned state, ! one that has expired, + one with more names.")]
 pub struct Ls {
     /// Order of the rows; newest, largest or most first
     #[arg(long, value_enum, value_name = "BY", default_value = "used")]

@@ -105,8 +105,9 @@ fn found(saved: Option<Saved>, key: &StateKey) -> Result<Saved> {
 fn tell(app: &App, saved: &Saved, name: &str, what: &str, was: &str) -> Result<()> {
     let Saved { label: state, .. } = saved;
     let names: Vec<&str> = state.names.iter().map(|n| n.name.as_str()).collect();
+    let meant = if name.is_empty() { state.name() } else { Some(name) };
     let report = serde_json::json!({
-        "key": state.key, "name": state.name(), "names": names, "pinned": state.is_pinned(),
+        "key": state.key, "name": meant, "names": names, "pinned": state.is_pinned(),
     });
     app.named_event(what, &report)?;
     match app.output() {

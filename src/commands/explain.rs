@@ -15,9 +15,7 @@ use pcache_engine::gguf::Header;
 use pcache_engine::model::{Engine, Model};
 use pcache_engine::prompt::Prompt;
 use pcache_format::{Difference, StateKey};
-use pcache_store::Prefix;
-use pcache_store::State;
-use pcache_store::{Result as StoreResult, Store};
+use pcache_store::{Miss, Prefix, Result as StoreResult, State, Store};
 
 /// Saved prompts that are compared with a new one at most: those used last.
 const MOST_COMPARED: usize = 500;
@@ -45,6 +43,9 @@ pub struct Explanation {
     pub same_text: Vec<SameText>,
     /// Identity that computed the saved part, where that is not this machine and program.
     pub computed_by: Option<String>,
+    /// All of it is saved, and not by this machine and program, which alone counts.
+    #[serde(skip)]
+    foreign: bool,
 }
 
 /// A saved prompt, and where it parts from the one that is explained.
@@ -165,7 +166,7 @@ pub fn parts(prefix: &Prefix, key: &StateKey, saved: usize) -> String {
     let parameters: Vec<String> = prefix.params.canonical().lines().map(str::to_owned).collect();
     let verdict = match saved {
         n if n == tokens => "hit: all of it is saved".to_owned(),
-        0 => "miss: nothing of it is saved".to_owned(),
+        0 => "miss: nothing of it can be restored".to_owned(),
         n => format!("partial: {} of {} are saved", human::thousands(n), human::count(tokens, "token")),
     };
     let rows = [
@@ -209,6 +210,7 @@ impl Explanation {
             nearest: None,
             same_text: Vec::new(),
             computed_by: None,
+            foreign: false,
         };
         let Some(store) = store else { return Ok(explanation) };
         let recall = {
@@ -220,6 +222,7 @@ impl Explanation {
             verdict::foreign(store, &recall).map(|lineage| verdict::computed_by(store, lineage));
         explanation.saved_tokens = recall.tokens();
         explanation.reason = recall.reason(prefix);
+        explanation.foreign = recall.miss == Some(Miss::Foreign);
         explanation.known = store.usage_of(&key)?.is_some();
         explanation.saved_segments = pieces.iter().filter(|p| p.end() <= explanation.saved_tokens).count();
         explanation.status = Status::of(explanation.saved_tokens, prefix.tokens.len());
@@ -239,6 +242,7 @@ impl Explanation {
         let mut lines = Vec::new();
         let reason = self.reason.as_deref().unwrap_or("nothing is saved");
         match (&self.nearest, self.known) {
+            (_, true) if self.foreign => lines.push(format!("{:<12}{reason}", "state")),
             (_, true) => lines.push(format!("{:<12}it was built, and is not whole: {reason}", "state")),
             (Some(nearest), _) => lines.push(nearest.text(self.tokens)),
             (None, _) if self.saved_tokens > 0 => {

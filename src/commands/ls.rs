@@ -168,7 +168,7 @@ fn listing(states: &[ListedState], segments: &[SegmentRow], sort: Sort, filter: 
 const MODEL_WIDTH: RangeInclusive<usize> = 8..=40;
 
 /// Letters of a state's name that are shown, where there is room and where there is not.
-const NAME_WIDTHS: [usize; 4] = [30, 22, 16, 12];
+const NAME_WIDTHS: [usize; 5] = [30, 22, 16, 12, 8];
 
 fn text(listing: &Listing, now: i64, verbose: bool, own: Option<Lineage>) -> String {
     let row = |s: &Listed, name_width: usize, model_width: usize| {
@@ -185,7 +185,7 @@ fn text(listing: &Listing, now: i64, verbose: bool, own: Option<Lineage>) -> Str
             if Some(s.compute) == own { "this".into() } else { s.compute.short() },
         ]
     };
-    let header = ["KEY", "NAME", "MODEL", "TOKENS", "SIZE", "OWN", "AGE", "USED", "HITS", "COMPUTED"];
+    let header = ["KEY", "NAME", "MODEL", "TOKENS", "SIZE", "OWN", "AGE", "USED", "HITS", "BY"];
     let columns = header.len() - usize::from(!verbose);
     let table = |name_width| {
         table::fitted(&header[..columns], &[3, 4, 5, 6, 7, 8], MODEL_WIDTH, |model_width| {
@@ -193,7 +193,7 @@ fn text(listing: &Listing, now: i64, verbose: bool, own: Option<Lineage>) -> Str
             rows.map(|row| row[..columns].to_vec()).collect()
         })
     };
-    let (narrowest, wider) = (NAME_WIDTHS[3], &NAME_WIDTHS[..3]);
+    let (narrowest, wider) = (NAME_WIDTHS[4], &NAME_WIDTHS[..4]);
     wider.iter().map(|w| table(*w)).find(|text| table::fits(text)).unwrap_or_else(|| table(narrowest))
 }
 

@@ -1,5 +1,7 @@
 //! `pcache show`: everything about one state.
 
+use std::collections::HashSet;
+
 use anyhow::{Result, bail};
 use serde::Serialize;
 
@@ -10,7 +12,7 @@ use super::verdict;
 use crate::cli::{Output, Show};
 use crate::report::{human, table};
 use pcache_engine::model::Engine;
-use pcache_format::StateKind;
+use pcache_format::{Lineage, StateKind};
 use pcache_store::State;
 use pcache_store::Store;
 use pcache_store::{Relative, SegmentRow, Usage};
@@ -43,6 +45,8 @@ struct Shown {
     hits: u64,
     pinned: bool,
     expires: Option<i64>,
+    /// Pin and expiry that were given without a name.
+    nameless: ShownWish,
     /// Seconds that evaluating all tokens costs, by what was evaluated of them.
     build_s: f64,
     /// What the hits have saved so far, in seconds.
@@ -57,6 +61,12 @@ struct Shown {
 struct ShownName {
     name: String,
     given: i64,
+    pinned: bool,
+    expires: Option<i64>,
+}
+
+#[derive(Debug, Serialize)]
+struct ShownWish {
     pinned: bool,
     expires: Option<i64>,
 }
@@ -144,10 +154,11 @@ fn shown(store: &Store, state: &State) -> Result<Shown> {
     };
     let build_s = label.full_cost_s(manifest.tokens.len());
     let canonical = manifest.params.canonical();
-    let lineages = match used.manifests.is_empty() {
-        true => vec![manifest.lineage],
-        false => used.manifests.iter().map(|m| m.lineage).collect(),
-    };
+    let mut lineages: Vec<Lineage> = used.manifests.iter().map(|m| m.lineage).collect();
+    lineages.extend(segments.iter().map(|row| row.lineage));
+    lineages.push(manifest.lineage);
+    let mut seen = HashSet::new();
+    lineages.retain(|lineage| seen.insert(*lineage));
     let computed_by = lineages.into_iter().map(|lineage| ShownCompute {
         lineage: lineage.to_string(),
         own: lineage == store.own_lineage(),
@@ -185,6 +196,7 @@ fn shown(store: &Store, state: &State) -> Result<Shown> {
         hits: used.hits,
         pinned: label.is_pinned(),
         expires: label.latest_expiry(),
+        nameless: ShownWish { pinned: label.pinned, expires: label.expires },
         build_s,
         saved_s: build_s * used.hits as f64,
         segments: segments.iter().map(|row| segment(store, row, !own.contains(&row.id()))).collect(),
@@ -235,10 +247,7 @@ fn text(s: &Shown, now: i64) -> String {
         ("model", format!("{}, blake3 {}…", human::harmless(&s.model), &s.model_blake3[..12])),
         ("file", human::harmless(&s.model_path)),
         ("parameters", human::listed(&parameters, 66, 12)),
-        (
-            "tokens",
-            format!("{} in {}", human::thousands(s.tokens), human::count(s.segments.len(), "segment")),
-        ),
+        ("tokens", format!("{} in {}", human::thousands(s.tokens), pieces(s))),
         ("size", format!("{}, {} of it its own", human::bytes(s.bytes), human::bytes(s.unique_bytes))),
         ("built", when(s.created)),
         ("used", when(s.last_used)),
@@ -267,11 +276,22 @@ fn text(s: &Shown, now: i64) -> String {
             human::bytes(row.bytes),
             row.codec.unwrap_or("?").to_owned(),
             shared.to_owned(),
-            row.object[..40].to_owned() + "…",
+            row.compute.chars().take(12).collect(),
+            row.object[..24].to_owned() + "…",
         ]
     });
     text.push('\n');
-    text + &table::plain(&["SEGMENT", "TOKENS", "SIZE", "CODEC", "USE", "OBJECT"], &[0, 1, 2], segments)
+    text + &table::plain(&["SEGMENT", "TOKENS", "SIZE", "CODEC", "USE", "BY", "OBJECT"], &[0, 1, 2], segments)
+}
+
+/// Number of segments; of those that more than one machine or program computed, said once.
+fn pieces(s: &Shown) -> String {
+    let places: HashSet<(usize, usize)> = s.segments.iter().map(|row| (row.first, row.tokens)).collect();
+    let again = match s.segments.len() - places.len() {
+        0 => String::new(),
+        n => format!(", {n} of them saved once more, computed by another"),
+    };
+    human::count(places.len(), "segment") + &again
 }
 
 /// All names, each with its pin and expiry where it has them.
@@ -281,10 +301,19 @@ fn names(s: &Shown) -> String {
         let until = n.expires.map(|at| format!(" until {}", human::time(at))).unwrap_or_default();
         format!("{}{pin}{until}", n.name)
     };
-    match s.names.as_slice() {
-        [] => "-".into(),
-        [only] => only.name.clone(),
-        several => several.iter().map(wishes).collect::<Vec<_>>().join(", "),
+    let nameless = match (&s.nameless.pinned, s.nameless.expires) {
+        (false, None) => None,
+        (pinned, at) => {
+            let pin = if *pinned { ["pinned"].as_slice() } else { &[] };
+            let until = at.map(|at| format!("until {}", human::time(at)));
+            let said: Vec<String> = pin.iter().map(|pin| (*pin).to_owned()).chain(until).collect();
+            Some(format!("{} without a name", said.join(" ")))
+        }
+    };
+    match (s.names.as_slice(), nameless) {
+        ([], _) => "-".into(),
+        ([only], None) => only.name.clone(),
+        (several, nameless) => several.iter().map(wishes).chain(nameless).collect::<Vec<_>>().join(", "),
     }
 }
 

@@ -7,6 +7,7 @@ use super::failure::Failure;
 use crate::report::human;
 use pcache_format::StateKey;
 use pcache_format::id::{MIN_PREFIX_DIGITS, name_problem};
+use pcache_format::Label;
 use pcache_format::label::Name;
 use pcache_store::Lookup;
 use pcache_store::State;
@@ -99,12 +100,39 @@ pub fn tell_move(app: &App, saved: &Saved, name: Option<&str>) {
 
 /// What a name wants of gc: it keeps that when it moves.
 fn wants(name: &Name) -> String {
-    let parts = [
-        name.pinned.then(|| "pinned".to_owned()),
-        name.expires.map(|at| format!("until {}", human::time(at))),
-    ];
-    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    let parts = wishes(name.pinned, name.expires);
     if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) }
+}
+
+fn wishes(pinned: bool, expires: Option<i64>) -> Vec<String> {
+    let pin = pinned.then(|| "pinned".to_owned());
+    pin.into_iter().chain(expires.map(|at| format!("until {}", human::time(at)))).collect()
+}
+
+/// Says what the wishes of a build changed about a state that was there.
+pub fn tell_changes(app: &App, before: &Label, after: &Label) {
+    let said = |pinned, expires| match wishes(pinned, expires) {
+        parts if parts.is_empty() => "neither pinned nor expiring".to_owned(),
+        parts => parts.join(", "),
+    };
+    for name in &after.names {
+        match before.named(&name.name) {
+            None => app.say(format!("it has the name {} now{}", name.name, wants(name))),
+            Some(was) if (was.pinned, was.expires) != (name.pinned, name.expires) => {
+                app.say(format!("{} is {} now", name.name, said(name.pinned, name.expires)));
+            }
+            Some(_) => {}
+        }
+    }
+    if (before.pinned, before.expires) == (after.pinned, after.expires) {
+        return;
+    }
+    app.say(format!("the state is {} now", said(after.pinned, after.expires)));
+    let longer: Vec<&str> =
+        after.names.iter().filter(|n| n.expires.is_none()).map(|n| n.name.as_str()).collect();
+    if after.expires.is_some() && !longer.is_empty() {
+        app.say(format!("it stays longer all the same: {} does not expire", longer.join(", ")));
+    }
 }
 
 /// Key and name of a state, for people.

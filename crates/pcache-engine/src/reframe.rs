@@ -80,7 +80,10 @@ impl Reframe {
             (Some(mark), Some((first, rest))) if first.trim() == mark.trim() => rest,
             _ => update,
         };
-        text.push_str(if self.raw { update } else { update.trim_end_matches(['\n', '\r']) });
+        text.push_str(update);
+        if !self.raw {
+            text.truncate(text.trim_end_matches(['\n', '\r']).len());
+        }
         Ok(text)
     }
 
@@ -133,6 +136,11 @@ mod tests {
             "Menu\n## Today\ncake"
         );
         assert_eq!(menu.updated("## Today\ncake\n", Some("## Today")).unwrap(), "Menu\n## Today\ncake");
+        assert_eq!(
+            menu.updated("## Today\n", Some("## Today")).unwrap(),
+            "Menu\n## Today",
+            "no newline at the end"
+        );
         assert_eq!(menu.updated("cake", Some("Today")), Err(0));
         assert_eq!(of("-\na\n-\n", false).updated("b", Some("-")), Err(2));
     }

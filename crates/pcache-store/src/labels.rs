@@ -4,7 +4,7 @@
 //! and the intents go. If a process dies in between, the files count: whoever changes a label next, or collects, reads
 //! them. Labels change one after the other, under a lock of their own, so no change is lost among several processes.
 
-use pcache_format::label::{MAX_BYTES as MAX_LABEL_BYTES, Provenance};
+use pcache_format::label::{MAX_BYTES as MAX_LABEL_BYTES, Name, Provenance};
 use pcache_format::{FormatError, Label, Manifest, PromptDigest, StateKey, TextDigest};
 
 use super::index::{Described, ManifestRow, StateChange, StateRow};
@@ -116,7 +116,7 @@ impl Store {
     pub fn claim_again(&self, guard: &SharedGuard, key: &StateKey, claim: &Claim) -> Result<Option<Saved>> {
         let now = self.now();
         self.edit(guard, key, |store, label, others| {
-            revive(label, claim.expiry, now);
+            revive(label, claim, now);
             store.claim(label, claim, now, others)
         })
     }
@@ -134,10 +134,16 @@ impl Store {
     ) -> Result<Option<Saved>> {
         let now = self.now();
         self.edit(guard, key, |store, label, others| {
-            let had = label.named(name).is_some();
+            let (had, nameless) = (label.named(name).is_some(), label.names.is_empty());
             let old = instead.filter(|old| *old != name).and_then(|old| label.take(old));
             let claim = Claim { name: Some(name.to_owned()), ..Claim::default() };
             let moved_from = store.claim(label, &claim, now, others)?;
+            if nameless && moved_from.is_none() {
+                // What was wanted without a name is wanted under the first one.
+                let (pinned, expires) = (std::mem::take(&mut label.pinned), label.expires.take());
+                let new = label.give(name, now);
+                (new.pinned, new.expires) = (new.pinned || pinned, expires);
+            }
             if let Some(old) = old {
                 // What the old name wanted, the new one wants; of two wishes that meet, the longer one.
                 let met = moved_from.is_some() || had;
@@ -331,13 +337,18 @@ fn apply(expiry: Expiry, expires: &mut Option<i64>) {
     }
 }
 
-/// What is built again is wanted again: instead of an expiry that is past the one counts that the build gives.
-fn revive(label: &mut Label, expiry: Expiry, now: i64) {
-    let given = match expiry {
+/// What is built again is wanted again: instead of an expiry that is past the one counts that the build gives. Where a name
+/// is given it is that name's expiry; without one, all of them where nobody wants the state any more.
+fn revive(label: &mut Label, claim: &Claim, now: i64) {
+    let given = match claim.expiry {
         Expiry::At(time) => Some(time),
         Expiry::Unsaid | Expiry::Never => None,
     };
-    let all = label.names.iter_mut().map(|name| &mut name.expires).chain([&mut label.expires]);
+    let over = label.latest_expiry().is_some_and(|at| at <= now);
+    let meant = |name: &Name| claim.name.as_ref().map_or(over, |claimed| *claimed == name.name);
+    let names = label.names.iter_mut().filter(|name| meant(name)).map(|name| &mut name.expires);
+    let nameless = claim.name.is_none().then_some(&mut label.expires);
+    let all = names.chain(nameless);
     all.filter(|expires| expires.is_some_and(|at| at <= now)).for_each(|expires| *expires = given);
 }
 
@@ -378,6 +389,6 @@ fn merged(before: Option<&Label>, key: StateKey, built: &Built, now: i64) -> Lab
         revision: before.revision,
         ..new
     };
-    revive(&mut label, built.claim.expiry, now);
+    revive(&mut label, &built.claim, now);
     label
 }

@@ -87,9 +87,13 @@ pub fn enforce(app: &App, store: &Store, limit: Option<u64>, built: HashSet<Stat
     if store.folder_usage()?.total_bytes() > limit {
         let limits = Limits { max_bytes: Some(limit), ..Limits::default() };
         let needed = Needed { states: built, ..Needed::default() };
-        let outcome = store.collect_but(&guard, &needed, &limits, false)?;
-        gc::tell(app, &outcome)?;
-        gc::warn_if_over(app, &outcome, &limits);
+        let plan = store.collect_but(&guard, &needed, &limits, true)?;
+        if plan.after > limit {
+            // Evicting everything would not help: what was just built or found is too large by itself.
+            gc::warn_if_over(app, &plan, &limits);
+            return Ok(());
+        }
+        gc::tell(app, &store.collect_but(&guard, &needed, &limits, false)?)?;
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::models;
 use super::prefill::{self, Filled};
 use super::source::{self, Framed, Origin, Source};
-use super::states::{check_name, tell_move};
+use super::states::{check_name, tell_changes, tell_move};
 use super::target::Target;
 use super::verdict::{self, Status, Verdict};
 use crate::cli::{Build, KeepArgs, Ttl};
@@ -166,6 +166,9 @@ impl Builder<'_> {
             saved => {
                 if let Some(saved) = saved? {
                     tell_move(self.app, &saved, claim.name.as_deref());
+                    if saved.moved_from.is_none() {
+                        tell_changes(self.app, &state.label, &saved.label);
+                    }
                     return Ok(claim.name.or_else(|| saved.label.name().map(str::to_owned)));
                 }
             }

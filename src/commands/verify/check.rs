@@ -95,6 +95,7 @@ impl Checker<'_> {
             return Ok(damaged);
         }
         let missing = self.store.missing(&prefix, self.app.same_compute() && self.repair)?;
-        Ok((!missing.is_empty()).then_some(Miss::NotSaved))
+        let foreign = self.store.missing(&prefix, false)?.is_empty();
+        Ok((!missing.is_empty()).then_some(if foreign { Miss::Foreign } else { Miss::NotSaved }))
     }
 }

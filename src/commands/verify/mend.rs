@@ -121,7 +121,9 @@ fn work_on(app: &App, args: &Verify, store: &Store, model: &Model<'_>, checked: 
         writer.heal(&state)?;
         (checked.status, checked.trouble) = (Status::Healed, None);
     }
-    if args.logits {
+    if args.logits && app.same_compute() && !store.missing(&prefix, true)?.is_empty() {
+        checked.reason = Some("not compared: this machine and program did not compute it".into());
+    } else if args.logits {
         let (difference, compared) = largest_difference(app, store, &guard, &mut session, (&prefix, &end))?;
         checked.max_logit_difference = Some(difference);
         checked.compared = Some(compared);

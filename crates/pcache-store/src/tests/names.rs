@@ -195,3 +195,41 @@ fn a_name_carries_its_own_pin_and_expiry_into_the_list() {
     assert_eq!(states[0].names, expected);
     assert!(states[0].pinned && states[0].expires.is_none());
 }
+
+/// A build gave every expired name of a state a new life, and a name's own wish was lost.
+#[test]
+fn a_build_revives_the_name_that_it_gives_and_no_other() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    let tokens = tokens(10, 3);
+    let until = |name: &str, at| Claim { expiry: Expiry::At(at), ..claim(name) };
+    let key = save_as(&store, until("old", NOW - 5), &tokens, false).unwrap();
+    save(&store, "new", &tokens).unwrap();
+    let again = |claim: &Claim| {
+        let guard = store.lock_shared(|| ()).unwrap();
+        store.claim_again(&guard, &key, claim).unwrap().unwrap().label
+    };
+    let expiry = |label: &pcache_format::Label, name: &str| label.named(name).unwrap().expires;
+    assert_eq!(expiry(&again(&claim("new")), "old"), Some(NOW - 5));
+    assert_eq!(expiry(&again(&Claim::default()), "old"), Some(NOW - 5), "new wants it");
+    assert_eq!(expiry(&again(&claim("old")), "old"), None);
+    // Nobody wants it any more: whoever builds it without a name does.
+    again(&until("old", NOW - 5));
+    again(&until("new", NOW - 5));
+    assert_eq!(again(&Claim::default()).latest_expiry(), None);
+}
+
+/// The first name that a state gets keeps what was wanted of it without one.
+#[test]
+fn the_first_name_takes_over_what_was_wanted_without_one() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    let wish = Claim { pin: true, expiry: Expiry::At(NOW + 5), ..Claim::default() };
+    let key = save_as(&store, wish, &tokens(10, 3), false).unwrap();
+    let guard = store.lock_shared(|| ()).unwrap();
+    let label = store.rename(&guard, &key, None, "first").unwrap().unwrap().label;
+    assert_eq!((label.pinned, label.expires), (false, None));
+    assert_eq!((label.names[0].pinned, label.names[0].expires), (true, Some(NOW + 5)));
+    let label = store.rename(&guard, &key, None, "second").unwrap().unwrap().label;
+    assert_eq!(label.named("second").map(|n| (n.pinned, n.expires)), Some((false, None)));
+}
