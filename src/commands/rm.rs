@@ -34,7 +34,8 @@ pub fn run(app: &App, args: &Rm) -> Result<()> {
     let keys = states::keys(&store, &args.keys)?;
     refuse_pinned(&store, &keys, args)?;
     let guard = app.lock_exclusive(&store)?;
-    // Somebody may have pinned one while this waited.
+    // While this waited, somebody may have pinned one, or given its name to another.
+    let keys = states::keys(&store, &args.keys)?;
     refuse_pinned(&store, &keys, args)?;
     let removed = store.remove_states(&guard, &keys, args.dry_run)?;
     let report = report(&removed, args.dry_run);

@@ -12,6 +12,7 @@ use super::verdict;
 use crate::cli::{Output, Show};
 use crate::report::{human, table};
 use pcache_engine::model::Engine;
+use pcache_format::label::NEVER;
 use pcache_format::{Lineage, StateKind};
 use pcache_store::State;
 use pcache_store::Store;
@@ -196,7 +197,7 @@ fn shown(store: &Store, state: &State) -> Result<Shown> {
         hits: used.hits,
         pinned: label.is_pinned(),
         expires: label.latest_expiry(),
-        nameless: ShownWish { pinned: label.pinned, expires: label.expires },
+        nameless: ShownWish { pinned: label.pinned, expires: label.expires.filter(|at| *at < NEVER) },
         build_s,
         saved_s: build_s * used.hits as f64,
         segments: segments.iter().map(|row| segment(store, row, !own.contains(&row.id()))).collect(),

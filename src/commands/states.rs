@@ -5,10 +5,10 @@ use anyhow::{Result, bail};
 use super::app::App;
 use super::failure::Failure;
 use crate::report::human;
+use pcache_format::Label;
 use pcache_format::StateKey;
 use pcache_format::id::{MIN_PREFIX_DIGITS, name_problem};
-use pcache_format::Label;
-use pcache_format::label::Name;
+use pcache_format::label::{NEVER, Name};
 use pcache_store::Lookup;
 use pcache_store::State;
 use pcache_store::{Saved, Store};
@@ -106,7 +106,9 @@ fn wants(name: &Name) -> String {
 
 fn wishes(pinned: bool, expires: Option<i64>) -> Vec<String> {
     let pin = pinned.then(|| "pinned".to_owned());
-    pin.into_iter().chain(expires.map(|at| format!("until {}", human::time(at)))).collect()
+    let until =
+        expires.map(|at| if at < NEVER { format!("until {}", human::time(at)) } else { "kept".into() });
+    pin.into_iter().chain(until).collect()
 }
 
 /// Says what the wishes of a build changed about a state that was there.

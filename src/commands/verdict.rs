@@ -92,7 +92,9 @@ pub fn computed_by(store: &Store, lineage: Lineage) -> String {
         ("cpu", isa) => format!("a processor with {}", isa.replace(',', " ")),
         (backend, _) => format!("{backend} on {}", part("device")),
     };
-    format!("{}…: {what}, {build}", lineage.short())
+    let went_on = lineage != Lineage::from(identity.id());
+    let beginning = if went_on { ", behind what another began" } else { "" };
+    format!("{}…: {what}, {build}{beginning}", lineage.short())
 }
 
 /// Time that a restore took.

@@ -48,8 +48,9 @@ fn described(backends: &[&str], cards: &[String], gpu_layers: u32, variables: &V
         (text("offload"), if on_card { gpu_layers.to_string() } else { text("0") }),
         (text("build"), format!("{LLAMA_CPP_BUILD}; {COMPILER}; {FLAGS}")),
     ];
-    // All of them are the cards' backends'.
-    let set = variables.rounding.iter().chain(&variables.cards).filter(|_| on_card);
+    let of_cards = variables.rounding.iter().chain(&variables.cards).filter(|_| on_card);
+    // With a card the processor still computes what is left to it.
+    let set = variables.processor.iter().chain(of_cards);
     parts.extend(set.map(|(name, value)| (text(name), value.clone())));
     ComputeIdentity::new(parts)
 }
@@ -80,6 +81,9 @@ mod tests {
         let other = Variables { rounding: vec![("GGML_VK_DISABLE_F16", "1".into())], ..none };
         assert_ne!(card.id(), with(&["cuda"], &["10de:2330"], 0, &other).id());
         assert_eq!(cpu.id(), with(&[], &[], 0, &other).id(), "it does not reach the processor's kernels");
+        let tiled = Variables { processor: vec![("GGML_CPU_TILED_MM", "0".into())], ..Variables::default() };
+        assert_ne!(cpu.id(), with(&[], &[], 0, &tiled).id());
+        assert_ne!(card.id(), with(&["cuda"], &["10de:2330"], 0, &tiled).id());
         assert_eq!(cpu.get("backend"), Some("cpu"));
         assert!(cpu.get("build").unwrap().starts_with(LLAMA_CPP_BUILD));
     }

@@ -24,9 +24,11 @@ use crate::{FormatError, PromptDigest, StateKey, TextDigest};
 pub const FORMAT: &str = "pcache label v2";
 
 /// A change raises the revision by one: nobody comes near this.
-const MAX_REVISION: u64 = 1 << 40;
-/// Seconds since 1970, some ten thousand years from now.
-const MAX_TIME: u64 = 1 << 40;
+pub const MAX_REVISION: u64 = 1 << 40;
+/// Seconds since 1970, some ten thousand years from now: no later time is written.
+pub const MAX_TIME: u64 = 1 << 40;
+/// An expiry without a name of somebody who said that the state should never expire.
+pub const NEVER: i64 = MAX_TIME as i64;
 /// Seconds that evaluating may have cost.
 const MAX_SECONDS: f64 = 1e12;
 /// Bytes of a label: the names of a state take a hundred each.
@@ -126,14 +128,14 @@ impl Label {
         let nameless = self.expires.iter().map(|at| Some(*at));
         let wanted = self.names.iter().map(|n| n.expires).chain(nameless);
         // `None` is for ever, so the maximum cannot be taken of the options as they are.
-        wanted.collect::<Option<Vec<i64>>>()?.into_iter().max()
+        wanted.collect::<Option<Vec<i64>>>()?.into_iter().max().filter(|at| *at < NEVER)
     }
 
     /// Gives the state a name, or changes the one that it has: a pin is added, an expiry is replaced where there is one.
     pub fn give(&mut self, name: &str, now: i64) -> &mut Name {
         let at = self.names.iter().position(|n| n.name == name).unwrap_or_else(|| {
             // Also of two that were given within a second one is the older.
-            let given = self.names.iter().map(|n| n.given + 1).fold(now, i64::max);
+            let given = self.names.iter().map(|n| n.given + 1).fold(now, i64::max).min(NEVER);
             self.names.push(Name { name: name.to_owned(), given, pinned: false, expires: None });
             self.names.len() - 1
         });

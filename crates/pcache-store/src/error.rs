@@ -82,14 +82,14 @@ pub enum StoreError {
         known: usize,
     },
     /// A file that describes a state was written by a later version, and cannot be changed by this one.
-    #[error("the {file} {} cannot be changed or removed: {source}; use the newer pcache", path.display())]
+    #[error("the {file} {} cannot be changed or removed: {version}; use the newer pcache", path.display())]
     Newer {
         /// `label` or `manifest`.
         file: &'static str,
         /// The file.
         path: PathBuf,
         /// Its version.
-        source: FormatError,
+        version: FormatError,
     },
     /// Something in the store is a link, or not what it should be.
     #[error("{} is {found}, expected {expected}: pcache follows no links inside its store; remove it", path.display())]

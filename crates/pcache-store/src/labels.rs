@@ -4,7 +4,7 @@
 //! and the intents go. If a process dies in between, the files count: whoever changes a label next, or collects, reads
 //! them. Labels change one after the other, under a lock of their own, so no change is lost among several processes.
 
-use pcache_format::label::{MAX_BYTES as MAX_LABEL_BYTES, Name, Provenance};
+use pcache_format::label::{MAX_BYTES as MAX_LABEL_BYTES, MAX_REVISION, MAX_TIME, NEVER, Name, Provenance};
 use pcache_format::{FormatError, Label, Manifest, PromptDigest, StateKey, TextDigest};
 
 use super::index::{Described, ManifestRow, StateChange, StateRow};
@@ -92,7 +92,10 @@ impl Store {
         let _lock = self.lock_labels()?;
         let now = self.now();
         let before = self.index.state(&manifest.key)?;
-        let mut label = merged(before.as_ref().map(|row| &row.label), manifest.key, built, now);
+        // A label that the index lost counts all the same.
+        let file = self.read_label(&manifest.key).ok().flatten().map(|(label, _)| label);
+        let known = before.as_ref().map(|row| &row.label).or(file.as_ref());
+        let mut label = merged(known, manifest.key, built, now);
         let mut edits = Vec::new();
         let moved_from = self.claim(&mut label, &built.claim, now, &mut edits)?;
         edits.insert(0, Edit { label, before, manifest: Some(manifest), used: true });
@@ -198,15 +201,61 @@ impl Store {
     pub(crate) fn lock_labels(&self) -> Result<StagingLock> {
         layout::make_folder(self.disk.as_ref(), &self.root.join(layout::STAGING))?;
         let lock = StagingLock::wait(&self.disk, &self.staging_path(LABEL_LOCK), || ())?;
-        for key in self.index.intents()? {
-            self.take_from_files(&key)?;
+        let unfinished = self.index.intents()?;
+        for key in &unfinished {
+            match self.index.state(key)? {
+                Some(row) => self.take_from_files(key, row)?,
+                None => self.commit_unfinished(key)?,
+            }
+        }
+        for key in &unfinished {
+            self.take_moved_names(key)?;
         }
         Ok(lock)
     }
 
-    /// Gives a state's row what its label's file says. What has no row yet is left to reindexing.
-    fn take_from_files(&self, key: &StateKey) -> Result<()> {
-        let Some(row) = self.index.state(key)? else { return Ok(()) };
+    /// Finishes what processes began that died, so that names mean what they will mean. Where nothing can be written, they
+    /// mean what the index says.
+    pub(crate) fn settle_names(&self) -> Result<()> {
+        if self.index.intents()?.is_empty() {
+            return Ok(());
+        }
+        match self.lock_labels() {
+            Err(error) if !error.is_unwritable() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes names out of a label's file that went to another state while its own file was not yet written: who removed that
+    /// one would find them here again.
+    fn take_moved_names(&self, key: &StateKey) -> Result<()> {
+        let (Some(row), Ok(Some((file, _)))) = (self.index.state(key)?, self.read_label(key)) else {
+            return Ok(());
+        };
+        let moved = file.names.iter().any(|name| row.label.named(&name.name).is_none());
+        if !moved {
+            return Ok(());
+        }
+        let edit = Edit { label: row.label.clone(), before: Some(row), manifest: None, used: false };
+        self.write(vec![edit]).map(drop)
+    }
+
+    /// Commits a state whose build died when all of its files were there. Without a label they are left to reindexing.
+    fn commit_unfinished(&self, key: &StateKey) -> Result<()> {
+        let Ok(Some((label, label_bytes))) = self.read_label(key) else { return Ok(()) };
+        let manifests = self.manifests_on_disk(key);
+        let links: Vec<_> = manifests.iter().map(|(manifest, _)| links(manifest)).collect();
+        let change = |((manifest, row), links): (&'_ (Manifest, ManifestRow), &'_ Vec<_>)| {
+            let described = Some(Described { manifest, row: Some(*row), segments: links });
+            let change =
+                StateChange { label: &label, label_bytes, described, used: Some(self.now()), record: None };
+            self.index.commit_states(&[change])
+        };
+        manifests.iter().zip(&links).try_for_each(change)
+    }
+
+    /// Gives a state's row what its label's file says.
+    fn take_from_files(&self, key: &StateKey, row: StateRow) -> Result<()> {
         let (label, label_bytes) = match self.read_label(key) {
             Ok(Some((label, bytes))) => (label, bytes),
             // Another time.
@@ -248,7 +297,11 @@ impl Store {
     ) -> Result<Option<StateKey>> {
         let Some(name) = &claim.name else {
             label.pinned |= claim.pin;
-            apply(claim.expiry, &mut label.expires);
+            match claim.expiry {
+                // Said, and so it counts beside names that expire.
+                Expiry::Never => label.expires = Some(NEVER),
+                expiry => apply(expiry, &mut label.expires),
+            }
             return Ok(None);
         };
         let owner = self.index.named(name)?.filter(|owner| *owner != label.key);
@@ -257,7 +310,7 @@ impl Store {
             if let Some(taken) = other.take(name) {
                 let given = label.give(name, now);
                 // Of two files that claim the name the later one has it, also where both are of this second.
-                given.given = given.given.max(taken.given + 1);
+                given.given = given.given.max(taken.given + 1).min(MAX_TIME as i64);
                 given.pinned = taken.pinned;
                 given.expires = taken.expires.filter(|at| *at > now);
             }
@@ -280,8 +333,8 @@ impl Store {
         let mut written: Vec<(Label, u64, Option<ManifestRow>, &Edit<'_>)> = Vec::new();
         for edit in &edits {
             let row = edit.manifest.map(|manifest| self.publisher.manifest(manifest)).transpose()?;
-            let revision = edit.before.as_ref().map_or(0, |row| row.label.revision) + 1;
-            let label = Label { revision, ..edit.label.clone() };
+            let revision = edit.before.as_ref().map_or(edit.label.revision, |row| row.label.revision);
+            let label = Label { revision: (revision + 1).min(MAX_REVISION), ..edit.label.clone() };
             let bytes = self.publisher.label(&label)?;
             written.push((label, bytes, row, edit));
         }

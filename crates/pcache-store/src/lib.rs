@@ -203,7 +203,8 @@ impl Store {
 
     /// Current time in seconds since 1970.
     pub fn now(&self) -> i64 {
-        self.clock.now()
+        // A clock that is far off must not be written where it could not be read again.
+        self.clock.now().clamp(-pcache_format::label::NEVER, pcache_format::label::NEVER)
     }
 
     /// Lineage of what is computed in this process alone.

@@ -11,32 +11,22 @@ use super::{Result, Store, StoreError, layout};
 pub(crate) struct NewerFile {
     file: &'static str,
     path: PathBuf,
-    source: FormatError,
+    version: FormatError,
 }
 
 impl Store {
     /// Paths of the files that describe a state and were written by a later version.
-    ///
-    /// # Errors
-    /// When the index fails.
-    pub fn newer_files(&self, key: &StateKey) -> Result<Vec<PathBuf>> {
-        let usage = self.index.usage(key)?;
-        let lineages = usage.iter().flat_map(|usage| &usage.manifests).map(|row| row.lineage);
-        let manifests: Vec<_> = lineages.filter_map(|lineage| self.newer_manifest(key, lineage)).collect();
-        Ok(self.newer_label(key).into_iter().chain(manifests).map(|newer| newer.path).collect())
+    pub fn newer_files(&self, key: &StateKey) -> Vec<PathBuf> {
+        self.newer_label(key).into_iter().chain(self.newer_manifests(key)).map(|newer| newer.path).collect()
     }
 
     /// Refuses to change a state that a later version described.
     ///
     /// # Errors
-    /// [`StoreError::Newer`] then; or when the index fails.
+    /// [`StoreError::Newer`] then.
     pub fn refuse_newer(&self, key: &StateKey) -> Result<()> {
-        let usage = self.index.usage(key)?;
-        let mut lineages: Vec<Lineage> =
-            usage.iter().flat_map(|usage| &usage.manifests).map(|row| row.lineage).collect();
-        lineages.push(self.own_lineage());
-        let manifests = lineages.into_iter().find_map(|lineage| self.newer_manifest(key, lineage));
-        self.newer_label(key).or(manifests).map_or(Ok(()), |newer| Err(newer.refusal()))
+        let newer = self.newer_label(key).or_else(|| self.newer_manifests(key).into_iter().next());
+        newer.map_or(Ok(()), |newer| Err(newer.refusal()))
     }
 
     /// Refuses to replace a manifest of a later version.
@@ -52,11 +42,17 @@ impl Store {
 
     fn newer_label(&self, key: &StateKey) -> Option<NewerFile> {
         match self.read_label(key) {
-            Err(LabelProblem::Format(source @ FormatError::Newer(_))) => {
-                Some(NewerFile { file: "label", path: layout::label(&self.root, key), source })
+            Err(LabelProblem::Format(version @ FormatError::Newer(_))) => {
+                Some(NewerFile { file: "label", path: layout::label(&self.root, key), version })
             }
             _ => None,
         }
+    }
+
+    /// Manifests of a state, of whatever lineage: the index may not know of them.
+    fn newer_manifests(&self, key: &StateKey) -> Vec<NewerFile> {
+        let lineages = self.lineages_on_disk(key).into_iter();
+        lineages.filter_map(|(lineage, _)| self.newer_manifest(key, lineage)).collect()
     }
 
     pub(crate) fn newer_manifest(&self, key: &StateKey, lineage: Lineage) -> Option<NewerFile> {
@@ -64,7 +60,7 @@ impl Store {
         let mut bytes = Vec::new();
         self.disk.open(&path).and_then(|file| file.read(u64::MAX, &mut bytes)).ok()?;
         match Manifest::decode(&bytes) {
-            Err(source @ FormatError::Newer(_)) => Some(NewerFile { file: "manifest", path, source }),
+            Err(version @ FormatError::Newer(_)) => Some(NewerFile { file: "manifest", path, version }),
             _ => None,
         }
     }
@@ -72,6 +68,6 @@ impl Store {
 
 impl NewerFile {
     fn refusal(self) -> StoreError {
-        StoreError::Newer { file: self.file, path: self.path, source: self.source }
+        StoreError::Newer { file: self.file, path: self.path, version: self.version }
     }
 }

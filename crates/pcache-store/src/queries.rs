@@ -39,6 +39,7 @@ impl Store {
     /// # Errors
     /// When the index fails.
     pub fn lookup(&self, text: &str) -> Result<Lookup> {
+        self.settle_names()?;
         self.index.find(text)
     }
 
@@ -47,6 +48,7 @@ impl Store {
     /// # Errors
     /// When the index fails.
     pub fn named(&self, name: &str) -> Result<Option<StateKey>> {
+        self.settle_names()?;
         self.index.named(name)
     }
 

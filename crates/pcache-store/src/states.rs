@@ -1,6 +1,6 @@
 //! Reading states, checking the files that describe them, and removing them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use pcache_format::manifest::ManifestSegment;
 use pcache_format::record::Record;
 use pcache_format::{Chain, FormatError, Label, Lineage, Manifest, ObjectId, StateKey, object};
 
+use super::disk::Entry;
 use super::index::{ManifestRow, SegmentRow, StateRow, Usage};
 use super::labels::LabelProblem;
 use super::lock::{ExclusiveGuard, SharedGuard};
@@ -87,10 +88,12 @@ impl Store {
         let own = self.own_lineage();
         let mut rows: Vec<&ManifestRow> = usage.manifests.iter().collect();
         rows.sort_by_key(|row| row.lineage != own);
-        let mut damage = None;
+        let (mut damage, mut newer) = (None, false);
         for row in rows {
             match self.read_manifest(key, row) {
                 Ok(manifest) => return Ok(Some(State { manifest, label, usage, damage })),
+                // A later version wrote it: no damage, though its tokens have to be found elsewhere.
+                Err(_) if self.newer_manifest(key, row.lineage).is_some() => newer = true,
                 Err(miss) => damage = damage.or(Some(miss)),
             }
         }
@@ -104,7 +107,7 @@ impl Store {
                 Err(miss) => damage = damage.or(Some(miss)),
             }
         }
-        let damage = damage.or_else(|| Some(missing("manifest", "there is none")));
+        let damage = damage.or_else(|| (!newer).then(|| missing("manifest", "there is none")));
         let manifest = self.rebuilt_manifest(&skeleton)?.unwrap_or(skeleton);
         Ok(Some(State { manifest, label, usage, damage }))
     }
@@ -115,6 +118,25 @@ impl Store {
     /// When the index fails.
     pub fn usage_of(&self, key: &StateKey) -> Result<Option<Usage>> {
         self.index.usage(key)
+    }
+
+    /// Lineages of the manifests of a state that lie in its folder.
+    pub(crate) fn lineages_on_disk(&self, key: &StateKey) -> Vec<(Lineage, Entry)> {
+        let path = layout::manifest(&self.root, key, self.own_lineage());
+        let entries = path.parent().and_then(|folder| self.disk.list(folder).ok()).unwrap_or_default();
+        let of_key = |entry: Entry| {
+            let (of, lineage) = Manifest::parse_file_name(&entry.name)?;
+            (of == *key).then_some((lineage, entry))
+        };
+        entries.into_iter().filter_map(of_key).collect()
+    }
+
+    /// Manifests of a state that can be read, whether the index knows them or not.
+    pub(crate) fn manifests_on_disk(&self, key: &StateKey) -> Vec<(Manifest, ManifestRow)> {
+        let files = self.lineages_on_disk(key).into_iter();
+        files
+            .filter_map(|(lineage, entry)| self.read_unindexed_manifest(*key, lineage, &entry).ok())
+            .collect()
     }
 
     pub(crate) fn read_manifest(&self, key: &StateKey, row: &ManifestRow) -> Result<Manifest, Miss> {
@@ -167,15 +189,18 @@ impl Store {
 
     /// A manifest with its segments as the index has them; none where one of them is not saved.
     pub(crate) fn with_segments(&self, manifest: Manifest) -> Result<Option<Manifest>> {
-        let saved = self.index.segments_of(&manifest.key)?;
+        let linked: HashSet<_> = self.index.segments_of(&manifest.key)?.iter().map(SegmentRow::id).collect();
         let chain = Chain::of(manifest.params.root(&manifest.model), &manifest.tokens);
         let mut segments: Vec<ManifestSegment> = Vec::new();
         for piece in manifest.layout.pieces(&chain) {
             let before = segments.last().map(|segment| segment.lineage);
-            let fits = |row: &&SegmentRow| {
-                row.chain == piece.chain && before.is_none_or(|before| before == row.parent_lineage)
-            };
-            let Some(row) = saved.iter().find(fits) else { return Ok(None) };
+            let mut saved = self.index.segments_of_chain(&piece.chain)?;
+            saved.retain(|row| {
+                (row.first, row.count) == (piece.first, piece.count)
+                    && before.is_none_or(|before| before == row.parent_lineage)
+            });
+            saved.sort_by_key(|row| (!linked.contains(&row.id()), row.lineage != self.own_lineage()));
+            let Some(row) = saved.first() else { return Ok(None) };
             let raw_blake3 = row.raw_blake3.or_else(|| self.raw_blake3_of(&row.object));
             let Some(raw_blake3) = raw_blake3 else { return Ok(None) };
             segments.push(ManifestSegment {
@@ -244,8 +269,8 @@ impl Store {
         }
         if state.usage.label_bytes == 0 {
             // Version 0.1 had none.
-            let problem = state.usage.record.is_none().then(|| missing("label", "there is none"));
-            return Ok(problem);
+            let none = state.usage.record.is_none() && self.refuse_newer_label(key).is_ok();
+            return Ok(none.then(|| missing("label", "there is none")));
         }
         Ok(match self.read_label(key) {
             Ok(None) => Some(missing("label", "there is none")),
@@ -258,9 +283,17 @@ impl Store {
         })
     }
 
-    /// Position of the first segment of which an object is saved that is not the one that a manifest names.
+    /// Position of the first segment of which an object is saved that is not the one that a manifest names, or that the
+    /// index does not know to be the state's.
     fn contradicted(&self, manifest: &Manifest) -> Result<Option<usize>> {
         let rows = self.index.segments_of(&manifest.key)?;
+        let linked: HashSet<_> = rows.iter().map(SegmentRow::id).collect();
+        for segment in manifest.segments.iter().filter(|s| !linked.contains(&(s.chain, s.lineage))) {
+            let saved = self.index.segments_of_chain(&segment.chain)?;
+            if let Some(row) = saved.iter().find(|row| row.lineage == segment.lineage) {
+                return Ok(Some(row.first));
+            }
+        }
         let contradicts = |row: &&SegmentRow| {
             let named = |s: &&ManifestSegment| (s.chain, s.lineage) == row.id();
             let is_another = |s: &ManifestSegment| {

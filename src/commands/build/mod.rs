@@ -228,6 +228,8 @@ impl Builder<'_> {
         let key = prefix.chain.state_key(&prompt.carried, &prompt.suffix);
         // Not after minutes of evaluation.
         self.store.refuse_newer(&key)?;
+        let named = self.keep.name.as_deref().map(|name| self.store.named(name)).transpose()?.flatten();
+        named.map_or(Ok(()), |owner| self.store.refuse_newer(&owner))?;
         self.built.insert(key);
         let mut timings = self.app.timings();
         if let Some(load) = load {

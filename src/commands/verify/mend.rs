@@ -32,10 +32,11 @@ pub(super) fn work_on_models(app: &App, args: &Verify, checked: &mut [Checked]) 
     let described = |c: &&mut Checked| matches!(c.trouble, Some(Trouble::Description(_))) && args.repair;
     for c in checked.iter_mut().filter(described) {
         let guard = app.lock_shared(&store)?;
-        if store.rewrite_description(&guard, &c.key)? {
-            (c.status, c.trouble) = (Status::Healed, None);
-        } else {
-            c.cannot_be_mended("its tokens are lost; building the prompt again saves it anew");
+        match store.rewrite_description(&guard, &c.key) {
+            Ok(true) => (c.status, c.trouble) = (Status::Healed, None),
+            Ok(false) => c.cannot_be_mended("its tokens are lost; building the prompt again saves it anew"),
+            Err(newer @ StoreError::Newer { .. }) => c.cannot_be_mended(&newer.to_string()),
+            Err(error) => return Err(error.into()),
         }
     }
     let mut groups: Vec<(State, Vec<&mut Checked>)> = Vec::new();
@@ -92,7 +93,8 @@ fn work_on_group(
 /// The words of an error that concerns one state alone. One of the store, or an interruption, concerns all.
 fn harmless(error: anyhow::Error) -> Result<String> {
     let interrupted = matches!(error.downcast_ref(), Some(Failure::Interrupted(_)));
-    let concerns_all = error.downcast_ref().is_some_and(|error: &StoreError| !error.is_unwritable());
+    let of_this = |error: &StoreError| error.is_unwritable() || matches!(error, StoreError::Newer { .. });
+    let concerns_all = error.downcast_ref().is_some_and(|error| !of_this(error));
     if interrupted || concerns_all { Err(error) } else { Ok(format!("{error:#}")) }
 }
 

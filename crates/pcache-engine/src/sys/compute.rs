@@ -6,9 +6,24 @@ use std::ffi::c_int;
 /// Variables that change a state's layout, and so would give one key two contents.
 pub const LAYOUT_VARIABLES: [&str; 1] = ["LLAMA_ATTN_ROT_DISABLE"];
 
-/// Variables of llama.cpp and ggml that change the order or the precision of sums. Those that are in their sources
-/// (llama-cpp-sys-2 0.1.160) and not here only log, debug, allocate or schedule.
-const ROUNDING_VARIABLES: [&str; 22] = [
+/// Variables of ggml's processor backend that choose kernels, and so change the order of sums.
+const PROCESSOR_VARIABLES: [&str; 5] = [
+    "GGML_CPU_DISABLE_FUSION",
+    "GGML_CPU_TILED_MM",
+    "GGML_CPU_TILED_MM_FORCE",
+    "GGML_KLEIDIAI_CHUNK_MULTIPLIER",
+    "GGML_KLEIDIAI_SME",
+];
+
+/// Variables of llama.cpp and ggml's backends for cards that change the order or the precision of sums. Those that are in
+/// their sources (llama-cpp-sys-2 0.1.160) and in none of these lists only log, debug, allocate or schedule, or are of
+/// backends that are not built.
+const ROUNDING_VARIABLES: [&str; 27] = [
+    "GGML_CUDA_ALLREDUCE",
+    "GGML_CUDA_CUBLAS_COMPUTE_TYPE",
+    "GGML_CUDA_GRAPH_OPT",
+    "GGML_CUDA_MMQ_PREC",
+    "GGML_METAL_TENSOR_ENABLE",
     "GGML_OP_OFFLOAD_MIN_BATCH",
     "GGML_CUDA_DISABLE_FUSION",
     "GGML_CUDA_DISABLE_GRAPHS",
@@ -34,18 +49,23 @@ const ROUNDING_VARIABLES: [&str; 22] = [
 ];
 
 /// Variables that hide cards.
-const CARD_VARIABLES: [&str; 5] = [
+const CARD_VARIABLES: [&str; 8] = [
     "CUDA_VISIBLE_DEVICES",
+    "GGML_CUDA_DEVICES",
+    "GGML_DISABLE_VULKAN",
+    "GGML_METAL_DEVICES",
     "HIP_VISIBLE_DEVICES",
     "ROCR_VISIBLE_DEVICES",
     "GGML_VK_VISIBLE_DEVICES",
     "ZE_AFFINITY_MASK",
 ];
 
-/// Variables that are set, in the order of the lists: those that reach rounding, and those that hide cards.
+/// Variables that are set, in the order of the lists.
 #[derive(Debug, Clone, Default)]
 pub struct Variables {
-    /// Name and value of each that changes sums.
+    /// Name and value of each that changes the processor's sums.
+    pub processor: Vec<(&'static str, String)>,
+    /// Name and value of each that changes a card's sums.
     pub rounding: Vec<(&'static str, String)>,
     /// Name and value of each that hides cards.
     pub cards: Vec<(&'static str, String)>,
@@ -64,7 +84,11 @@ impl Variables {
             let values = names.iter().filter_map(|name| Some((*name, std::env::var_os(name)?)));
             values.map(|(name, value)| (name, value.to_string_lossy().into_owned())).collect()
         };
-        Ok(Self { rounding: set(&ROUNDING_VARIABLES), cards: set(&CARD_VARIABLES) })
+        Ok(Self {
+            processor: set(&PROCESSOR_VARIABLES),
+            rounding: set(&ROUNDING_VARIABLES),
+            cards: set(&CARD_VARIABLES),
+        })
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Found {
     pub(crate) unreadable: Vec<Entry>,
     /// Of a later version, or another program's: they stay.
     pub(super) newer: Vec<Entry>,
+    /// Some of those describe states.
+    pub(super) newer_states: bool,
 }
 
 /// A state that has files and no row, or a manifest more than its row says.

@@ -121,6 +121,7 @@ impl Store {
         let mut unseen = unseen.chain(found.unreadable.iter().map(|e| &e.path)).peekable();
         let hides_states =
             unseen.peek().is_some() && (states.is_empty() || unseen.any(|path| path.starts_with(&described)));
+        let hides_states = hides_states || found.newer_states;
         let mut inventory =
             Inventory { usage, states, segments, unused: Vec::new(), hides_states, found, tombstoned };
         inventory.add_found_states(&segment_rows, now);

@@ -136,7 +136,7 @@ impl Store {
             self.settle(now)?;
         }
         let inventory = self.inventory(now, &|_, _| ())?;
-        let mut plan = self.plan(&inventory, needed.clone(), limits, now)?;
+        let mut plan = self.plan(&inventory, needed.clone(), limits, now);
         if !dry_run {
             plan.outcome.left = self.apply(guard, &plan, &inventory, now)?;
             let left = self.folder_usage()?;
@@ -147,17 +147,17 @@ impl Store {
     }
 
     /// What goes. A state that a later version described stays: only that version knows who wants it.
-    fn plan(&self, inventory: &Inventory, mut needed: Needed, limits: &Limits, now: i64) -> Result<Plan> {
+    fn plan(&self, inventory: &Inventory, mut needed: Needed, limits: &Limits, now: i64) -> Plan {
         loop {
             let plan = plan(inventory, &needed, limits, now);
             let before = needed.states.len();
             for key in &plan.states {
-                if !self.newer_files(key)?.is_empty() {
+                if !self.newer_files(key).is_empty() {
                     needed.states.insert(*key);
                 }
             }
             if needed.states.len() == before {
-                return Ok(plan);
+                return plan;
             }
         }
     }

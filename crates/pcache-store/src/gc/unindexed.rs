@@ -79,6 +79,8 @@ pub(super) struct Search<'a> {
     progress: &'a (dyn Fn(usize, usize) + Sync),
     keys: HashSet<StateKey>,
     gone: HashSet<StateKey>,
+    /// States with a manifest of a later version and no row.
+    newer: HashSet<StateKey>,
     describing: HashMap<StateKey, Describing>,
     found: Found,
 }
@@ -92,8 +94,8 @@ impl<'a> Search<'a> {
     ) -> Self {
         let keys = rows.states.iter().map(|s| s.key).collect();
         let gone = rows.tombstoned.iter().map(|doomed| doomed.key).collect();
-        let (describing, found) = (HashMap::new(), Found::default());
-        Self { store, usage, rows, progress, keys, gone, describing, found }
+        let (newer, describing, found) = (HashSet::new(), HashMap::new(), Found::default());
+        Self { store, usage, rows, progress, keys, gone, newer, describing, found }
     }
 
     /// Looks at every file that has no row.
@@ -105,6 +107,7 @@ impl<'a> Search<'a> {
             self.incomplete_states()?;
         }
         self.labels();
+        self.found.newer_states = !self.newer.is_empty();
         Ok(self.found)
     }
 
@@ -176,22 +179,24 @@ impl<'a> Search<'a> {
             if self.rows.manifests.contains(&(*key, *lineage)) || self.gone.contains(key) {
                 continue;
             }
-            if self.rows.removed.contains(key) && !self.keys.contains(key) {
-                self.found.stray.push(entry.clone());
-                continue;
-            }
+            let removed = self.rows.removed.contains(key) && !self.keys.contains(key);
             match self.store.read_unindexed_manifest(*key, *lineage, entry) {
+                Ok(_) if removed => self.found.stray.push(entry.clone()),
                 Ok((manifest, row)) => {
                     self.describing.entry(*key).or_default().manifests.push((manifest, row, entry.clone()))
                 }
-                Err(Some(FormatError::Newer(_))) => self.found.newer.push(entry.clone()),
+                Err(Some(FormatError::Newer(_))) => {
+                    self.newer.insert(*key);
+                    self.found.newer.push(entry.clone());
+                }
                 Err(Some(_)) => self.found.stray.push(entry.clone()),
                 Err(None) => self.found.unreadable.push(entry.clone()),
             }
         }
     }
 
-    /// States that have a manifest or a record, and a segment to restore.
+    /// States that have a manifest or a record, and a label or a segment to restore. A removal takes the label first, and
+    /// whose objects are damaged is evaluated again.
     fn states(&mut self) -> Result<()> {
         let saved = self.rows.segments.iter().filter(|(.., tombstone)| !tombstone).map(|(row, ..)| row);
         let there: HashSet<SegmentId> = saved.chain(&self.found.segments).map(SegmentRow::id).collect();
@@ -199,7 +204,8 @@ impl<'a> Search<'a> {
         let mut described: Vec<_> = std::mem::take(&mut self.describing).into_iter().collect();
         described.sort_by_key(|(key, _)| *key);
         for (key, files) in described {
-            if !files.names_one_of(&there) && all_seen {
+            let labelled = matches!(self.store.read_label(&key), Ok(Some(_)));
+            if !files.names_one_of(&there) && !labelled && all_seen {
                 // What a removal left, or a build whose segments were collected.
                 self.found.stray.extend(files.entries());
                 continue;
@@ -281,6 +287,8 @@ impl<'a> Search<'a> {
                 continue;
             }
             match self.store.read_label(key) {
+                // A later version knows whose label it is.
+                _ if self.newer.contains(key) => self.found.newer.push(entry.clone()),
                 Err(LabelProblem::Format(FormatError::Newer(_))) => self.found.newer.push(entry.clone()),
                 Err(LabelProblem::Unreadable(_)) => self.found.unreadable.push(entry.clone()),
                 _ if !all_seen => self.found.unreadable.push(entry.clone()),
@@ -291,7 +299,8 @@ impl<'a> Search<'a> {
 }
 
 impl Store {
-    fn read_unindexed_manifest(
+    /// Reads a manifest that has no row. No error is given where the system does not let it be read.
+    pub(crate) fn read_unindexed_manifest(
         &self,
         key: StateKey,
         lineage: Lineage,
@@ -299,7 +308,11 @@ impl Store {
     ) -> Result<(Manifest, ManifestRow), Option<FormatError>> {
         let mut bytes = Vec::new();
         let read = self.disk.open(&entry.path).and_then(|file| file.read(u64::MAX, &mut bytes));
-        read.map_err(|_| None)?;
+        read.map_err(|e| match e.kind() {
+            // A link, a pipe: nothing of the store's.
+            std::io::ErrorKind::InvalidData => Some(FormatError::Manifest(e.to_string())),
+            _ => None,
+        })?;
         let manifest = Manifest::decode(&bytes)?;
         if (manifest.key, manifest.lineage) != (key, lineage) {
             return Err(Some(FormatError::Manifest("it is another state's".into())));

@@ -24,11 +24,11 @@ pub(super) enum Access {
     Write,
     /// Alone, because the disk is full: nothing new can be written beside it.
     Alone,
-    /// A copy of it, because it cannot be written.
+    /// As it is now, or a copy of that: it cannot be written.
     Copy {
-        /// Folder of the copy, which goes with it.
+        /// Folder of the copy, which goes with it; none where the database itself is read.
         #[allow(dead_code, reason = "removed when dropped")]
-        folder: TempDir,
+        folder: Option<TempDir>,
         /// What the original looked like then.
         stamp: Stamp,
     },
@@ -79,9 +79,12 @@ impl Opened {
         Ok(Self { db, access: Access::Alone })
     }
 
-    /// Copies a database that cannot be written, with its logs, and opens the copy: the original is not touched, and an
-    /// older schema is brought up to date in the copy.
+    /// Opens a database that cannot be written: itself, where it has no log and the schema of this version; else a copy of
+    /// it and its logs. The original is not touched, and an older schema is brought up to date in the copy.
     pub(super) fn copy_of(path: &Path) -> Result<Self> {
+        if let Some(opened) = Self::as_it_is(path) {
+            return Ok(opened);
+        }
         let folder = tempfile::tempdir().map_err(StoreError::disk("make a copy of", path))?;
         let copy = folder.path().join("index.sqlite");
         let stamp = copy_files(path, &copy).map_err(StoreError::disk("read", path))?;
@@ -94,7 +97,31 @@ impl Opened {
         };
         let db = migrated(&copy).map_err(renamed)?;
         let _ = db.execute_batch("PRAGMA synchronous = OFF;");
-        Ok(Self { db, access: Access::Copy { folder, stamp } })
+        Ok(Self { db, access: Access::Copy { folder: Some(folder), stamp } })
+    }
+
+    /// Reads a database whose every change is in it, and looks for no log: whoever changes it begins one, or changes its
+    /// time, which [`Self::refresh`] sees.
+    fn as_it_is(path: &Path) -> Option<Self> {
+        let stamp = stamp_of(path);
+        if stamp.iter().skip(1).flatten().any(|(bytes, _)| *bytes > 0) {
+            return None;
+        }
+        // What means something in such an address is written by its number.
+        let mut address = String::from("file:");
+        for byte in path.to_str()?.bytes() {
+            match byte {
+                b'%' | b'?' | b'#' => address.push_str(&format!("%{byte:02x}")),
+                _ => address.push(byte as char),
+            }
+        }
+        if !path.to_str()?.is_ascii() {
+            return None;
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        let db = Connection::open_with_flags(address + "?immutable=1", flags).ok()?;
+        let current = version(&db, path).is_ok_and(|found| found == schema::VERSION as i64);
+        current.then_some(Self { db, access: Access::Copy { folder: None, stamp } })
     }
 
     /// Makes a copy anew where the original has changed since. Returns false if this is no copy.
@@ -208,6 +235,15 @@ fn migrated(path: &Path) -> Result<Connection> {
                 other => failed(rusqlite::Error::ToSqlConversionFailure(Box::new(other))),
             })?;
         }
+        if found > 0 {
+            // Version 0.1 kept tokens in rows; what was deleted stays in free pages until they are written anew.
+            match db.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE);").map_err(failed) {
+                Err(error) if !error.is_unwritable() && !matches!(error, StoreError::Busy { .. }) => {
+                    return Err(error);
+                }
+                _ => {}
+            }
+        }
     } else {
         // Whoever only notes a use should not sync the whole log in the end.
         let _ = db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
@@ -302,4 +338,30 @@ fn copy_private(from: &Path, to: &Path) -> std::io::Result<()> {
     private(&mut options);
     let (mut from, mut to) = (std::fs::File::open(from)?, options.open(to)?);
     std::io::copy(&mut from, &mut to).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is in the database alone is read where it lies; what may be in a log beside it, from a copy of both.
+    #[test]
+    fn a_copy_is_made_only_beside_a_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("an index? 100%#1.sqlite");
+        drop(Opened::for_writing(&path).unwrap());
+        let is_copied = |opened: &Opened| matches!(opened.access, Access::Copy { folder: Some(_), .. });
+        let mut reader = Opened::copy_of(&path).unwrap();
+        assert!(reader.is_copy() && !is_copied(&reader));
+        let count = |opened: &Opened| -> i64 {
+            opened.db.query_row("SELECT count(*) FROM intents", [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!(count(&reader), 0);
+        let writer = Opened::for_writing(&path).unwrap();
+        writer.db.execute("INSERT INTO intents VALUES (zeroblob(32))", []).unwrap();
+        assert!(reader.refresh(&path).unwrap() && is_copied(&reader));
+        assert_eq!(count(&reader), 1);
+        let no_change = reader.db.execute("DELETE FROM intents", []);
+        assert!(no_change.is_ok() && count(&writer) == 1, "it changes the copy alone");
+    }
 }

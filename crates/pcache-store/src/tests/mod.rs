@@ -1,8 +1,10 @@
 //! The store as a whole, on the real file system.
 
 mod compute;
+mod damage;
 mod guard;
 mod names;
+mod newer;
 mod old;
 mod stops;
 

@@ -233,3 +233,16 @@ fn the_first_name_takes_over_what_was_wanted_without_one() {
     let label = store.rename(&guard, &key, None, "second").unwrap().unwrap().label;
     assert_eq!(label.named("second").map(|n| (n.pinned, n.expires)), Some((false, None)));
 }
+
+/// Whoever says without a name that a state should stay for ever is heard beside names that expire.
+#[test]
+fn for_ever_without_a_name_counts() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    let tokens = tokens(10, 3);
+    let key = save_as(&store, Claim { expiry: Expiry::Never, ..Claim::default() }, &tokens, false).unwrap();
+    save_as(&store, Claim { expiry: Expiry::At(NOW - 1), ..claim("t") }, &tokens, false).unwrap();
+    assert_eq!(label(&store, &key).latest_expiry(), None);
+    assert_eq!(collect_nothing(&store).evicted, []);
+    assert_eq!(label(&recovered(&dir), &key).latest_expiry(), None);
+}

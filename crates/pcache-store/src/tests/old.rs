@@ -86,6 +86,15 @@ fn no_tokens_stay_in_the_index() {
         .collect::<Result<_, _>>()
         .unwrap();
     assert!(!tables.iter().any(|name| name == "tokens" || name.starts_with("old")), "{tables:?}");
+    drop(db);
+    // Nor in pages that the database no longer uses.
+    let store = open(&dir);
+    let bytes = std::fs::read(dir.path().join("store/index.sqlite")).unwrap();
+    for listed in store.list().unwrap().0 {
+        let tokens = store.state(&listed.key).unwrap().unwrap().manifest.tokens;
+        let run: Vec<u8> = tokens.iter().take(16).flat_map(|t| t.to_le_bytes()).collect();
+        assert!(!bytes.windows(run.len()).any(|window| window == run), "{:?}", listed.names);
+    }
 }
 
 /// The record of a state is split when the state changes, and goes.
