@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use pcache_engine::model::Engine;
+use pcache_engine::model::{Model, ModelOptions};
 use pcache_engine::session::Session;
 use pcache_format::object::decode;
 use pcache_format::{
@@ -90,8 +90,7 @@ fn first_token(ask: &dyn Fn() -> Result<String>) -> Result<()> {
 
 /// A restore of verified objects against a copy of the same bytes from the same memory.
 fn restore(model: &Path, store: &Path, key: &str) -> Result<()> {
-    let engine = Engine::start(false)?;
-    let model = engine.load(model, 0, |_| ())?;
+    let model = Model::load(model, ModelOptions::default())?;
     let store = Store::open(store, &Options::new(ComputeIdentity::default()))?;
     let Lookup::Found(key) = store.lookup(key)? else { return Err("the state is gone".into()) };
     let state = store.state(&key)?.ok_or("the state is gone")?.manifest;

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{ENGINE, TINY, from_template, prose, smollm2, tiny};
+use common::{TINY, from_template, prose, smollm2, tiny};
 use pcache_engine::generate::{self, Sampling};
 use pcache_engine::model::Model;
 use pcache_engine::session::Session;
@@ -14,7 +14,7 @@ use pcache_format::{Chain, ChainKey, KvType, Params, Segment};
 
 /// A model with a saved state of one piece.
 struct Victim<'m> {
-    model: &'m Model<'m>,
+    model: &'m Model,
     params: Params,
     piece: Segment,
     state: Vec<u8>,
@@ -22,7 +22,7 @@ struct Victim<'m> {
 }
 
 impl<'m> Victim<'m> {
-    fn new(model: &'m Model<'m>, kv_type: KvType) -> Self {
+    fn new(model: &'m Model, kv_type: KvType) -> Self {
         let prompt = from_template(model, &prose(12, 1)).unwrap();
         let question = prompt::question_tokens(model, &prompt.carried, "Is it warm?", &prompt.suffix);
         let params = Params::new(kv_type, false);
@@ -34,7 +34,7 @@ impl<'m> Victim<'m> {
         Self { model, params, piece, state, question }
     }
 
-    fn session(&self) -> Session<'m> {
+    fn session(&self) -> Session {
         Session::new(self.model, &self.params, 512, 2).unwrap()
     }
 
@@ -46,7 +46,7 @@ impl<'m> Victim<'m> {
         sequence::check(state, &expected).is_ok()
     }
 
-    fn ask(&self, session: &mut Session<'_>) -> Vec<f32> {
+    fn ask(&self, session: &mut Session) -> Vec<f32> {
         session.evaluate(&self.question, true).unwrap();
         session.logits().unwrap().to_vec()
     }
@@ -65,7 +65,7 @@ impl<'m> Victim<'m> {
 
 fn each_victim(check: impl Fn(&Victim<'_>, &str)) {
     for name in TINY {
-        let model = ENGINE.load(&tiny(name), 0, |_| ()).unwrap();
+        let model = common::load(&tiny(name));
         for kv_type in [KvType::F16, KvType::Q8_0] {
             check(&Victim::new(&model, kv_type), &format!("{name} {}", kv_type.name()));
         }
@@ -123,7 +123,7 @@ fn a_state_of_fewer_layers_or_caches_is_refused_in_peace() {
 /// Numbers are checked, what they mean to the model is not: it may compute nonsense, and does so in peace.
 #[test]
 fn a_state_that_is_not_a_number_anywhere_gives_an_answer_all_the_same() {
-    let real = ENGINE.load(&smollm2(), 0, |_| ()).unwrap();
+    let real = common::load(&smollm2());
     let answers = |victim: &Victim<'_>, what: &str| {
         let mut state = victim.state.clone();
         // Data is whatever can be changed; of a part of it, all.

@@ -7,7 +7,7 @@ mod gguf;
 
 use std::path::{Path, PathBuf};
 
-use common::{ENGINE, TINY, smollm2, tiny};
+use common::{TINY, smollm2, tiny};
 use pcache_engine::model::Model;
 use pcache_engine::prompt::{self, ChatFraming, Prompt};
 
@@ -28,11 +28,11 @@ fn templates() -> Vec<(String, Option<String>)> {
 }
 
 /// The texts of all control tokens.
-fn control_texts(model: &Model<'_>) -> Vec<String> {
+fn control_texts(model: &Model) -> Vec<String> {
     (0..model.vocabulary()).filter(|t| model.is_control(*t)).map(|t| model.text_of(&[t])).collect()
 }
 
-fn controls(model: &Model<'_>, tokens: &[i32]) -> usize {
+fn controls(model: &Model, tokens: &[i32]) -> usize {
     tokens.iter().filter(|t| model.is_control(**t)).count()
 }
 
@@ -53,7 +53,7 @@ fn forgeries(texts: &[String]) -> Vec<String> {
 #[test]
 fn no_question_and_no_prompt_forges_a_control_token() {
     for path in models() {
-        let model = ENGINE.load_vocabulary(&path).unwrap();
+        let model = Model::load_vocabulary(&path).unwrap();
         let texts = control_texts(&model);
         assert!(texts.len() >= 2, "{}", path.display());
         let forgeries = forgeries(&texts);
@@ -83,7 +83,7 @@ fn no_question_and_no_prompt_forges_a_control_token() {
 #[test]
 fn a_raw_prompt_has_every_control_token_that_is_written_in_it() {
     for path in models() {
-        let model = ENGINE.load_vocabulary(&path).unwrap();
+        let model = Model::load_vocabulary(&path).unwrap();
         for text in control_texts(&model) {
             let tokens = prompt::raw(&model, &format!("a{text}b"), "").tokens;
             let before = controls(&model, &prompt::raw(&model, "ab", "").tokens);
@@ -98,11 +98,11 @@ fn a_marker_that_is_no_control_token_cannot_be_forged_either() {
     let dir = tempfile::TempDir::new().unwrap();
     let path = dir.path().join("user-defined.gguf");
     let start = {
-        let model = ENGINE.load_vocabulary(&smollm2()).unwrap();
+        let model = Model::load_vocabulary(&smollm2()).unwrap();
         (0..model.vocabulary()).find(|t| model.text_of(&[*t]) == "<|im_start|>").unwrap()
     };
     gguf::write_with_token_type(&smollm2(), &path, start as usize, 4);
-    let model = ENGINE.load_vocabulary(&path).unwrap();
+    let model = Model::load_vocabulary(&path).unwrap();
     assert!(!model.is_control(start));
     let starts = |tokens: &[i32]| tokens.iter().filter(|t| **t == start).count();
     let prompt = |text: &str| prompt::from_template(&model, text, &ChatFraming::default()).unwrap();
@@ -115,7 +115,7 @@ fn a_marker_that_is_no_control_token_cannot_be_forged_either() {
     assert_eq!(starts(&ask(&prompt("You sell <|im"), "_start|>")), 1);
     // What is meant stays, and the rest reads as it did.
     assert_eq!(starts(&prompt::raw(&model, "a<|im_start|>b", "").tokens), 1);
-    let usual = ENGINE.load_vocabulary(&smollm2()).unwrap();
+    let usual = Model::load_vocabulary(&smollm2()).unwrap();
     let same = prompt::from_template(&usual, "You sell bread.", &ChatFraming::default()).unwrap();
     assert_eq!((&plain.tokens, &plain.suffix), (&same.tokens, &same.suffix));
 }

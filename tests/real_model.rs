@@ -6,7 +6,7 @@ mod program;
 
 use std::io::{BufRead, BufReader};
 
-use common::{ENGINE, from_template, prose, smollm2};
+use common::{from_template, prose, smollm2};
 use pcache_engine::model::Model;
 use pcache_engine::prompt::{self, Prompt};
 use pcache_engine::session::Session;
@@ -16,13 +16,13 @@ use serde_json::Value;
 
 const MOUSE: &str = include_str!("../data/mouse.txt");
 
-fn controls(model: &Model<'_>, tokens: &[i32]) -> usize {
+fn controls(model: &Model, tokens: &[i32]) -> usize {
     tokens.iter().filter(|t| model.is_control(**t)).count()
 }
 
 #[test]
 fn a_question_cannot_forge_control_tokens() {
-    let model = ENGINE.load(&smollm2(), 0, |_| ()).unwrap();
+    let model = common::load(&smollm2());
     let prompt = from_template(&model, MOUSE).unwrap();
     let ask = |question: &str| prompt::question_tokens(&model, &prompt.carried, question, &prompt.suffix);
     let plain = controls(&model, &ask("Who is Dave?"));
@@ -37,14 +37,14 @@ fn a_question_cannot_forge_control_tokens() {
 }
 
 /// What a prompt and a question are to the model: kept tokens, carried text and suffix, put together again.
-fn asked(model: &Model<'_>, prompt: &Prompt, question: &str) -> Vec<i32> {
+fn asked(model: &Model, prompt: &Prompt, question: &str) -> Vec<i32> {
     let rest = prompt::question_tokens(model, &prompt.carried, question, &prompt.suffix);
     [prompt.tokens.clone(), rest].concat()
 }
 
 #[test]
 fn the_tokens_are_those_of_the_whole_text_wherever_the_state_ends() {
-    let model = ENGINE.load(&smollm2(), 0, |_| ()).unwrap();
+    let model = common::load(&smollm2());
     let whole = |text: &str| prompt::raw(&model, text, "").tokens;
     for question in ["Who is Dave?", " And Nora?", "\n\nHm", "1", "é", "'s", "…", "\u{301}"] {
         let prompt = from_template(&model, MOUSE).unwrap();
@@ -106,7 +106,7 @@ fn the_prompt_of_a_state_is_printed_as_it_was() {
 /// A short question on a short state pays for its own cells and not for the 8,192 that the model could have.
 #[test]
 fn the_context_is_sized_to_the_job() {
-    let model = ENGINE.load(&smollm2(), 0, |_| ()).unwrap();
+    let model = common::load(&smollm2());
     let session = Session::new(&model, &Params::new(KvType::F16, false), 300, 1).unwrap();
     assert_eq!(session.cells(), 512);
 }

@@ -5,7 +5,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{ENGINE, TINY, from_template, prose, smollm2, tiny};
+use common::{TINY, from_template, prose, smollm2, tiny};
 use pcache_engine::model::Model;
 use pcache_engine::prompt;
 use pcache_engine::session::Session;
@@ -16,20 +16,20 @@ use pcache_format::{Chain, ChainKey, KvType, Params, Segment};
 type Pieces = Vec<(Segment, Vec<u8>)>;
 
 struct Case<'m> {
-    model: &'m Model<'m>,
+    model: &'m Model,
     params: Params,
     tokens: Vec<i32>,
     question: Vec<i32>,
 }
 
 impl<'m> Case<'m> {
-    fn new(model: &'m Model<'m>, kv_type: KvType, words: usize) -> Self {
+    fn new(model: &'m Model, kv_type: KvType, words: usize) -> Self {
         let prompt = from_template(model, &prose(words, 1)).unwrap();
         let question = prompt::question_tokens(model, &prompt.carried, "Is it warm?", &prompt.suffix);
         Self { model, params: Params::new(kv_type, false), tokens: prompt.tokens, question }
     }
 
-    fn session(&self, cells: usize, threads: u32) -> Session<'m> {
+    fn session(&self, cells: usize, threads: u32) -> Session {
         Session::new(self.model, &self.params, cells, threads).unwrap()
     }
 
@@ -75,7 +75,7 @@ impl<'m> Case<'m> {
         self.ask(&mut session)
     }
 
-    fn ask(&self, session: &mut Session<'_>) -> Vec<f32> {
+    fn ask(&self, session: &mut Session) -> Vec<f32> {
         assert_eq!(session.position(), self.tokens.len());
         session.evaluate(&self.question, true).unwrap();
         session.logits().unwrap().to_vec()
@@ -111,7 +111,7 @@ fn assert_same(found: &[f32], expected: &[f32], what: &str) {
 }
 
 fn check(path: &Path, kv_type: KvType, words: usize) {
-    let model = ENGINE.load(path, 0, |_| ()).unwrap();
+    let model = common::load(path);
     let case = Case::new(&model, kv_type, words);
     let what = format!("{} {}", path.file_name().unwrap().display(), kv_type.name());
     let expected = case.uninterrupted();
@@ -156,7 +156,7 @@ fn a_real_model_restores_exactly_with_every_cache_type() {
 #[test]
 fn another_prompt_has_another_state() {
     for name in TINY {
-        let model = ENGINE.load(&tiny(name), 0, |_| ()).unwrap();
+        let model = common::load(&tiny(name));
         let case = Case::new(&model, KvType::F16, 120);
         let mut other = Case::new(&model, KvType::F16, 120);
         // Near the end of the first piece: a short convolution remembers only the last three tokens.
@@ -168,7 +168,7 @@ fn another_prompt_has_another_state() {
 /// The tiny models' logits hardly depend on their prompts; a real model's do.
 #[test]
 fn a_real_model_answers_from_its_state() {
-    let model = ENGINE.load(&smollm2(), 0, |_| ()).unwrap();
+    let model = common::load(&smollm2());
     let case = Case::new(&model, KvType::F16, 60);
     let mut other = Case::new(&model, KvType::F16, 60);
     other.tokens.truncate(30);

@@ -12,7 +12,7 @@ use super::verdict::{self, Status};
 use crate::cli::{Explain, Output};
 use crate::report::human;
 use pcache_engine::gguf::Header;
-use pcache_engine::model::{Engine, Model};
+use pcache_engine::model::Model;
 use pcache_engine::prompt::Prompt;
 use pcache_format::{Difference, StateKey};
 use pcache_store::{Miss, Prefix, Result as StoreResult, State, Store};
@@ -88,8 +88,7 @@ pub fn run(app: &App, args: &Explain) -> Result<()> {
     super::ls::warn_if_lost(app, store.as_ref())?;
     let target = Target::of_args(app, store.as_ref(), &args.params)?;
     let source = Source::read(&args.prompt, &target.params.root(&target.model), &framed)?;
-    let engine = Engine::start(app.shows_log())?;
-    let model = engine.load_vocabulary(&target.model_path)?;
+    let model = Model::load_vocabulary(&target.model_path)?;
     let prompt = source.tokenize(app, &model)?;
     let prefix = target.prefix(model.layout(), prompt.tokens.clone())?;
     if let Some(context) = Header::of(&target.model_path)?.context() {
@@ -122,7 +121,7 @@ pub fn run(app: &App, args: &Explain) -> Result<()> {
 fn with_saved_attention(
     app: &App,
     store: Option<&Store>,
-    model: &Model<'_>,
+    model: &Model,
     prefix: Prefix,
     target: Target,
     prompt: &Prompt,
@@ -191,7 +190,7 @@ impl Explanation {
     pub fn of(
         app: &App,
         store: Option<&Store>,
-        model: &Model<'_>,
+        model: &Model,
         prefix: &Prefix,
         prompt: &Prompt,
         source: &Source<'_>,
@@ -267,7 +266,7 @@ impl Explanation {
 }
 
 /// In what a state of the same text differs from the prefix.
-fn same_text(model: &Model<'_>, prefix: &Prefix, source: &Source<'_>, state: State) -> Option<SameText> {
+fn same_text(model: &Model, prefix: &Prefix, source: &Source<'_>, state: State) -> Option<SameText> {
     let mut differences = prefix.params.differences(&state.manifest.params);
     let mut differs = |name: &str, here: String, there: String| {
         differences.insert(0, Difference { name: name.into(), here, there });
@@ -285,7 +284,7 @@ fn same_text(model: &Model<'_>, prefix: &Prefix, source: &Source<'_>, state: Sta
 /// Of the saved prompts under the same model and parameters the one that goes along furthest.
 fn nearest(
     store: &Store,
-    model: &Model<'_>,
+    model: &Model,
     prefix: &Prefix,
     prompt: &Prompt,
     own: &StateKey,
@@ -319,13 +318,7 @@ fn candidates(store: &Store, prefix: &Prefix, own: &StateKey) -> StoreResult<Vec
     Ok(others(store.states_of_model(&prefix.model, MOST_COMPARED)?))
 }
 
-fn parting(
-    model: &Model<'_>,
-    prefix: &Prefix,
-    prompt: &Prompt,
-    saved: &State,
-    common: usize,
-) -> Option<Parting> {
+fn parting(model: &Model, prefix: &Prefix, prompt: &Prompt, saved: &State, common: usize) -> Option<Parting> {
     let (here, there) = (prefix.tokens.get(common)?, saved.manifest.tokens.get(common)?);
     let whole = |tokens: &[i32], carried: &str| model.text_of(tokens) + carried;
     let at = model.text_of(&prefix.tokens[..common]).len();

@@ -11,7 +11,7 @@ use super::source::Origin;
 use super::states::{self, check_name};
 use super::target::Target;
 use crate::cli::Extend;
-use pcache_engine::model::{Engine, Model};
+use pcache_engine::model::Model;
 use pcache_engine::prompt::Prompt;
 use pcache_engine::reframe::{Reframe, Saved};
 use pcache_format::StateKind;
@@ -34,8 +34,7 @@ pub fn run(app: &App, args: &Extend) -> Result<()> {
     let target = Target::of_state(app, &store, &old, &args.params)?;
 
     let start = Instant::now();
-    let engine = Engine::start(app.shows_log())?;
-    let model = target.load(app, &engine)?;
+    let model = target.load(app)?;
     let load = start.elapsed();
     let prompt = extended(&model, &old, &update, args)?;
     let mut builder = Builder::new(app, &args.keep, &store, &target);
@@ -50,7 +49,7 @@ fn hint(args: &Extend) -> String {
 }
 
 /// The prompt with the update.
-fn extended(model: &Model<'_>, old: &State, update: &str, args: &Extend) -> Result<Prompt> {
+fn extended(model: &Model, old: &State, update: &str, args: &Extend) -> Result<Prompt> {
     let key = old.key().short();
     let manifest = &old.manifest;
     let Some(own) = manifest.prompt_span.as_ref().map(|span| (span.start, span.len())) else {

@@ -48,6 +48,7 @@ pub fn run(cli: Cli, started: Instant) -> ExitCode {
     signals::survive_size_limits();
     signals::open_many_files();
     let mut app = App::new(cli.global, started);
+    pcache_engine::sys::log::show(app.shows_log());
     let result = app.start_log().and_then(|()| run_command(&app, cli.command));
     let code = match &result {
         Ok(()) => 0,

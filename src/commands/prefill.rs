@@ -38,7 +38,7 @@ pub fn fill(
     app: &App,
     writer: &Writer<'_>,
     store: &Store,
-    session: &mut Session<'_>,
+    session: &mut Session,
     prefix: &Prefix,
     label: &str,
 ) -> Result<Filled> {
@@ -63,7 +63,7 @@ pub fn fill(
 }
 
 /// Evaluates all of the prefix's tokens in the same batches and saves nothing.
-pub fn evaluate_only(app: &App, session: &mut Session<'_>, prefix: &Prefix, label: &str) -> Result<()> {
+pub fn evaluate_only(app: &App, session: &mut Session, prefix: &Prefix, label: &str) -> Result<()> {
     let progress = app.progress();
     progress.start(&format!("evaluating {label}"), prefix.tokens.len() as u64, Unit::Tokens);
     for batch in prefix.chain.segments() {
@@ -82,7 +82,7 @@ pub fn evaluate_only(app: &App, session: &mut Session<'_>, prefix: &Prefix, labe
 fn evaluate_pieces(
     app: &App,
     pipeline: &Pipeline,
-    session: &mut Session<'_>,
+    session: &mut Session,
     prefix: &Prefix,
     progress: &dyn Progress,
     estimate: &mut Estimate<'_>,

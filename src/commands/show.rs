@@ -11,7 +11,7 @@ use super::states::{self, label};
 use super::verdict;
 use crate::cli::{Output, Show};
 use crate::report::{human, table};
-use pcache_engine::model::Engine;
+use pcache_engine::model::Model;
 use pcache_format::label::NEVER;
 use pcache_format::{Lineage, StateKind};
 use pcache_store::State;
@@ -120,8 +120,7 @@ pub fn run(app: &App, args: &Show) -> Result<()> {
 /// Prints the prompt, from the tokens that the state was built of.
 fn prompt(app: &App, store: &Store, state: &State, all: bool) -> Result<()> {
     let path = models::of_state(app, store, state)?;
-    let engine = Engine::start(app.shows_log())?;
-    let model = engine.load_vocabulary(&path)?;
+    let model = Model::load_vocabulary(&path)?;
     let whole = model.text_of(&state.manifest.tokens) + &state.manifest.pending_text;
     let own = state.manifest.prompt_span.clone().and_then(|span| whole.get(span));
     let text = match own {

@@ -145,7 +145,7 @@ impl<'a> Source<'a> {
     }
 
     /// The tokens; says so when they depend on the day.
-    pub fn tokenize(&self, app: &App, model: &Model<'_>) -> Result<Prompt> {
+    pub fn tokenize(&self, app: &App, model: &Model) -> Result<Prompt> {
         let prompt = prompt::render(model, &self.text, &self.framed.framing)
             .with_context(|| format!("cannot render {}", self.label()))?;
         if prompt.dated {

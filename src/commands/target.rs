@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::models;
 use crate::cli::{FlashAttention, LoraFile, ParamArgs};
 use pcache_engine::gguf::Header;
-use pcache_engine::model::{Engine, Model};
+use pcache_engine::model::Model;
 use pcache_format::Layout;
 use pcache_format::{ChainKey, KvType, Lora, ModelHash, Params, Rope};
 use pcache_store::Prefix;
@@ -77,8 +77,8 @@ impl Target {
     }
 
     /// Loads the model with its adapter.
-    pub fn load<'e>(&self, app: &App, engine: &'e Engine) -> Result<Model<'e>> {
-        models::load(app, engine, &self.model_path, app.gpu_layers()?, self.lora.as_deref())
+    pub fn load(&self, app: &App) -> Result<Model> {
+        models::load(app, &self.model_path, app.gpu_layers()?, self.lora.as_deref())
     }
 }
 

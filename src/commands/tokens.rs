@@ -8,7 +8,7 @@ use super::source::{Framed, Source};
 use super::target::Target;
 use crate::cli::{Output, Tokens};
 use crate::report::{human, table};
-use pcache_engine::model::{Engine, Model};
+use pcache_engine::model::Model;
 use pcache_engine::prompt::{Prompt, question_tokens};
 use pcache_engine::text::Text;
 
@@ -62,7 +62,7 @@ struct TokenReport {
 }
 
 impl TokenReport {
-    fn new(model: &Model<'_>, position: usize, id: i32, from: From) -> Self {
+    fn new(model: &Model, position: usize, id: i32, from: From) -> Self {
         let bytes = model.bytes_of(id);
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let hex = || bytes.iter().map(|b| format!("{b:02x}")).collect();
@@ -103,8 +103,7 @@ pub fn run(app: &App, args: &Tokens) -> Result<()> {
     let store = app.existing_store()?;
     let target = Target::of_args(app, store.as_ref(), &args.params)?;
     let source = Source::read(&args.prompt, &target.params.root(&target.model), &framed)?;
-    let engine = Engine::start(app.shows_log())?;
-    let model = engine.load_vocabulary(&target.model_path)?;
+    let model = Model::load_vocabulary(&target.model_path)?;
     let prompt = source.tokenize(app, &model)?;
     let report = report(args, &source, &target, &model, &prompt)?;
     app.named_event("tokens", &report)?;
@@ -119,7 +118,7 @@ fn report(
     args: &Tokens,
     source: &Source<'_>,
     target: &Target,
-    model: &Model<'_>,
+    model: &Model,
     prompt: &Prompt,
 ) -> Result<Report> {
     let prefix = target.prefix(model.layout(), prompt.tokens.clone())?;
@@ -152,7 +151,7 @@ fn report(
 }
 
 /// The state's tokens, and whether the prompt's own text or the template is in each.
-fn listed(model: &Model<'_>, prompt: &Prompt) -> Vec<TokenReport> {
+fn listed(model: &Model, prompt: &Prompt) -> Vec<TokenReport> {
     let own = prompt.own.map_or(0..0, |(first, bytes)| first..first + bytes);
     let mut end = 0;
     let tokens = prompt.tokens.iter().enumerate().map(|(position, id)| {
@@ -165,7 +164,7 @@ fn listed(model: &Model<'_>, prompt: &Prompt) -> Vec<TokenReport> {
 }
 
 /// The tokens that an ask evaluates behind the state.
-fn asked(model: &Model<'_>, prompt: &Prompt, question: &str) -> Vec<TokenReport> {
+fn asked(model: &Model, prompt: &Prompt, question: &str) -> Vec<TokenReport> {
     let ids = question_tokens(model, &prompt.carried, question, &prompt.suffix);
     let suffix = model.tokenize(&Text::default().template(&prompt.suffix)).len();
     let own = ids.len().saturating_sub(suffix);

@@ -108,7 +108,7 @@ pub struct Restored {
 
 /// Puts the saved part into an empty session. A refusal empties the session again and is a reason to
 /// evaluate everything, not an error.
-pub fn restore(verified: &VerifiedPrefix, session: &mut Session<'_>) -> Result<Restored, String> {
+pub fn restore(verified: &VerifiedPrefix, session: &mut Session) -> Result<Restored, String> {
     let restored = restore_parts(verified, session);
     if restored.is_err() {
         session.reset();
@@ -118,7 +118,7 @@ pub fn restore(verified: &VerifiedPrefix, session: &mut Session<'_>) -> Result<R
 
 /// As many parts at once as there are threads are decoded, where they are, into the same buffers each time: memory for
 /// one part a thread, not for the state.
-fn restore_parts(verified: &VerifiedPrefix, session: &mut Session<'_>) -> Result<Restored, String> {
+fn restore_parts(verified: &VerifiedPrefix, session: &mut Session) -> Result<Restored, String> {
     let start = Instant::now();
     let mut took = Restored::default();
     let mut buffers: Vec<ReadBuffers> = Vec::new();

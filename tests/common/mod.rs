@@ -1,18 +1,19 @@
 //! What the integration tests share: models and prompts.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
-use std::path::PathBuf;
-use std::sync::LazyLock;
+use std::path::{Path, PathBuf};
 
-use pcache_engine::model::{Engine, Model};
+use pcache_engine::model::{Model, ModelOptions};
 use pcache_engine::prompt::{self, ChatFraming, Prompt};
 use pcache_engine::template::TemplateError;
 
-/// llama.cpp can be started once per process.
-pub static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::start(false).unwrap());
+/// A model, loaded as it is.
+pub fn load(path: &Path) -> Model {
+    Model::load(path, ModelOptions::default()).unwrap()
+}
 
 /// A prompt in the model's own chat template.
-pub fn from_template(model: &Model<'_>, text: &str) -> Result<Prompt, TemplateError> {
+pub fn from_template(model: &Model, text: &str) -> Result<Prompt, TemplateError> {
     prompt::from_template(model, text, &ChatFraming::default())
 }
 

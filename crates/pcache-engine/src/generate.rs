@@ -75,7 +75,7 @@ pub struct Answer {
 /// # Errors
 /// When llama.cpp fails, or nothing fits the shape.
 pub fn answer(
-    session: &mut Session<'_>,
+    session: &mut Session,
     sampling: &Sampling,
     guide: Option<Guide>,
     limit: usize,
@@ -126,7 +126,7 @@ pub enum Next {
 
 impl<'s> Growing<'s> {
     /// An answer of which nothing is there yet; its clock starts.
-    pub fn new(model: &Model<'_>, sampling: &'s Sampling, guide: Option<Guide>) -> Self {
+    pub fn new(model: &Model, sampling: &'s Sampling, guide: Option<Guide>) -> Self {
         Self {
             sampler: sampler(model.vocabulary(), sampling),
             guide,
@@ -147,7 +147,7 @@ impl<'s> Growing<'s> {
     ///
     /// # Errors
     /// When nothing fits the shape.
-    pub fn next(&mut self, session: &Session<'_>, index: i32) -> Result<(String, Next)> {
+    pub fn next(&mut self, session: &Session, index: i32) -> Result<(String, Next)> {
         if self.tokens.len() == self.max_tokens {
             return Ok((String::new(), Next::Stop(StopReason::MaxTokens)));
         }

@@ -83,6 +83,14 @@ pub enum EngineError {
         /// The reason.
         reason: String,
     },
+    /// The cells of a sequence cannot be emptied or shared.
+    #[error("llama.cpp cannot change the cells of sequence {sequence}: {reason}")]
+    Cells {
+        /// Sequence.
+        sequence: i32,
+        /// Reason.
+        reason: String,
+    },
     /// A state cannot be saved.
     #[error("llama.cpp announced a state of {expected} bytes and wrote {written}")]
     Save {

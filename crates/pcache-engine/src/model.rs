@@ -1,7 +1,7 @@
 //! A loaded model: weights, vocabulary, kind.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::params::LlamaModelParams;
@@ -13,57 +13,46 @@ use super::{EngineError, Result, logged_reason};
 use pcache_format::Layout;
 use pcache_format::{Params, RopeFactors, SEGMENT_TOKENS};
 
-/// llama.cpp, started once per process.
-pub struct Engine {
-    pub(super) backend: LlamaBackend,
+/// How a model is loaded.
+#[derive(Default)]
+#[non_exhaustive]
+pub struct ModelOptions {
+    gpu_layers: u32,
+    adapter: Option<PathBuf>,
+    progress: Option<Progress>,
 }
 
-impl Engine {
-    /// Starts llama.cpp; with `verbose` its log goes to stderr.
-    ///
-    /// # Errors
-    /// When it was started before.
-    pub fn start(verbose: bool) -> Result<Self> {
-        crate::sys::log::install(verbose);
-        let backend = LlamaBackend::init().map_err(|e| EngineError::Backend(e.to_string()))?;
-        Ok(Self { backend })
+/// Hears which share of a model is loaded.
+type Progress = Box<dyn FnMut(f32)>;
+
+impl ModelOptions {
+    /// Puts so many layers on a GPU; 0 without it.
+    pub fn gpu_layers(mut self, layers: u32) -> Self {
+        self.gpu_layers = layers;
+        self
     }
 
-    /// Loads the model at `path`, with `gpu_layers` of its layers on a GPU. `progress` hears which share is loaded.
-    ///
-    /// # Errors
-    /// When llama.cpp refuses the file, or the model does not continue text.
-    pub fn load(
-        &self,
-        path: &Path,
-        gpu_layers: u32,
-        mut progress: impl FnMut(f32) + 'static,
-    ) -> Result<Model<'_>> {
-        let params =
-            LlamaModelParams::default().with_n_gpu_layers(gpu_layers).with_progress_callback(move |share| {
-                progress(share);
-                true
-            });
-        let model = self.load_with(path, &params)?;
-        model.check_generative()?;
-        Ok(model)
+    /// Puts the LoRA adapter at `path` on top of the model; its scale is a parameter of each state.
+    pub fn adapter(mut self, path: impl Into<PathBuf>) -> Self {
+        self.adapter = Some(path.into());
+        self
     }
 
-    /// Loads the vocabulary of the model at `path` and no weights: enough to tokenise, in a fraction of the time.
-    ///
-    /// # Errors
-    /// When llama.cpp refuses the file.
-    pub fn load_vocabulary(&self, path: &Path) -> Result<Model<'_>> {
-        self.load_with(path, &LlamaModelParams::default().with_vocab_only(true))
+    /// Tells which share of the model is loaded, from 0 to 1, on the thread that loads it.
+    pub fn progress(mut self, progress: impl FnMut(f32) + 'static) -> Self {
+        self.progress = Some(Box::new(progress));
+        self
     }
+}
 
-    fn load_with(&self, path: &Path, params: &LlamaModelParams) -> Result<Model<'_>> {
-        let llama = LlamaModel::load_from_file(&self.backend, path, params)
-            .map_err(|_| EngineError::Load { path: path.to_owned(), reason: logged_reason() })?;
-        let template = llama.chat_template(None).ok().and_then(|t| t.to_string().ok());
-        let specials = Specials::of(&llama, &template.unwrap_or_default());
-        Ok(Model { engine: self, path: path.to_owned(), specials, llama, adapter: Mutex::new(None) })
-    }
+/// llama.cpp, started when the first model is loaded.
+pub(super) fn backend() -> Result<&'static LlamaBackend> {
+    static BACKEND: OnceLock<Result<LlamaBackend, String>> = OnceLock::new();
+    let started = BACKEND.get_or_init(|| {
+        crate::sys::log::install();
+        LlamaBackend::init().map_err(|e| e.to_string())
+    });
+    started.as_ref().map_err(|reason| EngineError::Backend(reason.clone()))
 }
 
 /// Positions that a state under the short set of rotary factors leaves for question and answer.
@@ -74,9 +63,12 @@ pub(super) fn whole_segments(cells: usize) -> usize {
     cells / SEGMENT_TOKENS * SEGMENT_TOKENS
 }
 
-/// A loaded model.
-pub struct Model<'e> {
-    pub(super) engine: &'e Engine,
+/// A loaded model. A clone is the same model, and threads can share it; it goes with the last one who has it.
+#[derive(Clone)]
+pub struct Model(pub(super) Arc<Loaded>);
+
+/// What a model is made of.
+pub(super) struct Loaded {
     pub(super) llama: LlamaModel,
     path: PathBuf,
     specials: Specials,
@@ -84,32 +76,53 @@ pub struct Model<'e> {
     pub(super) adapter: Mutex<Option<LlamaLoraAdapter>>,
 }
 
-impl Model<'_> {
+impl Model {
+    /// Loads the model at `path`.
+    ///
+    /// # Errors
+    /// When llama.cpp refuses the file or the adapter, for instance because it was made for another model; or the model
+    /// does not continue text.
+    pub fn load(path: &Path, options: ModelOptions) -> Result<Self> {
+        let mut params = LlamaModelParams::default().with_n_gpu_layers(options.gpu_layers);
+        if let Some(mut progress) = options.progress {
+            params = params.with_progress_callback(move |share| {
+                progress(share);
+                true
+            });
+        }
+        let mut loaded = Loaded::from_file(path, &params)?;
+        if let Some(path) = options.adapter {
+            let adapter = loaded.llama.lora_adapter_init(&path);
+            let adapter = adapter.map_err(|_| EngineError::Load { path, reason: logged_reason() })?;
+            loaded.adapter = Mutex::new(Some(adapter));
+        }
+        let model = Self(Arc::new(loaded));
+        model.check_generative()?;
+        Ok(model)
+    }
+
+    /// Loads the vocabulary of the model at `path` and no weights: enough to tokenise, in a fraction of the time.
+    ///
+    /// # Errors
+    /// When llama.cpp refuses the file.
+    pub fn load_vocabulary(path: &Path) -> Result<Self> {
+        let loaded = Loaded::from_file(path, &LlamaModelParams::default().with_vocab_only(true))?;
+        Ok(Self(Arc::new(loaded)))
+    }
+
     /// The file it was loaded from.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.0.path
     }
 
     /// The architecture, as `llama` or `qwen35`.
     pub fn architecture(&self) -> String {
-        self.llama.meta_val_str("general.architecture").unwrap_or_else(|_| "unknown".into())
-    }
-
-    /// Puts the LoRA adapter at `path` on top of the model, for every session from now on.
-    ///
-    /// # Errors
-    /// When llama.cpp refuses the file, for instance because it was made for another model.
-    pub fn adapt(&mut self, path: &Path) -> Result<()> {
-        let adapter = self.llama.lora_adapter_init(path);
-        let adapter =
-            adapter.map_err(|_| EngineError::Load { path: path.to_owned(), reason: logged_reason() })?;
-        self.adapter = Mutex::new(Some(adapter));
-        Ok(())
+        self.0.llama.meta_val_str("general.architecture").unwrap_or_else(|_| "unknown".into())
     }
 
     /// The longest context that the model was trained for, in tokens.
     pub fn trained_context(&self) -> usize {
-        self.llama.n_ctx_train() as usize
+        self.0.llama.n_ctx_train() as usize
     }
 
     /// The longest context under `params`: a stretched rotary embedding reaches further, and a model with two
@@ -132,43 +145,47 @@ impl Model<'_> {
     /// The context up to which llama.cpp uses the short set of rotary factors.
     pub(super) fn short_context(&self) -> Option<usize> {
         let key = format!("{}.rope.scaling.original_context_length", self.architecture());
-        let original = self.llama.meta_val_str(&key).ok().and_then(|v| v.parse().ok());
+        let original = self.0.llama.meta_val_str(&key).ok().and_then(|v| v.parse().ok());
         original.or(Some(self.trained_context()))
     }
 
     /// The number of its layers.
     pub fn layers(&self) -> usize {
-        self.llama.n_layer() as usize
+        self.0.llama.n_layer() as usize
     }
 
     /// How its state is saved: attention caches in segments, recurrent and hybrid ones as one snapshot.
     pub fn layout(&self) -> Layout {
-        if self.llama.is_recurrent() || self.llama.is_hybrid() { Layout::Snapshot } else { Layout::Segment }
+        if self.0.llama.is_recurrent() || self.0.llama.is_hybrid() {
+            Layout::Snapshot
+        } else {
+            Layout::Segment
+        }
     }
 
     /// The chat template that the model file carries.
     pub fn chat_template(&self) -> Option<String> {
-        self.llama.chat_template(None).ok().and_then(|t| t.to_string().ok())
+        self.0.llama.chat_template(None).ok().and_then(|t| t.to_string().ok())
     }
 
     /// Number of tokens in the vocabulary.
     pub fn vocabulary(&self) -> i32 {
-        self.llama.n_vocab()
+        self.0.llama.n_vocab()
     }
 
     /// Whether `token` ends an answer.
     pub fn ends_answer(&self, token: i32) -> bool {
-        self.llama.vocab().is_eog(LlamaToken(token))
+        self.0.llama.vocab().is_eog(LlamaToken(token))
     }
 
     /// Whether `token` is one of the vocabulary's control tokens.
     pub fn is_control(&self, token: i32) -> bool {
-        self.llama.vocab().is_control(LlamaToken(token))
+        self.0.llama.vocab().is_control(LlamaToken(token))
     }
 
     /// The bytes of a token as they appear in an answer: control tokens have none.
     pub fn piece(&self, token: i32) -> Vec<u8> {
-        self.llama.vocab().token_to_piece(LlamaToken(token), false, None)
+        self.0.llama.vocab().token_to_piece(LlamaToken(token), false, None)
     }
 
     /// The text of tokens, control tokens included.
@@ -180,41 +197,41 @@ impl Model<'_> {
     /// The bytes of a token in [`Self::text_of`], which can be a part of a character.
     pub fn bytes_of(&self, token: i32) -> Vec<u8> {
         let valid = (0..self.vocabulary()).contains(&token);
-        if valid { self.llama.vocab().token_to_piece(LlamaToken(token), true, None) } else { Vec::new() }
+        if valid { self.0.llama.vocab().token_to_piece(LlamaToken(token), true, None) } else { Vec::new() }
     }
 
     /// The text of a control token, as templates write it.
     pub(super) fn control_text(&self, token: i32) -> String {
         let valid = (0..self.vocabulary()).contains(&token);
-        let piece = |t| self.llama.vocab().token_to_piece(LlamaToken(t), true, None);
+        let piece = |t| self.0.llama.vocab().token_to_piece(LlamaToken(t), true, None);
         if valid { String::from_utf8_lossy(&piece(token)).into_owned() } else { String::new() }
     }
 
     /// The vocabulary's beginning-of-text token, if prompts must start with it.
     pub fn required_bos(&self) -> Option<i32> {
-        let vocab = self.llama.vocab();
+        let vocab = self.0.llama.vocab();
         vocab.should_add_bos().then(|| vocab.bos().0)
     }
 
     /// Tokenises a text whose parts say which of them may contain control tokens. No token is added.
     pub fn tokenize(&self, text: &Text) -> Vec<i32> {
-        super::text::tokens_of(text.runs(&self.specials), |plain| self.tokenize_plain(plain))
+        super::text::tokens_of(text.runs(&self.0.specials), |plain| self.tokenize_plain(plain))
     }
 
     fn tokenize_plain(&self, plain: &str) -> Vec<i32> {
-        let pieces = self.specials.without_markers(plain).into_iter();
-        pieces.flat_map(|p| self.llama.vocab().tokenize(p.as_bytes(), false, false)).map(|t| t.0).collect()
+        let pieces = self.0.specials.without_markers(plain).into_iter();
+        pieces.flat_map(|p| self.0.llama.vocab().tokenize(p.as_bytes(), false, false)).map(|t| t.0).collect()
     }
 
     /// Tokenises all of `text` but the plain run at its end (if it ends with one), which is given back as text.
     pub(super) fn tokenize_open(&self, text: &Text) -> (Vec<i32>, String) {
-        let (closed, tail) = text.split_tail(&self.specials);
+        let (closed, tail) = text.split_tail(&self.0.specials);
         (super::text::tokens_of(closed, |plain| self.tokenize_plain(plain)), tail)
     }
 
     /// The texts of the beginning-of-text and end-of-text tokens, for templates that write them.
     pub(super) fn bos_eos_texts(&self) -> (String, String) {
-        let vocab = self.llama.vocab();
+        let vocab = self.0.llama.vocab();
         (self.control_text(vocab.bos().0), self.control_text(vocab.eos().0))
     }
 
@@ -229,18 +246,32 @@ impl Model<'_> {
     }
 
     fn check_generative(&self) -> Result<()> {
-        let reason = if self.llama.n_vocab() <= 0 {
+        let reason = if self.0.llama.n_vocab() <= 0 {
             "it has no vocabulary"
         } else if !self.has_causal_attention() {
             "its attention is not causal (an embedding model?)"
         } else {
             return Ok(());
         };
-        Err(EngineError::NotGenerative { path: self.path.clone(), architecture: self.architecture(), reason })
+        Err(EngineError::NotGenerative {
+            path: self.0.path.clone(),
+            architecture: self.architecture(),
+            reason,
+        })
     }
 
     fn has_causal_attention(&self) -> bool {
         let key = format!("{}.attention.causal", self.architecture());
-        self.llama.meta_val_str(&key).map_or(true, |value| value != "false")
+        self.0.llama.meta_val_str(&key).map_or(true, |value| value != "false")
+    }
+}
+
+impl Loaded {
+    fn from_file(path: &Path, params: &LlamaModelParams) -> Result<Self> {
+        let llama = LlamaModel::load_from_file(backend()?, path, params)
+            .map_err(|_| EngineError::Load { path: path.to_owned(), reason: logged_reason() })?;
+        let template = llama.chat_template(None).ok().and_then(|t| t.to_string().ok());
+        let specials = Specials::of(&llama, &template.unwrap_or_default());
+        Ok(Self { path: path.to_owned(), specials, llama, adapter: Mutex::new(None) })
     }
 }

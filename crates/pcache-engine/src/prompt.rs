@@ -72,7 +72,7 @@ pub struct Prompt {
 ///
 /// # Errors
 /// When the chat template is missing or cannot be used.
-pub fn render(model: &Model<'_>, text: &str, framing: &Framing) -> Result<Prompt, TemplateError> {
+pub fn render(model: &Model, text: &str, framing: &Framing) -> Result<Prompt, TemplateError> {
     match framing {
         Framing::Raw(None) => Ok(raw(model, text, "")),
         Framing::Raw(Some(format)) => {
@@ -86,7 +86,7 @@ pub fn render(model: &Model<'_>, text: &str, framing: &Framing) -> Result<Prompt
 ///
 /// # Errors
 /// When there is no template or it cannot be used.
-pub fn from_template(model: &Model<'_>, prompt: &str, chat: &ChatFraming) -> Result<Prompt, TemplateError> {
+pub fn from_template(model: &Model, prompt: &str, chat: &ChatFraming) -> Result<Prompt, TemplateError> {
     let own_template = || model.chat_template().ok_or(TemplateError::None);
     let source = chat.template.clone().map_or_else(own_template, Ok)?;
     let (bos, eos) = model.bos_eos_texts();
@@ -117,7 +117,7 @@ pub fn from_template(model: &Model<'_>, prompt: &str, chat: &ChatFraming) -> Res
 ///
 /// # Errors
 /// When there is no template or it cannot be used.
-pub fn turn(model: &Model<'_>, chat: &ChatFraming) -> Result<Turn, TemplateError> {
+pub fn turn(model: &Model, chat: &ChatFraming) -> Result<Turn, TemplateError> {
     let own_template = || model.chat_template().ok_or(TemplateError::None);
     let source = chat.template.clone().map_or_else(own_template, Ok)?;
     let (bos, eos) = model.bos_eos_texts();
@@ -126,18 +126,18 @@ pub fn turn(model: &Model<'_>, chat: &ChatFraming) -> Result<Turn, TemplateError
 }
 
 /// The tokens of a message behind an answer.
-pub fn message_tokens(model: &Model<'_>, turn: &Turn, message: &str) -> Vec<i32> {
+pub fn message_tokens(model: &Model, turn: &Turn, message: &str) -> Vec<i32> {
     model.tokenize(&Text::default().template(&turn.between).user(message).template(&turn.after))
 }
 
 /// Takes `prompt` as it is, control tokens included, and `before` with it; a question follows them directly.
-pub fn raw(model: &Model<'_>, prompt: &str, before: &str) -> Prompt {
+pub fn raw(model: &Model, prompt: &str, before: &str) -> Prompt {
     cut(model, &Text::default().template(prompt).template(before), prompt)
 }
 
 /// A conversation of the tokens `said`, to be gone on with by another message: `turn` is what the template puts between an
 /// answer and the next message, `suffix` what it puts behind that.
-pub fn conversation(model: &Model<'_>, said: Vec<i32>, turn: &str, suffix: &str) -> Prompt {
+pub fn conversation(model: &Model, said: Vec<i32>, turn: &str, suffix: &str) -> Prompt {
     let (closed, tail) = model.tokenize_open(&Text::default().template(turn));
     let (kept, carried) = cut_tail(&tail, model);
     let tokens = [said, closed, kept].concat();
@@ -145,12 +145,12 @@ pub fn conversation(model: &Model<'_>, said: Vec<i32>, turn: &str, suffix: &str)
 }
 
 /// The tokens that an ask evaluates after the state.
-pub fn question_tokens(model: &Model<'_>, carried: &str, question: &str, suffix: &str) -> Vec<i32> {
+pub fn question_tokens(model: &Model, carried: &str, question: &str, suffix: &str) -> Vec<i32> {
     model.tokenize(&Text::default().user(carried).user(question).template(suffix))
 }
 
 /// Cuts a text that ends where a question would begin; `own` is the prompt in it.
-pub(super) fn cut(model: &Model<'_>, text: &Text, own: &str) -> Prompt {
+pub(super) fn cut(model: &Model, text: &Text, own: &str) -> Prompt {
     let (mut tokens, tail) = model.tokenize_open(text);
     // A template may write the token itself: never two of them.
     if let Some(bos) = model.required_bos().filter(|bos| tokens.first() != Some(bos)) {
@@ -171,7 +171,7 @@ trait Tokenizer {
     fn length(&self, token: i32) -> usize;
 }
 
-impl Tokenizer for Model<'_> {
+impl Tokenizer for Model {
     fn tokens(&self, text: &str) -> Vec<i32> {
         self.tokenize(&Text::default().user(text))
     }

@@ -35,7 +35,7 @@ pub struct Reframe {
 
 impl Reframe {
     /// Takes a state apart; nothing if that cannot be proved to be right.
-    pub fn of(model: &Model<'_>, saved: &Saved<'_>) -> Option<Self> {
+    pub fn of(model: &Model, saved: &Saved<'_>) -> Option<Self> {
         let whole = model.text_of(saved.tokens) + saved.carried;
         let (first, bytes) = saved.own;
         let end = first.checked_add(bytes)?;
@@ -56,7 +56,7 @@ impl Reframe {
     }
 
     /// The prompt with `own` for its text.
-    pub fn render(&self, model: &Model<'_>, own: &str) -> Prompt {
+    pub fn render(&self, model: &Model, own: &str) -> Prompt {
         let text = Text::default().template(&self.before);
         let text = if self.raw { text.template(own) } else { text.user(own) };
         Prompt { suffix: self.suffix.clone(), ..cut(model, &text.template(&self.after), own) }

@@ -7,7 +7,7 @@ use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams, RopeScalingT
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::token::LlamaToken;
 
-use super::model::{Model, whole_segments};
+use super::model::{self, Loaded, Model, whole_segments};
 use super::{EngineError, Result, logged_reason};
 use crate::sys;
 use pcache_format::Layout;
@@ -23,7 +23,7 @@ pub(super) const FIRST_SLOT: i32 = 2;
 
 /// The cells of a context for `wanted` positions: whole segments, on the side of the line between the model's two sets
 /// of rotary factors (if it has two) that the parameters say.
-fn cells_for(model: &Model<'_>, params: &Params, wanted: usize) -> usize {
+fn cells_for(model: &Model, params: &Params, wanted: usize) -> usize {
     let cells = wanted.next_multiple_of(SEGMENT_TOKENS);
     match (params.rope_factors, model.short_context()) {
         (Some(RopeFactors::Long), Some(short)) => cells.max((short + 1).next_multiple_of(SEGMENT_TOKENS)),
@@ -60,11 +60,19 @@ fn with_rope(mut options: LlamaContextParams, rope: &Rope) -> LlamaContextParams
     }
 }
 
+self_cell::self_cell!(
+    /// A context and the model that it reads, which lives as long.
+    struct Context {
+        owner: Model,
+        #[covariant]
+        dependent: LlamaContext,
+    }
+);
+
 /// A context on a model, and how far its sequence goes.
-pub struct Session<'m> {
-    model: &'m Model<'m>,
+pub struct Session {
     params: Params,
-    context: LlamaContext<'m>,
+    context: Context,
     batch: LlamaBatch<'static>,
     position: usize,
     cells: usize,
@@ -73,13 +81,13 @@ pub struct Session<'m> {
     used: bool,
 }
 
-impl<'m> Session<'m> {
+impl Session {
     /// Makes a context of at least `cells` positions. Its cost is proportional to them, so ask for what the
     /// job needs.
     ///
     /// # Errors
     /// When llama.cpp refuses, mostly for want of memory.
-    pub fn new(model: &'m Model<'_>, params: &Params, cells: usize, threads: u32) -> Result<Self> {
+    pub fn new(model: &Model, params: &Params, cells: usize, threads: u32) -> Result<Self> {
         Self::with_slots(model, params, cells, threads, 0)
     }
 
@@ -88,7 +96,7 @@ impl<'m> Session<'m> {
     /// # Errors
     /// As [`Self::new`].
     pub fn with_slots(
-        model: &'m Model<'_>,
+        model: &Model,
         params: &Params,
         cells: usize,
         threads: u32,
@@ -130,16 +138,18 @@ impl<'m> Session<'m> {
             .with_swa_full(true)
             .with_no_perf(true);
         let options = with_rope(options, &params.rope);
-        let mut context =
-            model.llama.new_context(&model.engine.backend, options).map_err(|_| refused(logged_reason()))?;
-        let mut adapter = model.adapter.lock().unwrap_or_else(|e| e.into_inner());
-        if let (Some(adapter), Some(lora)) = (adapter.as_mut(), &params.lora) {
-            context
-                .lora_adapter_set(adapter, lora.scale)
-                .map_err(|e| refused(format!("the LoRA adapter: {e}")))?;
-        }
+        let backend = model::backend()?;
+        let context = Context::try_new(model.clone(), |model| -> Result<_> {
+            let Loaded { llama, adapter, .. } = &*model.0;
+            let mut context = llama.new_context(backend, options).map_err(|_| refused(logged_reason()))?;
+            let mut adapter = adapter.lock().unwrap_or_else(|e| e.into_inner());
+            if let (Some(adapter), Some(lora)) = (adapter.as_mut(), &params.lora) {
+                let set = context.lora_adapter_set(adapter, lora.scale);
+                set.map_err(|e| refused(format!("the LoRA adapter: {e}")))?;
+            }
+            Ok(context)
+        })?;
         Ok(Self {
-            model,
             params: params.clone(),
             context,
             batch: LlamaBatch::new(SEGMENT_TOKENS, 1),
@@ -161,8 +171,8 @@ impl<'m> Session<'m> {
     }
 
     /// The model.
-    pub fn model(&self) -> &'m Model<'m> {
-        self.model
+    pub fn model(&self) -> &Model {
+        self.context.borrow_owner()
     }
 
     /// Forgets everything. Zeroes the cache, so it costs what making the context did; a new one is left alone.
@@ -170,7 +180,7 @@ impl<'m> Session<'m> {
         if !std::mem::take(&mut self.used) {
             return;
         }
-        self.context.clear_kv_cache();
+        self.change(|context| context.clear_kv_cache());
         self.position = 0;
         self.has_logits = false;
     }
@@ -217,19 +227,46 @@ impl<'m> Session<'m> {
             let added = self.batch.add(LlamaToken(id), position, &[sequence], logits);
             added.map_err(|e| failed(e.to_string()))?;
         }
-        self.context.decode(&mut self.batch).map_err(|e| failed(format!("{e} ({})", logged_reason())))
+        let batch = &mut self.batch;
+        let decoded = self.context.with_dependent_mut(|_, context| context.decode(batch));
+        decoded.map_err(|e| failed(format!("{e} ({})", logged_reason())))
     }
 
     /// Empties sequence `to` and lets it go on from what was evaluated. Where all of a state is in cells, they are only
     /// tagged.
-    pub(super) fn fork(&mut self, to: i32) {
-        let _ = self.context.clear_kv_cache_seq(Some(to.unsigned_abs()), None, None);
-        let _ = self.context.copy_kv_cache_seq(MAIN, to, None, None);
+    ///
+    /// # Errors
+    /// When llama.cpp refuses.
+    pub(super) fn fork(&mut self, to: i32) -> Result<()> {
+        self.empty(to)?;
+        self.copy(MAIN, to, None)
+    }
+
+    /// Empties a sequence.
+    fn empty(&mut self, sequence: i32) -> Result<()> {
+        let emptied =
+            self.change(|context| context.clear_kv_cache_seq(Some(sequence.unsigned_abs()), None, None));
+        match emptied {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(EngineError::Cells { sequence, reason: "it cannot be emptied".into() }),
+            Err(error) => Err(EngineError::Cells { sequence, reason: error.to_string() }),
+        }
+    }
+
+    /// Tags the cells of positions of `from`, or all of them, as those of `to`, too.
+    fn copy(&mut self, from: i32, to: i32, positions: Option<(u32, u32)>) -> Result<()> {
+        let (first, end) = positions.unzip();
+        let copied = self.change(|context| context.copy_kv_cache_seq(from, to, first, end));
+        copied.map_err(|error| EngineError::Cells { sequence: to, reason: error.to_string() })
+    }
+
+    fn change<T>(&mut self, change: impl FnOnce(&mut LlamaContext<'_>) -> T) -> T {
+        self.context.with_dependent_mut(|_, context| change(context))
     }
 
     /// Waits until what was evaluated is computed, for timings.
     pub fn wait(&self) {
-        self.context.synchronize();
+        self.context().synchronize();
     }
 
     /// Saves the state of `segment` into `buffer`: its positions alone, or for a model whose state cannot be
@@ -242,30 +279,29 @@ impl<'m> Session<'m> {
             sys::state::save_sequence(context, seq, buffer)
                 .map_err(|(expected, written)| EngineError::Save { expected, written })
         };
-        match self.model.layout() {
-            Layout::Snapshot => save(&self.context, MAIN, buffer),
+        match self.model().layout() {
+            Layout::Snapshot => save(self.context(), MAIN, buffer)?,
             Layout::Segment => {
-                let (from, to) = (segment.first as u32, segment.end() as u32);
                 // Tags cells only; conversions fail beyond i32::MAX, which `new` has excluded.
-                let _ = self.context.copy_kv_cache_seq(MAIN, PORT, Some(from), Some(to));
-                let saved = save(&self.context, PORT, buffer);
-                self.clear_port();
-                saved
+                self.copy(MAIN, PORT, Some((segment.first as u32, segment.end() as u32)))?;
+                let saved = save(self.context(), PORT, buffer);
+                self.empty(PORT)?;
+                saved?;
             }
-        }?;
+        }
         sequence::check(buffer, &self.expected(segment)).map_err(EngineError::UnknownState)
     }
 
     /// The sequence through which states go in and out.
     fn door(&self) -> i32 {
-        match self.model.layout() {
+        match self.model().layout() {
             Layout::Segment => PORT,
             Layout::Snapshot => MAIN,
         }
     }
 
     fn expected(&self, segment: &Segment) -> Expected {
-        let model = self.model;
+        let model = self.model();
         Expected::of(model.layout(), Place::unified(self.door()), segment, &self.params, model.layers())
     }
 
@@ -279,9 +315,9 @@ impl<'m> Session<'m> {
             .map_err(|reason| EngineError::NoState { first: segment.first, reason })?;
         self.used = true;
         let target = self.door();
-        let loaded = sys::state::load_sequence(&mut self.context, target, state);
+        let loaded = self.change(|context| sys::state::load_sequence(context, target, state));
         let last = segment.end() as i32 - 1;
-        if !loaded || self.context.kv_cache_seq_pos_max(target) != last {
+        if !loaded || self.context().kv_cache_seq_pos_max(target) != last {
             return Err(EngineError::Restore {
                 first: segment.first,
                 bytes: state.len(),
@@ -289,26 +325,22 @@ impl<'m> Session<'m> {
             });
         }
         if target == PORT {
-            let _ = self.context.copy_kv_cache_seq(PORT, MAIN, None, None);
-            self.clear_port();
+            self.copy(PORT, MAIN, None)?;
+            self.empty(PORT)?;
         }
         self.position = segment.end();
         self.has_logits = false;
         Ok(())
     }
 
-    fn clear_port(&mut self) {
-        let _ = self.context.clear_kv_cache_seq(Some(PORT as u32), None, None);
-    }
-
     /// The logits after the last evaluated token, one per token of the vocabulary, if they were asked for.
     pub fn logits(&self) -> Option<&[f32]> {
-        self.has_logits.then(|| self.context.get_logits_ith(-1))
+        self.has_logits.then(|| self.context().get_logits_ith(-1))
     }
 
     /// The logits number `index` of the last batch, one per token of the vocabulary; -1 is the last.
     pub(super) fn logits_at(&self, index: i32) -> &[f32] {
-        self.context.get_logits_ith(index)
+        self.context().get_logits_ith(index)
     }
 
     /// Whether the last evaluation left logits to sample from.
@@ -316,7 +348,7 @@ impl<'m> Session<'m> {
         self.has_logits
     }
 
-    pub(super) fn context(&self) -> &LlamaContext<'m> {
-        &self.context
+    pub(super) fn context(&self) -> &LlamaContext<'_> {
+        self.context.borrow_dependent()
     }
 }

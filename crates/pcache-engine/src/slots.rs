@@ -9,21 +9,21 @@ use super::Result;
 use super::session::{FIRST_SLOT, Session};
 
 /// Slots on a session that [`Session::with_slots`] made, evaluated or restored up to the end of the prefix.
-pub struct Slots<'s, 'm> {
-    session: &'s mut Session<'m>,
+pub struct Slots<'s> {
+    session: &'s mut Session,
     /// How far each slot's sequence goes.
     positions: Vec<usize>,
 }
 
-impl<'s, 'm> Slots<'s, 'm> {
+impl<'s> Slots<'s> {
     /// `count` slots, as many as the session was made for.
-    pub fn new(session: &'s mut Session<'m>, count: usize) -> Self {
+    pub fn new(session: &'s mut Session, count: usize) -> Self {
         let positions = vec![session.position(); count];
         Self { session, positions }
     }
 
     /// The session, for its logits.
-    pub fn session(&self) -> &Session<'m> {
+    pub fn session(&self) -> &Session {
         self.session
     }
 
@@ -33,9 +33,13 @@ impl<'s, 'm> Slots<'s, 'm> {
     }
 
     /// Starts `slot` anew from the prefix.
-    pub fn begin(&mut self, slot: usize) {
-        self.session.fork(sequence(slot));
+    ///
+    /// # Errors
+    /// When llama.cpp refuses.
+    pub fn begin(&mut self, slot: usize) -> Result<()> {
+        self.session.fork(sequence(slot))?;
         self.positions[slot] = self.session.position();
+        Ok(())
     }
 
     /// Goes on in some slots, each by the tokens that are given for it: all of them in one batch, so at most

@@ -13,32 +13,32 @@ use super::sampling;
 use crate::cli::{Ask, Output};
 use crate::report::timings::Timings;
 use pcache_engine::generate;
+use pcache_engine::model::Model;
+use pcache_store::{Prefix, State};
 use report::Report;
 
 pub fn run(app: &App, args: &Ask) -> Result<()> {
     let texts = questions::read(args)?;
     let shape = sampling::shape(&args.shape)?;
-    let mut place = Place::find(app, &args.key, &args.params)?;
+    let place = Place::find(app, &args.key, &args.params)?;
     if args.trials > 1 && args.sampling.temp <= 0.0 {
         app.say("with --temp 0 every trial gives the same answer; try --temp 0.8");
     }
     let how = Use { no_cache: args.no_cache, require_hit: args.require_hit };
-    place.open(
-        app,
-        how,
-        shape.as_ref(),
-        |model, state, prefix| {
-            let questions = texts.into_iter().map(|text| Question::fitting(model, state, prefix, text));
-            let questions: Vec<_> = questions.collect::<Result<_>>()?;
-            let longest = questions.iter().map(|q| q.tokens.len()).max().unwrap_or(0);
-            let limit = Question::limit(model, prefix, longest, args.sampling.max_tokens);
-            Ok((Room::one(limit), questions))
-        },
-        |opened, questions, timings| ask_all(opened, args, &questions, timings),
-    )
+    let size = |model: &Model, state: &State, prefix: &Prefix| {
+        let questions = texts.into_iter().map(|text| Question::fitting(model, state, prefix, text));
+        let questions: Vec<_> = questions.collect::<Result<_>>()?;
+        let longest = questions.iter().map(|q| q.tokens.len()).max().unwrap_or(0);
+        let limit = Question::limit(model, prefix, longest, args.sampling.max_tokens);
+        Ok((Room::one(limit), questions))
+    };
+    let (mut opened, questions, timings) = place.open(app, how, shape.as_ref(), size)?;
+    ask_all(&mut opened, args, &questions, timings)?;
+    opened.note_use();
+    Ok(())
 }
 
-fn ask_all(opened: &mut Opened<'_, '_>, args: &Ask, questions: &[Question], timings: Timings) -> Result<()> {
+fn ask_all(opened: &mut Opened<'_>, args: &Ask, questions: &[Question], timings: Timings) -> Result<()> {
     let several = questions.len() * args.trials as usize > 1;
     let (mut since, mut timings) = (opened.app.started, Some(timings));
     for question in questions {
@@ -74,7 +74,7 @@ impl Asked<'_> {
 
 /// Answers one question; its clock runs from `since` on.
 fn ask(
-    opened: &mut Opened<'_, '_>,
+    opened: &mut Opened<'_>,
     args: &Ask,
     asked: &Asked<'_>,
     since: Instant,

@@ -13,10 +13,10 @@ pub type Seconds = Vec<(usize, Vec<f64>)>;
 /// Evaluates all lengths once a round. In the last round `at_length` gets the session where it has evaluated as many
 /// tokens as a length has. Gives back the logits after the longest prompt and the question.
 pub fn rounds(
-    subject: &Subject<'_, '_>,
+    subject: &Subject<'_>,
     lengths: &[usize],
     what: &str,
-    mut at_length: impl FnMut(&mut Session<'_>, usize) -> Result<()>,
+    mut at_length: impl FnMut(&mut Session, usize) -> Result<()>,
 ) -> Result<(Seconds, Vec<f32>)> {
     let (app, prefix) = (subject.app, subject.longest);
     let cells = subject.cells(prefix.tokens.len());
@@ -35,7 +35,7 @@ pub fn rounds(
         for round in 0..subject.runs {
             let last = round + 1 == subject.runs;
             for stops in &passes {
-                let mut at = |session: &mut Session<'_>, tokens: usize, took: f64| {
+                let mut at = |session: &mut Session, tokens: usize, took: f64| {
                     seconds.iter_mut().filter(|(n, _)| *n == tokens).for_each(|(_, s)| s.push(took));
                     if last { at_length(session, tokens) } else { Ok(()) }
                 };
@@ -59,11 +59,11 @@ struct Bar<'a> {
 
 /// Evaluates up to the last of `stops`; `at` hears at each how long it took up to there, its own time not counted.
 fn pass(
-    subject: &Subject<'_, '_>,
-    session: &mut Session<'_>,
+    subject: &Subject<'_>,
+    session: &mut Session,
     stops: &[usize],
     bar: &mut Bar<'_>,
-    at: &mut dyn FnMut(&mut Session<'_>, usize, f64) -> Result<()>,
+    at: &mut dyn FnMut(&mut Session, usize, f64) -> Result<()>,
 ) -> Result<()> {
     let end = stops.last().copied().unwrap_or_default();
     session.reset();

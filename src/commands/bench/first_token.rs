@@ -12,7 +12,6 @@ use crate::commands::target::Target;
 use crate::commands::verdict::restore;
 use crate::report::bench::results::{Length, Stage};
 use pcache_engine::generate::{self, Sampling};
-use pcache_engine::model::Engine;
 use pcache_engine::session::Session;
 use pcache_store::Prefix;
 use pcache_store::Store;
@@ -20,7 +19,6 @@ use pcache_store::Store;
 /// What is asked, and with what.
 pub struct Asked<'a> {
     pub app: &'a App,
-    pub engine: &'a Engine,
     pub target: &'a Target,
     pub store: &'a Store,
     pub prefix: &'a Prefix,
@@ -47,14 +45,14 @@ pub fn sample(asked: &Asked<'_>, cold: bool, prefill_s: f64, length: &mut Length
 
 /// Seconds to the first token, and of these the parts that evaluating the prompt would need, too.
 fn ask(asked: &Asked<'_>) -> Result<(f64, [(Stage, f64); 3])> {
-    let Asked { app, engine, target, store, prefix, question } = asked;
+    let Asked { app, target, store, prefix, question } = asked;
     let start = Instant::now();
     let guard = store.lock_shared(|| ())?;
     let found = store.find(&guard, prefix, false)?;
     drop(guard);
     thread::scope(|scope| {
         let verifying = scope.spawn(|| found.verify(prefix));
-        let (model, load) = timed(|| target.load(app, engine));
+        let (model, load) = timed(|| target.load(app));
         let model = model?;
         let cells = prefix.tokens.len() + question.len() + 1;
         let (session, context) = timed(|| Session::new(&model, &prefix.params, cells, app.threads()));

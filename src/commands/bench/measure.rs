@@ -17,7 +17,7 @@ use crate::report::bench::text;
 use crate::report::human;
 use crate::report::progress::Unit;
 use pcache_engine::gguf::Header;
-use pcache_engine::model::{Engine, Model};
+use pcache_engine::model::Model;
 use pcache_engine::session::Session;
 use pcache_engine::text::Text;
 use pcache_format::Codec;
@@ -48,12 +48,10 @@ pub fn run(app: &App, args: &Measure) -> Result<()> {
     let targets =
         kv_types.iter().map(|kv_type| target(app, &home, args, *kv_type)).collect::<Result<Vec<Target>>>()?;
     app.stop_gently_on_ctrl_c();
-    let engine = Engine::start(app.shows_log())?;
     let mut bench = Bench {
         app,
         args,
         codecs,
-        engine: &engine,
         home: &home,
         text,
         drops_page_cache: true,
@@ -107,7 +105,6 @@ struct Bench<'a> {
     app: &'a App,
     args: &'a Measure,
     codecs: Vec<Codec>,
-    engine: &'a Engine,
     /// The user's store: only the place of those that are measured in.
     home: &'a Store,
     text: String,
@@ -122,7 +119,7 @@ impl Bench<'_> {
     /// Measures all codecs of a KV type; the first of them gets first tokens for all lengths, the others for the longest.
     fn kv_type(&mut self, target: &Target, first: bool) -> Result<Vec<Setup>> {
         let app = self.app;
-        let model = target.load(app, self.engine)?;
+        let model = target.load(app)?;
         let question = model.tokenize(&Text::default().user(QUESTION));
         self.question_tokens = question.len();
         if self.lengths.is_empty() {
@@ -153,7 +150,7 @@ impl Bench<'_> {
     }
 
     /// Those that were asked for; else as long as evaluating them several times takes not too long.
-    fn choose_lengths(&self, model: &Model<'_>, target: &Target) -> Result<Vec<usize>> {
+    fn choose_lengths(&self, model: &Model, target: &Target) -> Result<Vec<usize>> {
         let most = model.usable_context(&target.params).saturating_sub(self.question_tokens + 1).max(1);
         let wanted = match self.args.max_tokens {
             Some(n) => n as usize,
@@ -176,7 +173,7 @@ impl Bench<'_> {
     }
 
     /// Tokens per second, by a batch that is evaluated twice; the first one brings the weights into memory.
-    fn speed(&self, model: &Model<'_>, target: &Target) -> Result<f64> {
+    fn speed(&self, model: &Model, target: &Target) -> Result<f64> {
         let prefix = target.prefix(model.layout(), tokens(model, &self.text, SEGMENT_TOKENS))?;
         let mut session = Session::new(model, &prefix.params, prefix.tokens.len(), self.app.threads())?;
         let mut seconds = f64::INFINITY;
@@ -193,7 +190,7 @@ impl Bench<'_> {
 
     fn evaluate(
         &self,
-        subject: &Subject<'_, '_>,
+        subject: &Subject<'_>,
         stores: &mut [(Scratch, Store)],
         setups: &mut [Setup],
     ) -> Result<(Seconds, Vec<f32>)> {
@@ -222,7 +219,7 @@ impl Bench<'_> {
     /// How far the logits are from those of an f16 cache; if that was not measured, it is evaluated once for this.
     fn compare_logits(
         &mut self,
-        subject: &Subject<'_, '_>,
+        subject: &Subject<'_>,
         target: &Target,
         logits: Vec<f32>,
         setups: &mut [Setup],
@@ -247,7 +244,7 @@ impl Bench<'_> {
 
     fn restore(
         &mut self,
-        subject: &Subject<'_, '_>,
+        subject: &Subject<'_>,
         stores: &[(Scratch, Store)],
         setups: &mut [Setup],
     ) -> Result<()> {
@@ -296,7 +293,7 @@ impl Bench<'_> {
                 let params = longest.params.clone();
                 let tokens = longest.tokens[..length.tokens].to_vec();
                 let prefix = Prefix::new(longest.model, params, longest.layout, tokens);
-                let asked = Asked { app, engine: self.engine, target, store, prefix: &prefix, question };
+                let asked = Asked { app, target, store, prefix: &prefix, question };
                 let prefill = seconds.iter().find(|(n, _)| *n == length.tokens);
                 for run in 0..=runs {
                     go_on(app)?;
@@ -359,7 +356,7 @@ fn length_of(setup: &mut Setup, tokens: usize) -> Option<&mut Length> {
 }
 
 /// The tokens of a text, again and again until there are enough.
-fn tokens(model: &Model<'_>, text: &str, wanted: usize) -> Vec<i32> {
+fn tokens(model: &Model, text: &str, wanted: usize) -> Vec<i32> {
     let once = model.tokenize(&Text::default().user(text));
     let bos = model.required_bos();
     let again = once.iter().cycle().take(if once.is_empty() { 0 } else { wanted });
@@ -372,7 +369,7 @@ fn app_on_gpu(app: &App) -> Result<bool> {
 }
 
 /// The logits after the longest prompt and the question, of a cache that is not quantised.
-fn exact_logits(subject: &Subject<'_, '_>) -> Result<Vec<f32>> {
+fn exact_logits(subject: &Subject<'_>) -> Result<Vec<f32>> {
     let app = subject.app;
     let usual = pcache_format::Params::new(KvType::F16, app_on_gpu(app)?);
     let params = pcache_format::Params {

@@ -38,9 +38,9 @@ pub fn run(app: &App, args: &Bench) -> Result<()> {
 }
 
 /// What stays the same for a KV type.
-struct Subject<'a, 'm> {
+struct Subject<'a> {
     app: &'a App,
-    model: &'a Model<'m>,
+    model: &'a Model,
     runs: usize,
     /// The longest prompt.
     longest: &'a Prefix,
@@ -48,7 +48,7 @@ struct Subject<'a, 'm> {
     question: &'a [i32],
 }
 
-impl Subject<'_, '_> {
+impl Subject<'_> {
     /// The beginning of the longest prompt.
     fn prefix(&self, tokens: usize) -> Prefix {
         let longest = self.longest;

@@ -17,7 +17,7 @@ use pcache_store::{FoundPrefix, Store};
 /// Takes the samples of a length whose state is in the store, and one before them that does not count. Says whether the
 /// page cache could be dropped.
 pub fn measure(
-    subject: &Subject<'_, '_>,
+    subject: &Subject<'_>,
     store: &Store,
     prefix: &Prefix,
     codec: Codec,
@@ -37,7 +37,7 @@ pub fn measure(
 }
 
 fn one(
-    subject: &Subject<'_, '_>,
+    subject: &Subject<'_>,
     store: &Store,
     prefix: &Prefix,
     codec: Codec,

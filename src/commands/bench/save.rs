@@ -28,7 +28,7 @@ pub struct Place<'s> {
 pub fn measure(
     app: &App,
     place: &mut Place<'_>,
-    session: &mut Session<'_>,
+    session: &mut Session,
     prefix: &Prefix,
     codec: Codec,
     length: &mut Length,
@@ -52,7 +52,7 @@ pub fn measure(
 }
 
 /// Saves all pieces of a prefix whose tokens are in the session.
-pub fn save_all(store: &Store, session: &mut Session<'_>, prefix: &Prefix, codec: Codec) -> Result<()> {
+pub fn save_all(store: &Store, session: &mut Session, prefix: &Prefix, codec: Codec) -> Result<()> {
     let guard = store.lock_shared(|| ())?;
     let writer = store.writer(&guard, prefix, codec, &VerifiedPrefix::none());
     let all = writer.run(|pipeline| {
@@ -68,7 +68,7 @@ pub fn save_all(store: &Store, session: &mut Session<'_>, prefix: &Prefix, codec
 /// One sample of each stage, summed over the pieces.
 fn stages(
     place: &mut Place<'_>,
-    session: &mut Session<'_>,
+    session: &mut Session,
     (prefix, codec): (&Prefix, Codec),
     sample: &mut Length,
 ) -> Result<()> {
@@ -88,7 +88,7 @@ fn one(
     store: &Store,
     state: &mut Vec<u8>,
     path: &Path,
-    session: &mut Session<'_>,
+    session: &mut Session,
     (prefix, codec, piece): (&Prefix, Codec, &Segment),
     sample: &mut Length,
 ) -> Result<[f64; 5]> {

@@ -24,7 +24,7 @@ const TOKEN_BYTES: u64 = 2 * 4;
 
 /// Evicts what has to go so that the prefix's state fits into `limit` bytes, all of the folder counted. Refuses a state
 /// that could never fit, before it is evaluated. The segments that the prefix would use stay.
-pub fn make_room(app: &App, store: &Store, model: &Model<'_>, prefix: &Prefix, limit: u64) -> Result<()> {
+pub fn make_room(app: &App, store: &Store, model: &Model, prefix: &Prefix, limit: u64) -> Result<()> {
     let missing = store.missing(prefix, app.same_compute())?;
     if missing.is_empty() {
         return Ok(());
@@ -55,7 +55,7 @@ pub fn make_room(app: &App, store: &Store, model: &Model<'_>, prefix: &Prefix, l
 const PLENTY_A_TOKEN: u64 = 4 << 20;
 
 /// Refuses a state for which the disk has no room, before it is evaluated.
-pub fn check_disk(app: &App, store: &Store, model: &Model<'_>, prefix: &Prefix, codec: Codec) -> Result<()> {
+pub fn check_disk(app: &App, store: &Store, model: &Model, prefix: &Prefix, codec: Codec) -> Result<()> {
     let Some(free) = store.free_bytes().filter(|free| *free < PLENTY_A_TOKEN * prefix.tokens.len() as u64)
     else {
         return Ok(());
@@ -100,7 +100,7 @@ pub fn enforce(app: &App, store: &Store, limit: Option<u64>, built: HashSet<Stat
 
 /// Bytes that the files of `pieces` and the state's bookkeeping will take. A state's size grows evenly with its tokens,
 /// so two of them tell it for any number, exactly.
-fn bytes_of(model: &Model<'_>, prefix: &Prefix, pieces: &[Segment]) -> Result<u64> {
+fn bytes_of(model: &Model, prefix: &Prefix, pieces: &[Segment]) -> Result<u64> {
     let probe = [prefix.tokens[0], prefix.tokens[0]];
     let mut session = Session::new(model, &prefix.params, probe.len(), 1)?;
     let mut sizes = Vec::new();

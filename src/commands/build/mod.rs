@@ -20,7 +20,7 @@ use super::verdict::{self, Status, Verdict};
 use crate::cli::{Build, KeepArgs, Ttl};
 use crate::report::human;
 use crate::report::timings::Timings;
-use pcache_engine::model::{Engine, Model};
+use pcache_engine::model::Model;
 use pcache_engine::prompt::Prompt;
 use pcache_engine::session::Session;
 use pcache_format::{KvType, StateKey, StateKind};
@@ -90,8 +90,7 @@ impl Builder<'_> {
     /// Builds what is not saved of `sources`, with the model loaded.
     fn build_rest(&mut self, sources: &[Source<'_>], several: bool) -> Result<()> {
         let start = Instant::now();
-        let engine = Engine::start(self.app.shows_log())?;
-        let model = self.target.load(self.app, &engine)?;
+        let model = self.target.load(self.app)?;
         let mut load = Some(start.elapsed());
         for source in sources {
             // The first is known to be missing; the others may have been saved by now.
@@ -201,12 +200,7 @@ impl Builder<'_> {
     }
 
     /// Builds a prompt with a model that is loaded.
-    pub fn build(
-        &mut self,
-        model: &Model<'_>,
-        source: &Source<'_>,
-        load: Option<Duration>,
-    ) -> Result<Report> {
+    pub fn build(&mut self, model: &Model, source: &Source<'_>, load: Option<Duration>) -> Result<Report> {
         let prompt = source.tokenize(self.app, model)?;
         if self.app.explains() {
             let prefix = self.prefix(model, &prompt)?;
@@ -218,7 +212,7 @@ impl Builder<'_> {
     /// Evaluates and saves what is not saved of a prompt, and commits its state.
     pub fn save(
         &mut self,
-        model: &Model<'_>,
+        model: &Model,
         prompt: &Prompt,
         origin: &Origin,
         load: Option<Duration>,
@@ -251,7 +245,7 @@ impl Builder<'_> {
 
     /// The tokens under the parameters of this run; where flash attention may be on or off, under those of a state that is
     /// saved whole.
-    fn prefix(&self, model: &Model<'_>, prompt: &Prompt) -> Result<Prefix> {
+    fn prefix(&self, model: &Model, prompt: &Prompt) -> Result<Prefix> {
         let own = self.target.prefix(model.layout(), prompt.tokens.clone())?;
         let Some(other) = self.target.with_other_attention() else { return Ok(own) };
         let other = other.prefix(model.layout(), prompt.tokens.clone())?;
@@ -286,13 +280,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn explain(
-        &self,
-        model: &Model<'_>,
-        source: &Source<'_>,
-        prompt: &Prompt,
-        prefix: &Prefix,
-    ) -> Result<()> {
+    fn explain(&self, model: &Model, source: &Source<'_>, prompt: &Prompt, prefix: &Prefix) -> Result<()> {
         let explanation = Explanation::of(self.app, Some(self.store), model, prefix, prompt, source)?;
         self.app.say(explain::parts(prefix, &explanation.key, explanation.saved_tokens));
         self.app.say_if(explanation.why());
@@ -303,7 +291,7 @@ impl Builder<'_> {
     fn complete(
         &mut self,
         guard: &SharedGuard,
-        model: &Model<'_>,
+        model: &Model,
         (prefix, found): (&Prefix, VerifiedPrefix),
         (origin, prompt): (&Origin, &Prompt),
         timings: &mut Timings,

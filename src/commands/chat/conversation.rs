@@ -38,17 +38,17 @@ struct Moment {
 }
 
 /// A conversation that is going on.
-pub struct Conversation<'o, 'a, 'm> {
-    pub opened: &'o mut Opened<'a, 'm>,
+pub struct Conversation<'o, 'a> {
+    pub opened: &'o mut Opened<'a>,
     pub turn: Turn,
     exchanges: Vec<Exchange>,
     before_last: Moment,
     prepared: bool,
 }
 
-impl<'o, 'a, 'm> Conversation<'o, 'a, 'm> {
+impl<'o, 'a> Conversation<'o, 'a> {
     /// Nothing is said yet.
-    pub fn new(opened: &'o mut Opened<'a, 'm>, turn: Turn) -> Self {
+    pub fn new(opened: &'o mut Opened<'a>, turn: Turn) -> Self {
         Self { opened, turn, exchanges: Vec::new(), before_last: Moment::default(), prepared: false }
     }
 

@@ -26,7 +26,7 @@ use pcache_engine::model::Model;
 use pcache_engine::prompt::{self, ChatFraming};
 use pcache_engine::template::Turn;
 use pcache_format::StateKind;
-use pcache_store::State;
+use pcache_store::{Prefix, State};
 
 /// Tokens of a conversation that there is room for from the beginning.
 const ROOM: usize = 1024;
@@ -49,7 +49,7 @@ A line that ends with \\ goes on in the next one. Ctrl-C stops an answer.
 
 pub fn run(app: &App, args: &Chat) -> Result<()> {
     let text = args.key.as_deref().or(args.resume.as_deref()).unwrap_or_default();
-    let mut place = Place::find(app, text, &args.params)?;
+    let place = Place::find(app, text, &args.params)?;
     let target = Target::of_state(app, &place.store, &place.state, &args.params)?;
     let framing = ChatFraming {
         template: args.template.as_deref().map(read_text).transpose()?,
@@ -57,27 +57,23 @@ pub fn run(app: &App, args: &Chat) -> Result<()> {
         ..ChatFraming::default()
     };
     let sampling = sampling::of_args(&args.sampling, args.sampling.seed);
-    place.open(
-        app,
-        Use::default(),
-        None,
-        |model, state, prefix| {
-            let turn = turn(model, state, &framing)?;
-            Ok((Room::one(Question::limit(model, prefix, ROOM, args.sampling.max_tokens)), turn))
-        },
-        |opened, turn, _| {
-            let told_to_end = app.begin_conversation();
-            let mut chat =
-                Talk { app, args, target: &target, sampling, last: None, first_failure: None, told_to_end };
-            chat.greet(opened, args.resume.is_some(), &turn);
-            chat.go_on(&mut Conversation::new(opened, turn))
-        },
-    )
+    let size = |model: &Model, state: &State, prefix: &Prefix| {
+        let turn = turn(model, state, &framing)?;
+        Ok((Room::one(Question::limit(model, prefix, ROOM, args.sampling.max_tokens)), turn))
+    };
+    let (mut opened, turn, _) = place.open(app, Use::default(), None, size)?;
+    let told_to_end = app.begin_conversation();
+    let mut chat =
+        Talk { app, args, target: &target, sampling, last: None, first_failure: None, told_to_end };
+    chat.greet(&opened, args.resume.is_some(), &turn);
+    chat.go_on(&mut Conversation::new(&mut opened, turn))?;
+    opened.note_use();
+    Ok(())
 }
 
 /// What stands between an answer and the next message of a state's conversations. The template must be the one that the
 /// state was built with: what it puts behind a question shows that.
-fn turn(model: &Model<'_>, state: &State, framing: &ChatFraming) -> Result<Turn> {
+fn turn(model: &Model, state: &State, framing: &ChatFraming) -> Result<Turn> {
     if state.manifest.raw {
         // A raw prompt has no turns but those of its question format.
         let whole = model.text_of(&state.manifest.tokens) + &state.manifest.pending_text;
@@ -109,7 +105,7 @@ struct Talk<'a> {
 }
 
 impl Talk<'_> {
-    fn greet(&self, opened: &Opened<'_, '_>, resumed: bool, turn: &Turn) {
+    fn greet(&self, opened: &Opened<'_>, resumed: bool, turn: &Turn) {
         let label = states::label(&opened.state.key(), opened.state.label.name());
         let tokens = human::count(opened.prefix.tokens.len(), "token");
         self.app.say(format!("{label}: {tokens}; /help says what there is, /quit ends"));
@@ -122,7 +118,7 @@ impl Talk<'_> {
         }
     }
 
-    fn go_on(&mut self, talk: &mut Conversation<'_, '_, '_>) -> Result<()> {
+    fn go_on(&mut self, talk: &mut Conversation<'_, '_>) -> Result<()> {
         let mut lines = Lines::of_stdin()?;
         loop {
             self.app.take_interrupt();
@@ -174,7 +170,7 @@ impl Talk<'_> {
         }
     }
 
-    fn command(&mut self, talk: &mut Conversation<'_, '_, '_>, command: &str) -> Result<()> {
+    fn command(&mut self, talk: &mut Conversation<'_, '_>, command: &str) -> Result<()> {
         let (name, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
         match (name, rest.trim()) {
             ("/help" | "/?", _) => self.app.say(HELP),
@@ -206,13 +202,13 @@ impl Talk<'_> {
         Ok(())
     }
 
-    fn say(&mut self, talk: &mut Conversation<'_, '_, '_>, message: &str) -> Result<()> {
+    fn say(&mut self, talk: &mut Conversation<'_, '_>, message: &str) -> Result<()> {
         let sampling = self.sampling.clone();
         let answered = talk.say(message, &sampling, |text| self.emit(text))?;
         self.told(talk, message, sampling.seed, answered)
     }
 
-    fn retry(&mut self, talk: &mut Conversation<'_, '_, '_>) -> Result<()> {
+    fn retry(&mut self, talk: &mut Conversation<'_, '_>) -> Result<()> {
         let Some(message) = talk.last_message().map(str::to_owned) else {
             bail!(Failure::Usage(self.nothing_said("answered again")));
         };
@@ -248,7 +244,7 @@ impl Talk<'_> {
     /// Ends an answer that was shown.
     fn told(
         &mut self,
-        talk: &Conversation<'_, '_, '_>,
+        talk: &Conversation<'_, '_>,
         message: &str,
         seed: u32,
         answered: Answered,
@@ -275,7 +271,7 @@ impl Talk<'_> {
         !usual || self.args.stats || self.app.explains()
     }
 
-    fn stats(&self, talk: &Conversation<'_, '_, '_>) {
+    fn stats(&self, talk: &Conversation<'_, '_>) {
         let (used, most) = talk.fill();
         let state = talk.opened.prefix.tokens.len();
         self.app.say(format!(
@@ -292,12 +288,12 @@ impl Talk<'_> {
 
     /// Keeps the conversation as a state. It is evaluated again in whole segments, as a build would: what was evaluated
     /// message by message has other bytes, and a key means the same bytes always.
-    fn save(&mut self, talk: &mut Conversation<'_, '_, '_>, name: &str) -> Result<()> {
+    fn save(&mut self, talk: &mut Conversation<'_, '_>, name: &str) -> Result<()> {
         check_name(name)?;
         if talk.len() == 0 {
             bail!(Failure::Usage("nothing was said behind the state, so there is nothing to save".into()));
         }
-        let (model, state) = (talk.opened.session.model(), talk.opened.state);
+        let (model, state) = (&talk.opened.session.model().clone(), talk.opened.state);
         let tokens = [state.manifest.tokens.clone(), talk.said()].concat();
         let opened = &mut *talk.opened;
         let prompt = prompt::conversation(model, tokens, &talk.turn.between, &state.manifest.suffix);

@@ -31,24 +31,24 @@ use pcache_store::Store;
 const GENERATED: usize = 512;
 
 /// A prompt's questions on their way to a model.
-pub struct Asker<'a, 'm> {
+pub struct Asker<'a> {
     pub app: &'a App,
     pub suite: &'a Suite,
     pub target: &'a Target,
-    pub model: &'m Model<'m>,
+    pub model: &'a Model,
     pub outcomes: &'a mut Vec<Outcome>,
 }
 
 /// A state that is being asked, and what its answers are called.
-pub struct Asked<'o, 'a, 'm> {
-    pub opened: &'o mut Opened<'a, 'm>,
+pub struct Asked<'o, 'a> {
+    pub opened: &'o mut Opened<'a>,
     pub prompt: &'o str,
     pub model: String,
     pub suite: &'o Suite,
     pub outcomes: &'o mut Vec<Outcome>,
 }
 
-impl Asker<'_, '_> {
+impl Asker<'_> {
     /// Builds the prompt's state, if it is not saved, and asks everything.
     pub fn prompt(
         &mut self,
@@ -95,7 +95,7 @@ fn wordings(question: &PlannedQuestion) -> impl Iterator<Item = &str> {
     std::iter::once(&question.case.ask).chain(&question.case.also).map(String::as_str)
 }
 
-impl<'m> Asked<'_, '_, 'm> {
+impl Asked<'_, '_> {
     /// Asks the suite's questions in every wording, temperature and trial.
     fn all(&mut self, questions: &[PlannedQuestion]) -> Result<()> {
         let each: usize = self.samplings(None).len();
@@ -105,7 +105,7 @@ impl<'m> Asked<'_, '_, 'm> {
         let mut done = 0;
         let mut ask_all = || -> Result<()> {
             for question in questions {
-                let model: &'m Model<'m> = self.opened.session.model();
+                let model: &Model = self.opened.session.model();
                 self.opened.guides = question.shape.as_ref().map(|s| Guides::new(model, s)).transpose()?;
                 for wording in wordings(question) {
                     for sampling in self.samplings(question.case.max_tokens) {

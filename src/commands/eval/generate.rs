@@ -36,7 +36,7 @@ const YES_OR_NO: &str = "root ::= \"Yes\" | \"No\"\n";
 
 /// Lets the model make up `count` questions about its prompt and ask each in several wordings; then it is asked whether
 /// what it answered is right.
-pub fn run(asked: &mut Asked<'_, '_, '_>, count: usize) -> Result<()> {
+pub fn run(asked: &mut Asked<'_, '_>, count: usize) -> Result<()> {
     let progress = asked.opened.app.progress();
     let most = u64::from(TRIES) + count as u64 * u64::from(WORDINGS);
     progress.start(&format!("making up questions ({})", asked.prompt), most, Unit::Answers);
@@ -59,7 +59,7 @@ pub fn run(asked: &mut Asked<'_, '_, '_>, count: usize) -> Result<()> {
 
 /// Questions with their wordings.
 fn questions(
-    asked: &mut Asked<'_, '_, '_>,
+    asked: &mut Asked<'_, '_>,
     count: usize,
     progress: &dyn Progress,
 ) -> Result<Vec<PlannedQuestion>> {
@@ -126,11 +126,7 @@ fn is_wording(question: &str, other: &str) -> bool {
 }
 
 /// Asks a question in all its wordings, and whether each answer is right.
-fn contradict(
-    asked: &mut Asked<'_, '_, '_>,
-    question: &PlannedQuestion,
-    mut step: impl FnMut(),
-) -> Result<()> {
+fn contradict(asked: &mut Asked<'_, '_>, question: &PlannedQuestion, mut step: impl FnMut()) -> Result<()> {
     let coldest = plain(0.0, 0, asked.suite.max_tokens, &[]);
     let wordings: Vec<String> =
         std::iter::once(&question.case.ask).chain(&question.case.also).cloned().collect();
@@ -152,13 +148,13 @@ fn contradict(
 }
 
 /// The text that the model gives for a wish, in a grammar; nothing if it finds none.
-fn shaped(asked: &mut Asked<'_, '_, '_>, wish: &str, grammar: &str, sampling: &Sampling) -> Result<String> {
+fn shaped(asked: &mut Asked<'_, '_>, wish: &str, grammar: &str, sampling: &Sampling) -> Result<String> {
     guide(asked, grammar)?;
     let answered = asked.answer(wish, sampling)?;
     Ok(answered.map_or_else(|_| String::new(), |done| done.answer.text))
 }
 
-fn guide(asked: &mut Asked<'_, '_, '_>, grammar: &str) -> Result<()> {
+fn guide(asked: &mut Asked<'_, '_>, grammar: &str) -> Result<()> {
     let model = asked.opened.session.model();
     asked.opened.guides = Some(Guides::new(model, &Shape::Grammar(grammar.to_owned()))?);
     Ok(())

@@ -17,7 +17,6 @@ use crate::eval::outcome::{self, Generated, Inconsistent, Kind, Outcome, Sum};
 use crate::eval::suite::{OneOrMany, Suite};
 use crate::report::{eval as report, human};
 use asking::Asker;
-use pcache_engine::model::Engine;
 use plan::Plan;
 
 pub fn run(app: &App, args: &Eval) -> Result<()> {
@@ -84,10 +83,9 @@ fn ask_all(
     let mut store = app.store()?;
     let targets = models.into_iter().map(|path| Target::of_model(app, Some(&store), path, &args.params));
     let targets: Vec<Target> = targets.collect::<Result<_>>()?;
-    let engine = Engine::start(app.shows_log())?;
     for target in &targets {
         let start = Instant::now();
-        let model = target.load(app, &engine)?;
+        let model = target.load(app)?;
         let mut load = Some(start.elapsed());
         for prompt in &plan.prompts {
             let mut asker = Asker { app, suite, target, model: &model, outcomes };

@@ -51,7 +51,7 @@ pub fn run(app: &App, args: &Map) -> Result<()> {
             "--into error: that field says why there is no answer; choose another one".into()
         ));
     }
-    let mut place = Place::find(app, &args.key, &args.params)?;
+    let place = Place::find(app, &args.key, &args.params)?;
     output::check(app, args)?;
     let is_typed = args.input.as_os_str() == "-" && std::io::stdin().is_terminal();
     if is_typed {
@@ -73,37 +73,30 @@ pub fn run(app: &App, args: &Map) -> Result<()> {
     let format = records.format;
     let how = Use { no_cache: false, require_hit: args.require_hit };
     let mut tally = Tally { is_lines: layout.format == RecordFormat::Lines, ..Tally::default() };
-    place.open(
-        app,
-        how,
-        shape.as_ref(),
-        |model, _, prefix| Ok((room::first(model, prefix, args, format), ())),
-        |opened, (), timings| {
-            tally.timings = timings;
-            // Only now: what cannot be answered should leave no file.
-            let output = match &app.global.output {
-                OutputTo::File(path) => Output::to_file(app, layout, path, &run, args.overwrite)?,
-                _ => Output::to_stdout(app, layout)?,
-            };
-            let limit =
-                args.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX).max(output.done()));
-            let records = Incoming::of(records, limit);
-            // A bar would stand between the lines that are typed.
-            let progress = if is_typed { Box::new(Silent) } else { app.progress() };
-            let mut work =
-                Work { app, args, template, sampling, records, output, json, progress, tally: &mut tally };
-            work.skip_done(limit.map_or(total, |limit| total.map(|total| total.min(limit))))?;
-            let done = match args.parallel {
-                1 => one_by_one::run(opened, &mut work),
-                n => together::run(opened, &mut work, n as usize),
-            };
-            work.progress.finish();
-            done?;
-            let is_complete = limit.is_none_or(|limit| work.tally.done() < limit || total == Some(limit));
-            work.tally.goes_on = !is_complete && work.output.is_file();
-            work.output.close(is_complete)
-        },
-    )?;
+    let size = |model: &Model, _: &State, prefix: &Prefix| Ok((room::first(model, prefix, args, format), ()));
+    let (mut opened, (), timings) = place.open(app, how, shape.as_ref(), size)?;
+    tally.timings = timings;
+    // Only now: what cannot be answered should leave no file.
+    let output = match &app.global.output {
+        OutputTo::File(path) => Output::to_file(app, layout, path, &run, args.overwrite)?,
+        _ => Output::to_stdout(app, layout)?,
+    };
+    let limit = args.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX).max(output.done()));
+    let records = Incoming::of(records, limit);
+    // A bar would stand between the lines that are typed.
+    let progress = if is_typed { Box::new(Silent) } else { app.progress() };
+    let mut work = Work { app, args, template, sampling, records, output, json, progress, tally: &mut tally };
+    work.skip_done(limit.map_or(total, |limit| total.map(|total| total.min(limit))))?;
+    let done = match args.parallel {
+        1 => one_by_one::run(&mut opened, &mut work),
+        n => together::run(&mut opened, &mut work, n as usize),
+    };
+    work.progress.finish();
+    done?;
+    let is_complete = limit.is_none_or(|limit| work.tally.done() < limit || total == Some(limit));
+    work.tally.goes_on = !is_complete && work.output.is_file();
+    work.output.close(is_complete)?;
+    opened.note_use();
     tally.tell(app, args.stats)
 }
 
@@ -202,16 +195,16 @@ enum Arrival {
 }
 
 /// What a question is tokenised for.
-#[derive(Clone, Copy)]
-struct Asking<'o, 'm> {
-    model: &'m Model<'m>,
+#[derive(Clone)]
+struct Asking<'o> {
+    model: Model,
     state: &'o State,
     prefix: &'o Prefix,
 }
 
-impl<'o, 'm> Asking<'o, 'm> {
-    fn of(opened: &Opened<'o, 'm>) -> Self {
-        Self { model: opened.session.model(), state: opened.state, prefix: opened.prefix }
+impl<'o> Asking<'o> {
+    fn of(opened: &Opened<'o>) -> Self {
+        Self { model: opened.session.model().clone(), state: opened.state, prefix: opened.prefix }
     }
 }
 
@@ -252,7 +245,7 @@ impl Work<'_> {
     }
 
     /// The next record with what is to be asked, or why that cannot be. With `wait` until there is one.
-    fn next(&mut self, asking: Asking<'_, '_>, wait: bool) -> Result<Arrival> {
+    fn next(&mut self, asking: &Asking<'_>, wait: bool) -> Result<Arrival> {
         let record = loop {
             if self.app.interrupted() {
                 return Err(interruption(self));
@@ -269,7 +262,7 @@ impl Work<'_> {
     }
 
     /// What a record asks, or what becomes of it without.
-    fn question(&self, record: &Record, asking: Asking<'_, '_>) -> Result<Question, Unasked> {
+    fn question(&self, record: &Record, asking: &Asking<'_>) -> Result<Question, Unasked> {
         if record.blank {
             return Err(Unasked::Blank);
         }
@@ -282,7 +275,7 @@ impl Work<'_> {
         };
         let question = text.and_then(|text| {
             self.output.check(record)?;
-            Question::fitting(asking.model, asking.state, asking.prefix, text).map_err(|e| e.to_string())
+            Question::fitting(&asking.model, asking.state, asking.prefix, text).map_err(|e| e.to_string())
         });
         question.map_err(Unasked::Problem)
     }

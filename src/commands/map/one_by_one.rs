@@ -8,8 +8,8 @@ use super::{Arrival, Asking, Cost, Opened, Work, interruption, problem_of, room}
 use crate::commands::opened::Sampled;
 
 /// Answers all records.
-pub fn run(opened: &mut Opened<'_, '_>, work: &mut Work<'_>) -> Result<()> {
-    while let Arrival::Record(record, question) = work.next(Asking::of(opened), true)? {
+pub fn run(opened: &mut Opened<'_>, work: &mut Work<'_>) -> Result<()> {
+    while let Arrival::Record(record, question) = work.next(&Asking::of(opened), true)? {
         let mut cost = Cost::default();
         let outcome = match question {
             Err(why) => why.into(),

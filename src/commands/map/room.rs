@@ -14,12 +14,12 @@ const LINE: usize = 128;
 const DOCUMENT: usize = 512;
 
 /// Room for a record of the usual length, in each slot.
-pub fn first(model: &Model<'_>, prefix: &Prefix, args: &Map, format: RecordFormat) -> Room {
+pub fn first(model: &Model, prefix: &Prefix, args: &Map, format: RecordFormat) -> Room {
     let question = if format == RecordFormat::Lines { LINE } else { DOCUMENT };
     of(model, prefix, question, args.sampling.max_tokens, if args.parallel > 1 { args.parallel } else { 0 })
 }
 
-fn of(model: &Model<'_>, prefix: &Prefix, question: usize, max_tokens: usize, slots: u32) -> Room {
+fn of(model: &Model, prefix: &Prefix, question: usize, max_tokens: usize, slots: u32) -> Room {
     let limit = Question::limit(model, prefix, question, max_tokens);
     let behind = limit.saturating_sub(prefix.tokens.len());
     Room { limit, cells: prefix.tokens.len() + behind * slots.max(1) as usize, slots }
@@ -27,12 +27,7 @@ fn of(model: &Model<'_>, prefix: &Prefix, question: usize, max_tokens: usize, sl
 
 /// Sets the limit for a question, and makes a larger context if it needs one. The caller restores the state into it. Says
 /// whether it is a new one.
-pub fn ensure(
-    opened: &mut Opened<'_, '_>,
-    question: &Question,
-    max_tokens: usize,
-    slots: u32,
-) -> Result<bool> {
+pub fn ensure(opened: &mut Opened<'_>, question: &Question, max_tokens: usize, slots: u32) -> Result<bool> {
     let model = opened.session.model();
     let needed = of(model, opened.prefix, question.tokens.len(), max_tokens, slots);
     opened.limit = needed.limit;

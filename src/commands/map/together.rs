@@ -34,9 +34,9 @@ impl Spent {
 }
 
 /// Answers all records, `count` at once.
-pub fn run(opened: &mut Opened<'_, '_>, work: &mut Work<'_>, count: usize) -> Result<()> {
+pub fn run(opened: &mut Opened<'_>, work: &mut Work<'_>, count: usize) -> Result<()> {
     let asking = Asking::of(opened);
-    let mut waiting = asked(work.next(asking, true)?);
+    let mut waiting = asked(work.next(&asking, true)?);
     let mut spent = Spent::default();
     while waiting.is_some() {
         if let Some((_, Ok(question))) = &waiting {
@@ -56,7 +56,7 @@ pub fn run(opened: &mut Opened<'_, '_>, work: &mut Work<'_>, count: usize) -> Re
 
 /// Answers records for as long as the context has room for them; gives the one for which it has none.
 fn answer_what_fits(
-    opened: &mut Opened<'_, '_>,
+    opened: &mut Opened<'_>,
     work: &mut Work<'_>,
     count: usize,
     first: Option<Asked>,
@@ -83,7 +83,7 @@ fn answer_what_fits(
         while let Some(slot) = batch.busy.iter().position(Option::is_none) {
             if waiting.is_none() {
                 // Where nothing is at work there is nothing better to do than wait.
-                waiting = asked(work.next(asking, batch.is_idle())?);
+                waiting = asked(work.next(&asking, batch.is_idle())?);
             }
             if matches!(&waiting, Some((_, Ok(question))) if !fits(question)) {
                 break;
@@ -108,9 +108,9 @@ fn answer_what_fits(
 }
 
 /// Slots and what is being answered in them.
-struct Batch<'w, 's, 'm> {
-    slots: Slots<'s, 'm>,
-    guides: Option<&'w Guides<'m>>,
+struct Batch<'w, 's> {
+    slots: Slots<'s>,
+    guides: Option<&'w Guides>,
     sampling: &'w Sampling,
     /// Positions that a slot may fill.
     limit: usize,
@@ -142,7 +142,7 @@ struct Over {
     answer: Result<Answer>,
 }
 
-impl<'w> Batch<'w, '_, '_> {
+impl<'w> Batch<'w, '_> {
     /// Whether nothing is being answered.
     fn is_idle(&self) -> bool {
         self.busy.iter().all(Option::is_none)
@@ -150,7 +150,7 @@ impl<'w> Batch<'w, '_, '_> {
 
     /// Puts a question into a free slot.
     fn begin(&mut self, slot: usize, record: Record, question: Question) -> Result<()> {
-        self.slots.begin(slot);
+        self.slots.begin(slot)?;
         let guide = self.guides.map(Guides::guide).transpose()?;
         let growing = Growing::new(self.slots.session().model(), self.sampling, guide);
         let pending = question.tokens;

@@ -14,7 +14,7 @@ use super::failure::Failure;
 use crate::report::progress::Unit;
 use catalog::{Found, Places};
 use pcache_engine::gguf::Header;
-use pcache_engine::model::{Engine, Model};
+use pcache_engine::model::{Model, ModelOptions};
 use pcache_format::ModelHash;
 use pcache_store::State;
 use pcache_store::fingerprint::{FileIdentity, hash_file};
@@ -218,17 +218,11 @@ pub fn is_the_one(found: Result<ModelHash>, wanted: &ModelHash) -> Result<bool> 
 }
 
 /// Loads a model and its adapter, with a progress bar when that takes long.
-pub fn load<'e>(
-    app: &App,
-    engine: &'e Engine,
-    path: &Path,
-    gpu_layers: u32,
-    lora: Option<&Path>,
-) -> Result<Model<'e>> {
+pub fn load(app: &App, path: &Path, gpu_layers: u32, lora: Option<&Path>) -> Result<Model> {
     let bar = Rc::new(app.progress());
     let (shown, start, what) = (Rc::clone(&bar), Instant::now(), format!("loading {}", file_name(path)));
     let mut started = false;
-    let loaded = engine.load(path, gpu_layers, move |share| {
+    let options = ModelOptions::default().gpu_layers(gpu_layers).progress(move |share| {
         if !started && start.elapsed() > LOAD_WITHOUT_BAR {
             shown.start(&what, 100, Unit::Percent);
             started = true;
@@ -237,12 +231,13 @@ pub fn load<'e>(
             shown.set((share * 100.0) as u64);
         }
     });
+    let options = match lora {
+        Some(lora) => options.adapter(lora),
+        None => options,
+    };
+    let loaded = Model::load(path, options);
     bar.finish();
-    let mut model = loaded?;
-    if let Some(lora) = lora {
-        model.adapt(lora)?;
-    }
-    Ok(model)
+    Ok(loaded?)
 }
 
 /// The last part of a path, for people.

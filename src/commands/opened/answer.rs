@@ -38,7 +38,7 @@ pub struct Sampled<'s> {
     pub timings: Timings,
 }
 
-impl Opened<'_, '_> {
+impl Opened<'_> {
     /// Answers one question from the restored state; `emit` gets the text as it comes. Ends early on Ctrl-C or when
     /// the text cannot be shown.
     pub fn answer(

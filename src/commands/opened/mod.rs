@@ -17,7 +17,7 @@ use super::{models, states, target};
 use crate::cli::ParamArgs;
 use crate::report::timings::Timings;
 pub use answer::{Answered, Sampled};
-use pcache_engine::model::{Engine, Model};
+use pcache_engine::model::Model;
 use pcache_engine::session::Session;
 use pcache_engine::shape::{Guides, Shape};
 use pcache_store::{FoundPrefix, Prefix, State, Store, VerifiedPrefix};
@@ -60,16 +60,15 @@ impl Place {
         Ok(Self { store, state, prefix, model, lora })
     }
 
-    /// Opens the state and lets `work` do something with it. `size` says what the context has to hold, once the
-    /// vocabulary is known.
-    pub fn open<S>(
-        &mut self,
-        app: &App,
+    /// Opens the state. `size` says what the context has to hold, once the vocabulary is known. Returns it with what `size`
+    /// made beside, and what the stages took.
+    pub fn open<'a, S>(
+        &'a self,
+        app: &'a App,
         how: Use,
         shape: Option<&Shape>,
-        size: impl FnOnce(&Model<'_>, &State, &Prefix) -> Result<(Room, S)>,
-        work: impl FnOnce(&mut Opened<'_, '_>, S, Timings) -> Result<()>,
-    ) -> Result<()> {
+        size: impl FnOnce(&Model, &State, &Prefix) -> Result<(Room, S)>,
+    ) -> Result<(Opened<'a>, S, Timings)> {
         let Self { store, state, prefix, model, lora } = self;
         let found = if how.no_cache {
             FoundPrefix::default()
@@ -86,8 +85,7 @@ impl Place {
             let verifying = scope.spawn(|| found.verify(prefix));
             let mut timings = app.timings();
             let start = Instant::now();
-            let engine = Engine::start(app.shows_log())?;
-            let model = models::load(app, &engine, model, app.gpu_layers()?, lora.as_deref())?;
+            let model = models::load(app, model, app.gpu_layers()?, lora.as_deref())?;
             timings.add("model_load", start.elapsed(), None);
             let start = Instant::now();
             let guides = shape.map(|shape| Guides::new(&model, shape)).transpose();
@@ -105,15 +103,11 @@ impl Place {
             if !how.no_cache {
                 timings.add("verify_state", recall.took, Some(recall.tokens()));
             }
-            let mut opened =
+            let opened =
                 Opened { app, how, store, state, prefix, recall, session, limit: room.limit, guides };
             opened.check_hit()?;
             app.stop_gently_on_ctrl_c();
-            work(&mut opened, sized, timings)?;
-            if !how.no_cache {
-                opened.note_use();
-            }
-            Ok(())
+            Ok((opened, sized, timings))
         })
     }
 }
@@ -137,28 +131,28 @@ impl Room {
 }
 
 /// A state with its model loaded and a context to restore it into.
-pub struct Opened<'a, 'm> {
+pub struct Opened<'a> {
     pub app: &'a App,
     pub how: Use,
     pub store: &'a Store,
     pub state: &'a State,
     pub prefix: &'a Prefix,
     pub recall: VerifiedPrefix,
-    pub session: Session<'m>,
+    pub session: Session,
     /// Positions that a sequence may fill.
     pub limit: usize,
     /// What keeps answers in their shape.
-    pub guides: Option<Guides<'m>>,
+    pub guides: Option<Guides>,
 }
 
-impl<'a, 'm> Opened<'a, 'm> {
+impl<'a> Opened<'a> {
     /// Opens a state on a model that is loaded.
     pub fn with_model(
         app: &'a App,
         store: &'a Store,
         state: &'a State,
         prefix: &'a Prefix,
-        model: &'m Model<'m>,
+        model: &Model,
         room: Room,
     ) -> Result<Self> {
         let recall = {
@@ -177,7 +171,7 @@ impl<'a, 'm> Opened<'a, 'm> {
     }
 }
 
-impl Opened<'_, '_> {
+impl Opened<'_> {
     fn check_hit(&self) -> Result<()> {
         if self.how.require_hit && self.recall.tokens() < self.prefix.tokens.len() {
             let why = self.recall.reason(self.prefix).unwrap_or_default();
@@ -188,6 +182,9 @@ impl Opened<'_, '_> {
 
     /// A failed note is no reason to fail an answer that was given.
     pub fn note_use(&mut self) {
+        if self.how.no_cache {
+            return;
+        }
         match self.store.touch(&self.state.key()) {
             Ok(()) => {}
             // Where nothing can be written, this is no news.

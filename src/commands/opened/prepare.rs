@@ -13,7 +13,7 @@ use crate::report::timings::Timings;
 use pcache_format::Codec;
 use pcache_store::{StoreError, VerifiedPrefix};
 
-impl Opened<'_, '_> {
+impl Opened<'_> {
     /// Brings the session to the state's end: restored as far as it is saved, the rest evaluated and saved.
     pub fn prepare(&mut self, timings: &mut Timings) -> Result<Verdict> {
         self.session.reset();

@@ -20,7 +20,7 @@ pub struct Question {
 
 impl Question {
     /// Tokenises a question with what the state puts around it.
-    pub fn new(model: &Model<'_>, state: &State, text: String) -> Self {
+    pub fn new(model: &Model, state: &State, text: String) -> Self {
         let tokens = question_tokens(model, &state.manifest.pending_text, &text, &state.manifest.suffix);
         Self { text, tokens }
     }
@@ -29,7 +29,7 @@ impl Question {
     ///
     /// # Errors
     /// Why it cannot.
-    pub fn fitting(model: &Model<'_>, state: &State, prefix: &Prefix, text: String) -> Result<Self> {
+    pub fn fitting(model: &Model, state: &State, prefix: &Prefix, text: String) -> Result<Self> {
         let trained = model.usable_context(&prefix.params);
         let most = trained.saturating_sub(prefix.tokens.len()).saturating_sub(1);
         let too_long = |tokens: String| {
@@ -54,7 +54,7 @@ impl Question {
     }
 
     /// Positions that a question of so many tokens needs with its answer, as far as the model goes.
-    pub fn limit(model: &Model<'_>, prefix: &Prefix, tokens: usize, max_tokens: usize) -> usize {
+    pub fn limit(model: &Model, prefix: &Prefix, tokens: usize, max_tokens: usize) -> usize {
         let trained = model.usable_context(&prefix.params);
         trained.min((prefix.tokens.len() + tokens).saturating_add(max_tokens))
     }

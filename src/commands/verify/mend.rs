@@ -10,7 +10,7 @@ use super::{Checked, Compared, Status, Trouble};
 use crate::cli::{ParamArgs, Verify};
 use crate::commands::verdict::{computed_by, restore};
 use crate::report::human;
-use pcache_engine::model::{Engine, Model};
+use pcache_engine::model::Model;
 use pcache_engine::prompt::question_tokens;
 use pcache_engine::session::Session;
 use pcache_format::Codec;
@@ -51,9 +51,8 @@ pub(super) fn work_on_models(app: &App, args: &Verify, checked: &mut [Checked]) 
             None => groups.push((state, vec![c])),
         }
     }
-    let engine = Engine::start(app.shows_log())?;
     for (first, group) in groups {
-        work_on_group(app, args, &store, &engine, &first, group)?;
+        work_on_group(app, args, &store, &first, group)?;
     }
     Ok(())
 }
@@ -64,13 +63,12 @@ fn work_on_group(
     app: &App,
     args: &Verify,
     store: &Store,
-    engine: &Engine,
     first: &State,
     group: Vec<&mut Checked>,
 ) -> Result<()> {
     let loaded = target::adapter_of_state(app, store, first, &ParamArgs::default()).and_then(|lora| {
         let path = models::of_state(app, store, first)?;
-        models::load(app, engine, &path, app.gpu_layers()?, lora.as_deref())
+        models::load(app, &path, app.gpu_layers()?, lora.as_deref())
     });
     let model = match loaded {
         Ok(model) => model,
@@ -98,7 +96,7 @@ fn harmless(error: anyhow::Error) -> Result<String> {
     if interrupted || concerns_all { Err(error) } else { Ok(format!("{error:#}")) }
 }
 
-fn work_on(app: &App, args: &Verify, store: &Store, model: &Model<'_>, checked: &mut Checked) -> Result<()> {
+fn work_on(app: &App, args: &Verify, store: &Store, model: &Model, checked: &mut Checked) -> Result<()> {
     let state = states::state(store, &checked.key)?;
     let prefix = Prefix::of_manifest(&state.manifest);
     let mut end = question_tokens(model, &state.manifest.pending_text, "", &state.manifest.suffix);
@@ -138,7 +136,7 @@ fn largest_difference(
     app: &App,
     store: &Store,
     guard: &SharedGuard,
-    session: &mut Session<'_>,
+    session: &mut Session,
     (prefix, end): (&Prefix, &[i32]),
 ) -> Result<(f32, Compared)> {
     session.reset();

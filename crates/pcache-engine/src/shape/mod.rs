@@ -70,8 +70,8 @@ impl Shape {
 }
 
 /// A shape, ready for a model: makes a [`Guide`] for each answer.
-pub struct Guides<'m> {
-    model: &'m Model<'m>,
+pub struct Guides {
+    model: Model,
     kind: Kind,
 }
 
@@ -80,26 +80,26 @@ enum Kind {
     Schema(Box<ParserFactory>, Value),
 }
 
-impl<'m> Guides<'m> {
+impl Guides {
     /// Prepares `shape` for the vocabulary of `model`; a schema costs a walk over all of it.
     ///
     /// # Errors
     /// When the shape cannot be kept, with the reason.
-    pub fn new(model: &'m Model<'m>, shape: &Shape) -> Result<Self> {
+    pub fn new(model: &Model, shape: &Shape) -> Result<Self> {
         let kind = match shape {
             Shape::Grammar(text) => Kind::Grammar(text.clone()),
             Shape::Schema(schema) => {
                 if let Some(problem) = schema::problem(schema) {
                     return Err(not_kept(&problem));
                 }
-                let vocabulary = LlamaSampler::llguidance_tok_env(&model.llama);
+                let vocabulary = LlamaSampler::llguidance_tok_env(&model.0.llama);
                 let mut factory = ParserFactory::new_simple(&vocabulary)
                     .map_err(|e| EngineError::Shape(format!("the vocabulary: {e:#}")))?;
                 factory.quiet();
                 Kind::Schema(Box::new(factory), schema.clone())
             }
         };
-        let guides = Self { model, kind };
+        let guides = Self { model: model.clone(), kind };
         guides.guide()?;
         Ok(guides)
     }
@@ -111,7 +111,7 @@ impl<'m> Guides<'m> {
     pub fn guide(&self) -> Result<Guide> {
         match &self.kind {
             Kind::Grammar(text) => {
-                LlamaSampler::grammar(&self.model.llama, text, ROOT).map(Guide::Grammar).map_err(|_| {
+                LlamaSampler::grammar(&self.model.0.llama, text, ROOT).map(Guide::Grammar).map_err(|_| {
                     EngineError::Shape(format!("no answer can be held to the grammar: {}", logged_reason()))
                 })
             }

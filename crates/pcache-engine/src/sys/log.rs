@@ -9,9 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 static VERBOSE: AtomicBool = AtomicBool::new(false);
 static LAST_ERROR: Mutex<String> = Mutex::new(String::new());
 
-/// Takes over the log of llama.cpp and ggml. With `verbose` every line goes to stderr as it comes.
-pub fn install(verbose: bool) {
+/// From now on every line of the log goes to stderr as it comes, or none.
+pub fn show(verbose: bool) {
     VERBOSE.store(verbose, Ordering::Relaxed);
+}
+
+/// Takes over the log of llama.cpp and ggml.
+pub fn install() {
     // SAFETY: `receive` lives as long as the program, matches the callback's signature and ignores the
     // user data, so a null pointer is fine there.
     unsafe {
