@@ -12,12 +12,15 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::signals;
+use crate::cache::progress::{Progress, Silent, Unit};
+use crate::cache::timings::Timings;
+use crate::cache::{Call, CancelToken, Observer};
 use crate::cli::{Global, Output, OutputTo};
 use crate::report::human;
 use crate::report::log::{self, Log};
-use crate::report::progress::{Bar, Progress, Silent, Unit};
-use crate::report::timings::Timings;
+use crate::report::progress::Bar;
 use pcache_engine as engine;
+use pcache_format::StateKey;
 use pcache_format::epoch::LLAMA_CPP_BUILD;
 use pcache_store::{BuildLock, ExclusiveGuard, Options, Prefix, Reindexed, SharedGuard, Store, check_owner};
 
@@ -30,7 +33,7 @@ pub struct App {
     /// When the process began.
     pub started: Instant,
     log: Option<Log>,
-    interrupted: Arc<AtomicBool>,
+    cancel: CancelToken,
     /// Whether Ctrl-C only ever stops what is at hand.
     in_conversation: Arc<AtomicBool>,
     /// Whether nothing is at hand: the program waits for the user to say something.
@@ -45,7 +48,7 @@ impl App {
             global,
             started,
             log: None,
-            interrupted: Arc::default(),
+            cancel: CancelToken::default(),
             in_conversation: Arc::default(),
             listening: Arc::default(),
             scratch: Arc::default(),
@@ -88,20 +91,34 @@ impl App {
 
     /// A table of stages that are also logged.
     pub fn timings(&self) -> Timings {
-        Timings::logged(self.log.clone())
+        match self.log.clone() {
+            None => Timings::default(),
+            // That the log has ended is told at the next event.
+            Some(log) => Timings::heard_by(move |row| drop(log.event("stage", row))),
+        }
+    }
+
+    /// What operations are given.
+    pub fn call(&self) -> Call<'_> {
+        Call {
+            observer: self,
+            cancel: &self.cancel,
+            threads: self.threads(),
+            same_compute: self.global.same_compute,
+        }
     }
 
     /// From now on the first Ctrl-C only asks to stop after the batch at hand, so that its work is kept; the
     /// second one stops at once, which is as safe: nothing half-made is ever visible. Call it when evaluating
     /// begins: while waiting, hashing or loading Ctrl-C should simply end the program.
     pub fn stop_gently_on_ctrl_c(&self) {
-        let (flag, quiet) = (Arc::clone(&self.interrupted), self.global.quiet);
+        let (cancel, quiet) = (self.cancel.clone(), self.global.quiet);
         let scratch = Arc::clone(&self.scratch);
         let (talking, listening) = (Arc::clone(&self.in_conversation), Arc::clone(&self.listening));
         let terminal = signals::Terminal::now();
         // Fails only when a handler is set already; then Ctrl-C simply ends the process.
         let _ = ctrlc::set_handler(move || {
-            let again = flag.swap(true, Ordering::SeqCst);
+            let again = cancel.cancel();
             let (talking, listening) = (talking.load(Ordering::SeqCst), listening.load(Ordering::SeqCst));
             if talking && !listening {
                 return;
@@ -136,7 +153,7 @@ impl App {
 
     /// Forgets a Ctrl-C that has had its effect. Says whether there was one.
     pub fn take_interrupt(&self) -> bool {
-        self.interrupted.swap(false, Ordering::SeqCst)
+        self.cancel.renew()
     }
 
     /// Has a folder removed when a second Ctrl-C stops the program at once.
@@ -146,7 +163,7 @@ impl App {
 
     /// Whether the user pressed Ctrl-C.
     pub fn interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::SeqCst)
+        self.cancel.is_cancelled()
     }
 
     /// Threads that evaluate: as asked for, or the physical cores that this process may use.
@@ -341,6 +358,39 @@ impl App {
     /// A progress bar, or none when told to be quiet.
     pub fn progress(&self) -> Box<dyn Progress> {
         if self.global.quiet { Box::new(Silent) } else { Box::new(Bar::default()) }
+    }
+}
+
+/// The command line hears what operations say, and shows it.
+impl Observer for App {
+    fn say(&self, text: &str) {
+        Self::say(self, text);
+    }
+
+    fn warn(&self, text: &str) {
+        Self::warn(self, text);
+    }
+
+    fn progress(&self) -> Box<dyn Progress> {
+        Self::progress(self)
+    }
+
+    fn timings(&self) -> Timings {
+        Self::timings(self)
+    }
+
+    fn event(&self, name: &str, value: &serde_json::Value) -> Result<()> {
+        self.named_event(name, value)
+    }
+
+    fn evaluating(&self) {
+        self.stop_gently_on_ctrl_c();
+    }
+
+    fn missed(&self, prefix: &Prefix, key: &StateKey, saved: usize) {
+        if self.explains() {
+            self.say(super::explain::parts(prefix, key, saved));
+        }
     }
 }
 

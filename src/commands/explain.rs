@@ -8,7 +8,7 @@ use super::models::file_name;
 use super::source::{self, Framed, Source};
 use super::states::label;
 use super::target::Target;
-use super::verdict::{self, Status};
+use crate::cache::verdict::{self, Status};
 use crate::cli::{Explain, Output};
 use crate::report::human;
 use pcache_engine::gguf::Header;

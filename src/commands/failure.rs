@@ -1,37 +1,17 @@
-//! Errors that end a command, and their exit codes.
+//! How errors end a command: the exit code, and advice.
 
 use std::io::{self, Write};
 
+pub use crate::cache::Failure;
 use pcache_store::StoreError;
 
-/// Failures that scripts tell apart by the exit code.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// The call makes no sense.
-    #[error("{0}")]
-    Usage(String),
-    /// There is no such state.
-    #[error("{0}")]
-    NotFound(String),
-    /// A hit was required and there was none.
-    #[error("{0}")]
-    Miss(String),
-    /// The index contradicts itself.
-    #[error("{0}")]
-    Corrupt(String),
-    /// The user pressed Ctrl-C.
-    #[error("{0}")]
-    Interrupted(String),
-}
-
-impl Failure {
-    fn code(&self) -> u8 {
-        match self {
-            Self::Usage(_) => 2,
-            Self::NotFound(_) | Self::Miss(_) => 3,
-            Self::Corrupt(_) => 4,
-            Self::Interrupted(_) => 130,
-        }
+/// Exit code of a failure.
+fn code(failure: &Failure) -> u8 {
+    match failure {
+        Failure::Usage(_) => 2,
+        Failure::NotFound(_) | Failure::Miss(_) => 3,
+        Failure::Corrupt(_) => 4,
+        Failure::Interrupted(_) => 130,
     }
 }
 
@@ -46,7 +26,7 @@ pub fn report(error: &anyhow::Error) -> u8 {
         let _ = writeln!(io::stderr(), "pcache: {advice}");
     }
     match (error.downcast_ref::<Failure>(), error.downcast_ref::<StoreError>()) {
-        (Some(failure), _) => failure.code(),
+        (Some(failure), _) => code(failure),
         (_, Some(StoreError::DamagedIndex { .. })) => 4,
         _ => 1,
     }

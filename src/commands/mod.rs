@@ -16,8 +16,7 @@ mod gc;
 mod ls;
 mod map;
 mod models;
-mod opened;
-mod prefill;
+mod place;
 mod recode;
 mod rm;
 mod sampling;
@@ -27,7 +26,6 @@ mod source;
 mod states;
 mod target;
 mod tokens;
-mod verdict;
 mod verify;
 
 use std::process::ExitCode;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::app::App;
 use super::models::{self, file_name};
 use super::states::{self, label};
-use super::verdict;
+use crate::cache::verdict;
 use crate::cli::{Output, Show};
 use crate::report::{human, table};
 use pcache_engine::model::Model;

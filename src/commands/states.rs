@@ -1,5 +1,6 @@
 //! From what a user typed to a state.
 
+pub use crate::cache::state;
 use anyhow::{Result, bail};
 
 use super::app::App;
@@ -10,7 +11,6 @@ use pcache_format::StateKey;
 use pcache_format::id::{MIN_PREFIX_DIGITS, name_problem};
 use pcache_format::label::{NEVER, Name};
 use pcache_store::Lookup;
-use pcache_store::State;
 use pcache_store::{Saved, Store};
 
 /// The store in which `text` names a state; without a store there is none.
@@ -47,14 +47,6 @@ pub fn keys(store: &Store, texts: &[String]) -> Result<Vec<StateKey>> {
         }
     }
     Ok(keys)
-}
-
-/// The state with this key.
-pub fn state(store: &Store, key: &StateKey) -> Result<State> {
-    match store.state(key)? {
-        Some(state) => Ok(state),
-        None => bail!(Failure::NotFound(format!("state {} was removed in between", key.short()))),
-    }
 }
 
 fn unknown(store: &Store, text: &str) -> Result<String> {

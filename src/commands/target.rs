@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use super::app::App;
 use super::failure::Failure;
 use super::models;
+use crate::cache;
 use crate::cli::{FlashAttention, LoraFile, ParamArgs};
 use pcache_engine::gguf::Header;
 use pcache_engine::model::Model;
@@ -78,7 +79,7 @@ impl Target {
 
     /// Loads the model with its adapter.
     pub fn load(&self, app: &App) -> Result<Model> {
-        models::load(app, &self.model_path, app.gpu_layers()?, self.lora.as_deref())
+        cache::load(app, &self.model_path, app.gpu_layers()?, self.lora.as_deref())
     }
 }
 

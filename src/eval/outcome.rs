@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::agree::groups;
 use super::interval::wilson;
-use crate::report::timings::Timings;
+use crate::cache::timings::Timings;
 
 /// Where a question comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

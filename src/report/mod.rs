@@ -7,4 +7,3 @@ pub mod human;
 pub mod log;
 pub mod progress;
 pub mod table;
-pub mod timings;

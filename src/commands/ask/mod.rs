@@ -8,10 +8,10 @@ use std::time::Instant;
 use anyhow::Result;
 
 use super::app::App;
-use super::opened::{Opened, Place, Question, Room, Sampled, Use};
-use super::sampling;
+use super::{place, sampling};
+use crate::cache::opened::{Opened, Question, Room, Sampled, Use};
+use crate::cache::timings::Timings;
 use crate::cli::{Ask, Output};
-use crate::report::timings::Timings;
 use pcache_engine::generate;
 use pcache_engine::model::Model;
 use pcache_store::{Prefix, State};
@@ -20,7 +20,7 @@ use report::Report;
 pub fn run(app: &App, args: &Ask) -> Result<()> {
     let texts = questions::read(args)?;
     let shape = sampling::shape(&args.shape)?;
-    let place = Place::find(app, &args.key, &args.params)?;
+    let place = place::find(app, &args.key, &args.params)?;
     if args.trials > 1 && args.sampling.temp <= 0.0 {
         app.say("with --temp 0 every trial gives the same answer; try --temp 0.8");
     }
@@ -32,19 +32,25 @@ pub fn run(app: &App, args: &Ask) -> Result<()> {
         let limit = Question::limit(model, prefix, longest, args.sampling.max_tokens);
         Ok((Room::one(limit), questions))
     };
-    let (mut opened, questions, timings) = place.open(app, how, shape.as_ref(), size)?;
-    ask_all(&mut opened, args, &questions, timings)?;
+    let (mut opened, questions, timings) = place.open(app.call(), how, shape.as_ref(), size)?;
+    ask_all(app, &mut opened, args, &questions, timings)?;
     opened.note_use();
     Ok(())
 }
 
-fn ask_all(opened: &mut Opened<'_>, args: &Ask, questions: &[Question], timings: Timings) -> Result<()> {
+fn ask_all(
+    app: &App,
+    opened: &mut Opened<'_>,
+    args: &Ask,
+    questions: &[Question],
+    timings: Timings,
+) -> Result<()> {
     let several = questions.len() * args.trials as usize > 1;
-    let (mut since, mut timings) = (opened.app.started, Some(timings));
+    let (mut since, mut timings) = (app.started, Some(timings));
     for question in questions {
         for trial in 0..args.trials {
-            let timings = timings.take().unwrap_or_else(|| opened.app.timings());
-            ask(opened, args, &Asked { question, trial, several }, since, timings)?;
+            let timings = timings.take().unwrap_or_else(|| app.timings());
+            ask(app, opened, args, &Asked { question, trial, several }, since, timings)?;
             since = Instant::now();
         }
     }
@@ -74,13 +80,14 @@ impl Asked<'_> {
 
 /// Answers one question; its clock runs from `since` on.
 fn ask(
+    app: &App,
     opened: &mut Opened<'_>,
     args: &Ask,
     asked: &Asked<'_>,
     since: Instant,
     timings: Timings,
 ) -> Result<()> {
-    let (app, question) = (opened.app, asked.question);
+    let question = asked.question;
     let seed = generate::trial_seed(args.sampling.seed, asked.trial);
     let sampling = sampling::of_args(&args.sampling, seed);
     let mut labels = asked.labels(args.trials, seed);

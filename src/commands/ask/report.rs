@@ -3,11 +3,11 @@
 use anyhow::Result;
 use serde::Serialize;
 
+use crate::cache::timings::Timings;
+use crate::cache::verdict::{Status, Verdict};
 use crate::cli::Output;
 use crate::commands::app::App;
-use crate::commands::verdict::{Status, Verdict};
 use crate::report::human;
-use crate::report::timings::Timings;
 use pcache_engine::generate::StopReason;
 
 /// What `--json` prints for each answer.

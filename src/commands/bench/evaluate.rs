@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{Subject, go_on, plan, timed};
-use crate::report::progress::{Progress, Unit};
+use crate::cache::progress::{Progress, Unit};
 use pcache_engine::session::Session;
 use pcache_format::SEGMENT_TOKENS;
 

@@ -7,9 +7,9 @@ use anyhow::{Result, bail};
 
 use super::recall::drop_objects;
 use super::timed;
+use crate::cache::verdict::restore;
 use crate::commands::app::App;
 use crate::commands::target::Target;
-use crate::commands::verdict::restore;
 use crate::report::bench::results::{Length, Stage};
 use pcache_engine::generate::{self, Sampling};
 use pcache_engine::session::Session;

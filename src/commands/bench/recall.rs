@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use super::save::object_files;
 use super::{Subject, go_on, timed};
-use crate::commands::verdict::restore;
+use crate::cache::verdict::restore;
 use crate::report::bench::results::{Length, Stage};
 use pcache_engine::session::Session;
 use pcache_format::Codec;

@@ -12,14 +12,14 @@ use super::app::App;
 use super::explain::{self, Explanation};
 use super::failure::Failure;
 use super::models;
-use super::prefill::{self, Filled};
 use super::source::{self, Framed, Origin, Source};
 use super::states::{check_name, tell_changes, tell_move};
 use super::target::Target;
-use super::verdict::{self, Status, Verdict};
+use crate::cache::prefill::{self, Filled};
+use crate::cache::timings::Timings;
+use crate::cache::verdict::{self, Status, Verdict};
 use crate::cli::{Build, KeepArgs, Ttl};
 use crate::report::human;
-use crate::report::timings::Timings;
 use pcache_engine::model::Model;
 use pcache_engine::prompt::Prompt;
 use pcache_engine::session::Session;
@@ -312,8 +312,9 @@ impl Builder<'_> {
             session = Some(made);
         }
         let writer = self.store.writer(guard, prefix, self.keep.codec, &restored);
-        let fill =
-            |mut session| prefill::fill(self.app, &writer, self.store, &mut session, prefix, &origin.label);
+        let fill = |mut session| {
+            prefill::fill(self.app.call(), &writer, self.store, &mut session, prefix, &origin.label)
+        };
         let filled = session.map(fill).transpose()?.unwrap_or_default();
         let name = self.commit(writer, origin, prompt, prefix, &filled)?;
         timings.add("eval_time", filled.evaluating, Some(filled.tokens));

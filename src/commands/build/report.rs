@@ -3,11 +3,11 @@
 use anyhow::Result;
 use serde::Serialize;
 
+use crate::cache::timings::Timings;
+use crate::cache::verdict::Verdict;
 use crate::cli::Output;
 use crate::commands::app::App;
-use crate::commands::verdict::Verdict;
 use crate::report::human;
-use crate::report::timings::Timings;
 
 /// What `--json` prints for each prompt.
 #[derive(Debug, Serialize)]

@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::commands::opened::{Answered, Opened, Sampled};
-use crate::commands::verdict::Verdict;
+use crate::cache::opened::{Answered, Opened, Sampled};
+use crate::cache::timings::Timings;
+use crate::cache::verdict::Verdict;
 use crate::report::human;
-use crate::report::timings::Timings;
 use pcache_engine::generate::{Sampling, StopReason};
 use pcache_engine::prompt::{message_tokens, question_tokens};
 use pcache_engine::session::Session;
@@ -92,7 +92,7 @@ impl<'o, 'a> Conversation<'o, 'a> {
             message_tokens(model, &self.turn, message)
         };
         let since = Instant::now();
-        let mut timings = self.opened.app.timings();
+        let mut timings = self.opened.call.observer.timings();
         let verdict = self.prepare(&mut timings)?;
         self.make_room(asked.len(), sampling.max_tokens)?;
         self.keep_moment()?;
@@ -105,7 +105,7 @@ impl<'o, 'a> Conversation<'o, 'a> {
         let Some(mut last) = self.exchanges.pop() else { bail!("nothing was said yet") };
         last.answered.clear();
         let since = Instant::now();
-        let mut timings = self.opened.app.timings();
+        let mut timings = self.opened.call.observer.timings();
         let verdict = self.go_back(&mut timings)?;
         self.exchanges.push(last);
         self.answer(sampling, verdict, since, timings, emit)
@@ -232,8 +232,8 @@ impl<'o, 'a> Conversation<'o, 'a> {
         self.keep_moment()?;
         let (model, params) = (self.opened.session.model(), &self.opened.prefix.params);
         let cells = wanted.max(2 * self.opened.session.cells()).min(most);
-        self.opened.session = Session::new(model, params, cells, self.opened.app.threads())?;
-        self.go_back(&mut self.opened.app.timings())?;
+        self.opened.session = Session::new(model, params, cells, self.opened.call.threads)?;
+        self.go_back(&mut self.opened.call.observer.timings())?;
         Ok(())
     }
 }

@@ -12,11 +12,11 @@ use super::app::{App, read_text};
 use super::ask::report::{self, Report};
 use super::build::Builder;
 use super::failure::Failure;
-use super::opened::{Answered, Opened, Place, Question, Room, Use};
-use super::sampling;
 use super::source::Origin;
 use super::states::{self, check_name};
 use super::target::Target;
+use super::{place, sampling};
+use crate::cache::opened::{Answered, Opened, Question, Room, Use};
 use crate::cli::{Chat, KeepArgs, Output};
 use crate::report::human;
 use conversation::Conversation;
@@ -49,7 +49,7 @@ A line that ends with \\ goes on in the next one. Ctrl-C stops an answer.
 
 pub fn run(app: &App, args: &Chat) -> Result<()> {
     let text = args.key.as_deref().or(args.resume.as_deref()).unwrap_or_default();
-    let place = Place::find(app, text, &args.params)?;
+    let place = place::find(app, text, &args.params)?;
     let target = Target::of_state(app, &place.store, &place.state, &args.params)?;
     let framing = ChatFraming {
         template: args.template.as_deref().map(read_text).transpose()?,
@@ -61,7 +61,7 @@ pub fn run(app: &App, args: &Chat) -> Result<()> {
         let turn = turn(model, state, &framing)?;
         Ok((Room::one(Question::limit(model, prefix, ROOM, args.sampling.max_tokens)), turn))
     };
-    let (mut opened, turn, _) = place.open(app, Use::default(), None, size)?;
+    let (mut opened, turn, _) = place.open(app.call(), Use::default(), None, size)?;
     let told_to_end = app.begin_conversation();
     let mut chat =
         Talk { app, args, target: &target, sampling, last: None, first_failure: None, told_to_end };

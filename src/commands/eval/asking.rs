@@ -6,12 +6,13 @@ use anyhow::{Result, bail};
 
 use super::generate;
 use super::plan::{PlannedPrompt, PlannedQuestion};
+use crate::cache::opened::{Answered, Opened, Question, Room, Sampled};
+use crate::cache::progress::Unit;
 use crate::cli::KeepArgs;
 use crate::commands::app::App;
 use crate::commands::build::Builder;
 use crate::commands::failure::Failure;
 use crate::commands::models::file_name;
-use crate::commands::opened::{Answered, Opened, Question, Room, Sampled};
 use crate::commands::sampling::plain;
 use crate::commands::source::Source;
 use crate::commands::states;
@@ -19,7 +20,6 @@ use crate::commands::target::Target;
 use crate::eval::outcome::{Kind, Outcome};
 use crate::eval::suite::Suite;
 use crate::report::human;
-use crate::report::progress::Unit;
 use pcache_engine::EngineError;
 use pcache_engine::generate::{Sampling, trial_seed};
 use pcache_engine::model::Model;
@@ -41,6 +41,7 @@ pub struct Asker<'a> {
 
 /// A state that is being asked, and what its answers are called.
 pub struct Asked<'o, 'a> {
+    pub app: &'o App,
     pub opened: &'o mut Opened<'a>,
     pub prompt: &'o str,
     pub model: String,
@@ -72,9 +73,11 @@ impl Asker<'_> {
         let most = prompt.questions.iter().filter_map(|q| q.case.max_tokens).max().unwrap_or(0);
         let answer = self.suite.max_tokens.max(most).max(if generate.is_some() { GENERATED } else { 0 });
         let limit = Question::limit(self.model, &prefix, longest, answer);
-        let mut opened = Opened::with_model(self.app, store, &state, &prefix, self.model, Room::one(limit))?;
+        let mut opened =
+            Opened::with_model(self.app.call(), store, &state, &prefix, self.model, Room::one(limit))?;
         self.app.stop_gently_on_ctrl_c();
         let mut asked = Asked {
+            app: self.app,
             opened: &mut opened,
             prompt: &prompt.label,
             model: human::model(&file_name(&self.target.model_path)).to_owned(),
@@ -100,7 +103,7 @@ impl Asked<'_, '_> {
     fn all(&mut self, questions: &[PlannedQuestion]) -> Result<()> {
         let each: usize = self.samplings(None).len();
         let total: usize = questions.iter().map(|q| wordings(q).count() * each).sum();
-        let progress = self.opened.app.progress();
+        let progress = self.app.progress();
         progress.start(&format!("asking {} ({})", self.prompt, self.model), total as u64, Unit::Answers);
         let mut done = 0;
         let mut ask_all = || -> Result<()> {
@@ -161,7 +164,7 @@ impl Asked<'_, '_> {
             failures: Vec::new(),
             time_to_first_token_s: 0.0,
             answer_tokens: 0,
-            timings: self.opened.app.timings(),
+            timings: self.app.timings(),
         };
         match answered {
             Err(problem) => outcome.error = Some(problem),
@@ -175,7 +178,7 @@ impl Asked<'_, '_> {
                 outcome.timings = done.timings;
             }
         }
-        self.opened.app.named_event("outcome", &outcome)?;
+        self.app.named_event("outcome", &outcome)?;
         let answer = outcome.answer.clone();
         self.outcomes.push(outcome);
         Ok(answer)
@@ -183,7 +186,7 @@ impl Asked<'_, '_> {
 
     /// Answers a text, or says why that cannot be.
     pub fn answer(&mut self, text: &str, sampling: &Sampling) -> Result<Result<Answered, String>> {
-        let app = self.opened.app;
+        let app = self.app;
         if app.interrupted() {
             bail!(Failure::Interrupted("interrupted; what was answered by then is shown".into()));
         }

@@ -4,12 +4,12 @@ use anyhow::Result;
 
 use super::asking::Asked;
 use super::plan::PlannedQuestion;
+use crate::cache::progress::{Progress, Unit};
 use crate::commands::sampling::plain;
 use crate::eval::agree::shares_content;
 use crate::eval::check::Check;
 use crate::eval::outcome::Kind;
 use crate::eval::suite::QuestionCase;
-use crate::report::progress::{Progress, Unit};
 use pcache_engine::generate::Sampling;
 use pcache_engine::shape::{Guides, Shape};
 
@@ -37,7 +37,7 @@ const YES_OR_NO: &str = "root ::= \"Yes\" | \"No\"\n";
 /// Lets the model make up `count` questions about its prompt and ask each in several wordings; then it is asked whether
 /// what it answered is right.
 pub fn run(asked: &mut Asked<'_, '_>, count: usize) -> Result<()> {
-    let progress = asked.opened.app.progress();
+    let progress = asked.app.progress();
     let most = u64::from(TRIES) + count as u64 * u64::from(WORDINGS);
     progress.start(&format!("making up questions ({})", asked.prompt), most, Unit::Answers);
     let made = questions(asked, count, progress.as_ref());

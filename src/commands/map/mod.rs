@@ -23,12 +23,12 @@ use anyhow::{Result, bail};
 
 use super::app::App;
 use super::failure::Failure;
-use super::opened::{Opened, Place, Question, Use};
-use super::sampling;
+use super::{place, sampling};
+use crate::cache::opened::{Opened, Question, Use};
+use crate::cache::progress::{Progress, Silent, Unit};
 use crate::cli::{Map, Output as Format, OutputTo, RecordFormat};
 use crate::commands::source::named;
 use crate::report::human;
-use crate::report::progress::{Progress, Silent, Unit};
 use incoming::Incoming;
 use layout::{Layout, Outcome};
 use output::Output;
@@ -51,7 +51,7 @@ pub fn run(app: &App, args: &Map) -> Result<()> {
             "--into error: that field says why there is no answer; choose another one".into()
         ));
     }
-    let place = Place::find(app, &args.key, &args.params)?;
+    let place = place::find(app, &args.key, &args.params)?;
     output::check(app, args)?;
     let is_typed = args.input.as_os_str() == "-" && std::io::stdin().is_terminal();
     if is_typed {
@@ -74,7 +74,7 @@ pub fn run(app: &App, args: &Map) -> Result<()> {
     let how = Use { no_cache: false, require_hit: args.require_hit };
     let mut tally = Tally { is_lines: layout.format == RecordFormat::Lines, ..Tally::default() };
     let size = |model: &Model, _: &State, prefix: &Prefix| Ok((room::first(model, prefix, args, format), ()));
-    let (mut opened, (), timings) = place.open(app, how, shape.as_ref(), size)?;
+    let (mut opened, (), timings) = place.open(app.call(), how, shape.as_ref(), size)?;
     tally.timings = timings;
     // Only now: what cannot be answered should leave no file.
     let output = match &app.global.output {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use super::{Arrival, Asking, Cost, Opened, Work, interruption, problem_of, room};
-use crate::commands::opened::Sampled;
+use crate::cache::opened::Sampled;
 
 /// Answers all records.
 pub fn run(opened: &mut Opened<'_>, work: &mut Work<'_>) -> Result<()> {
@@ -15,7 +15,7 @@ pub fn run(opened: &mut Opened<'_>, work: &mut Work<'_>) -> Result<()> {
             Err(why) => why.into(),
             Ok(question) => {
                 room::ensure(opened, &question, work.sampling.max_tokens, 0)?;
-                let timings = opened.app.timings();
+                let timings = opened.call.observer.timings();
                 let how = Sampled { sampling: &work.sampling, since: Instant::now(), timings };
                 match opened.answer(&question, how, |_| Ok(())) {
                     Ok(answered) => {

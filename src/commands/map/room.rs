@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
+use crate::cache::opened::{Opened, Question, Room};
 use crate::cli::{Map, RecordFormat};
-use crate::commands::opened::{Opened, Question, Room};
 use pcache_engine::model::Model;
 use pcache_engine::session::Session;
 use pcache_format::SEGMENT_TOKENS;
@@ -38,6 +38,6 @@ pub fn ensure(opened: &mut Opened<'_>, question: &Question, max_tokens: usize, s
     let more = question.tokens.len().next_multiple_of(SEGMENT_TOKENS) + SEGMENT_TOKENS;
     let room = of(model, opened.prefix, more, max_tokens, slots);
     opened.session =
-        Session::with_slots(model, &opened.state.manifest.params, room.cells, opened.app.threads(), slots)?;
+        Session::with_slots(model, &opened.state.manifest.params, room.cells, opened.call.threads, slots)?;
     Ok(true)
 }

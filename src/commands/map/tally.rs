@@ -2,9 +2,9 @@
 
 use anyhow::{Result, bail};
 
+use crate::cache::timings::Timings;
 use crate::commands::app::App;
 use crate::report::human;
-use crate::report::timings::Timings;
 
 /// What came of the run.
 #[derive(Default)]

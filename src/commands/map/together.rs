@@ -42,12 +42,12 @@ pub fn run(opened: &mut Opened<'_>, work: &mut Work<'_>, count: usize) -> Result
         if let Some((_, Ok(question))) = &waiting {
             room::ensure(opened, question, work.sampling.max_tokens, count as u32)?;
         }
-        let mut timings = opened.app.timings();
+        let mut timings = opened.call.observer.timings();
         opened.prepare(&mut timings)?;
         work.tally.timings.absorb(&timings);
         waiting = answer_what_fits(opened, work, count, waiting, &mut spent)?;
     }
-    let mut timings = opened.app.timings();
+    let mut timings = opened.call.observer.timings();
     timings.add("eval_prompt", spent.evaluating, Some(spent.questions));
     timings.add("main_sample", spent.sampling, Some(spent.answers));
     work.tally.timings.absorb(&timings);

@@ -4,24 +4,19 @@ pub mod catalog;
 pub mod list;
 
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use super::app::App;
 use super::failure::Failure;
-use crate::report::progress::Unit;
+use crate::cache::progress::Unit;
 use catalog::{Found, Places};
 use pcache_engine::gguf::Header;
-use pcache_engine::model::{Model, ModelOptions};
 use pcache_format::ModelHash;
 use pcache_store::State;
 use pcache_store::fingerprint::{FileIdentity, hash_file};
 use pcache_store::{Store, StoreError};
 
-/// How long a model loads before a bar appears.
-const LOAD_WITHOUT_BAR: Duration = Duration::from_secs(1);
 /// A file is hashed with a progress bar from this size on: about a second.
 const WORTH_A_BAR: u64 = 2 << 30;
 
@@ -215,29 +210,6 @@ pub fn is_the_one(found: Result<ModelHash>, wanted: &ModelHash) -> Result<bool> 
         Err(error) if error.is::<StoreError>() => Err(error),
         found => Ok(found.is_ok_and(|hash| hash == *wanted)),
     }
-}
-
-/// Loads a model and its adapter, with a progress bar when that takes long.
-pub fn load(app: &App, path: &Path, gpu_layers: u32, lora: Option<&Path>) -> Result<Model> {
-    let bar = Rc::new(app.progress());
-    let (shown, start, what) = (Rc::clone(&bar), Instant::now(), format!("loading {}", file_name(path)));
-    let mut started = false;
-    let options = ModelOptions::default().gpu_layers(gpu_layers).progress(move |share| {
-        if !started && start.elapsed() > LOAD_WITHOUT_BAR {
-            shown.start(&what, 100, Unit::Percent);
-            started = true;
-        }
-        if started {
-            shown.set((share * 100.0) as u64);
-        }
-    });
-    let options = match lora {
-        Some(lora) => options.adapter(lora),
-        None => options,
-    };
-    let loaded = Model::load(path, options);
-    bar.finish();
-    Ok(loaded?)
 }
 
 /// The last part of a path, for people.

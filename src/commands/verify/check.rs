@@ -9,7 +9,7 @@ use pcache_store::{Miss, Prefix, SegmentRow, SharedGuard, State, Store};
 use super::super::app::App;
 use super::super::states;
 use super::{Checked, Status, Trouble};
-use crate::report::progress::Unit;
+use crate::cache::progress::Unit;
 
 /// Hashes objects, each once.
 pub(super) struct Checker<'s> {

@@ -5,10 +5,11 @@ use anyhow::{Result, bail};
 use super::super::app::App;
 use super::super::failure::Failure;
 use super::super::states;
-use super::super::{models, prefill, target};
+use super::super::{models, target};
 use super::{Checked, Compared, Status, Trouble};
+use crate::cache::verdict::{computed_by, restore};
+use crate::cache::{self, prefill};
 use crate::cli::{ParamArgs, Verify};
-use crate::commands::verdict::{computed_by, restore};
 use crate::report::human;
 use pcache_engine::model::Model;
 use pcache_engine::prompt::question_tokens;
@@ -68,7 +69,7 @@ fn work_on_group(
 ) -> Result<()> {
     let loaded = target::adapter_of_state(app, store, first, &ParamArgs::default()).and_then(|lora| {
         let path = models::of_state(app, store, first)?;
-        models::load(app, &path, app.gpu_layers()?, lora.as_deref())
+        cache::load(app, &path, app.gpu_layers()?, lora.as_deref())
     });
     let model = match loaded {
         Ok(model) => model,
@@ -117,7 +118,7 @@ fn work_on(app: &App, args: &Verify, store: &Store, model: &Model, checked: &mut
             found = VerifiedPrefix::none();
         }
         let writer = store.writer(&guard, &prefix, Codec::default(), &found);
-        prefill::fill(app, &writer, store, &mut session, &prefix, &checked.key.short())?;
+        prefill::fill(app.call(), &writer, store, &mut session, &prefix, &checked.key.short())?;
         writer.heal(&state)?;
         (checked.status, checked.trouble) = (Status::Healed, None);
     }
@@ -151,7 +152,7 @@ fn largest_difference(
     session.evaluate(end, true)?;
     let restored = session.logits().unwrap_or_default().to_vec();
     session.reset();
-    prefill::evaluate_only(app, session, prefix, "without the cache")?;
+    prefill::evaluate_only(app.call(), session, prefix, "without the cache")?;
     session.evaluate(end, true)?;
     let cold = session.logits().unwrap_or_default();
     // Not a number on one side only would vanish in a maximum.

@@ -11,11 +11,8 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use super::app::App;
-use super::failure::Failure;
-use super::{models, states, target};
-use crate::cli::ParamArgs;
-use crate::report::timings::Timings;
+use super::timings::Timings;
+use super::{Call, Failure, load};
 pub use answer::{Answered, Sampled};
 use pcache_engine::model::Model;
 use pcache_engine::session::Session;
@@ -34,58 +31,47 @@ pub struct Use {
 
 /// A state and the files that it needs, before anything is loaded.
 pub struct Place {
+    /// Store that the state is in.
     pub store: Store,
+    /// The state.
     pub state: State,
+    /// Its tokens, with their chain.
     pub prefix: Prefix,
-    model: PathBuf,
-    lora: Option<PathBuf>,
+    /// Its model's file.
+    pub model: PathBuf,
+    /// Its LoRA adapter's file.
+    pub adapter: Option<PathBuf>,
+    /// Layers of the model on a GPU.
+    pub gpu_layers: u32,
 }
 
 impl Place {
-    /// Finds the state that a name or the beginning of a key means, its model and its adapter.
-    pub fn find(app: &App, text: &str, params: &ParamArgs) -> Result<Self> {
-        let store = states::store_with(app, text)?;
-        let key = states::key(&store, text)?;
-        let state = states::state(&store, &key)?;
-        if !state.is_whole() {
-            let why = state.damage.as_ref().map(ToString::to_string).unwrap_or_default();
-            bail!(Failure::Corrupt(format!(
-                "the tokens of state {} are lost: {why}; building the prompt again saves it anew",
-                state.key().short()
-            )));
-        }
-        let prefix = Prefix::of_manifest(&state.manifest);
-        let lora = target::adapter_of_state(app, &store, &state, params)?;
-        let model = models::of_state(app, &store, &state)?;
-        Ok(Self { store, state, prefix, model, lora })
-    }
-
     /// Opens the state. `size` says what the context has to hold, once the vocabulary is known. Returns it with what `size`
     /// made beside, and what the stages took.
     pub fn open<'a, S>(
         &'a self,
-        app: &'a App,
+        call: Call<'a>,
         how: Use,
         shape: Option<&Shape>,
         size: impl FnOnce(&Model, &State, &Prefix) -> Result<(Room, S)>,
     ) -> Result<(Opened<'a>, S, Timings)> {
-        let Self { store, state, prefix, model, lora } = self;
+        let Self { store, state, prefix, model, adapter, gpu_layers } = self;
         let found = if how.no_cache {
             FoundPrefix::default()
         } else {
-            let guard = app.lock_shared(store)?;
+            let guard = call.lock_shared(store)?;
             // It may have been removed while this waited.
-            states::state(store, &state.key())?;
-            store.find(&guard, prefix, app.same_compute())?
+            super::state(store, &state.key())?;
+            store.find(&guard, prefix, call.same_compute)?
         };
         if let Some(miss) = found.miss().filter(|_| how.require_hit) {
             bail!(Failure::Miss(format!("state {} is no hit: {miss}", state.key().short())));
         }
         thread::scope(|scope| {
             let verifying = scope.spawn(|| found.verify(prefix));
-            let mut timings = app.timings();
+            let mut timings = call.observer.timings();
             let start = Instant::now();
-            let model = models::load(app, model, app.gpu_layers()?, lora.as_deref())?;
+            let model = load(call.observer, model, *gpu_layers, adapter.as_deref())?;
             timings.add("model_load", start.elapsed(), None);
             let start = Instant::now();
             let guides = shape.map(|shape| Guides::new(&model, shape)).transpose();
@@ -97,16 +83,16 @@ impl Place {
 
             let start = Instant::now();
             let session =
-                Session::with_slots(&model, &state.manifest.params, room.cells, app.threads(), room.slots)?;
+                Session::with_slots(&model, &state.manifest.params, room.cells, call.threads, room.slots)?;
             timings.add("context", start.elapsed(), None);
             let recall = verifying.join().map_err(|_| anyhow::anyhow!("the verification panicked"))?;
             if !how.no_cache {
                 timings.add("verify_state", recall.took, Some(recall.tokens()));
             }
             let opened =
-                Opened { app, how, store, state, prefix, recall, session, limit: room.limit, guides };
+                Opened { call, how, store, state, prefix, recall, session, limit: room.limit, guides };
             opened.check_hit()?;
-            app.stop_gently_on_ctrl_c();
+            call.observer.evaluating();
             Ok((opened, sized, timings))
         })
     }
@@ -132,12 +118,19 @@ impl Room {
 
 /// A state with its model loaded and a context to restore it into.
 pub struct Opened<'a> {
-    pub app: &'a App,
+    /// What it was opened with.
+    pub call: Call<'a>,
+    /// How the cache is used.
     pub how: Use,
+    /// Store that it is in.
     pub store: &'a Store,
+    /// The state.
     pub state: &'a State,
+    /// Its tokens, with their chain.
     pub prefix: &'a Prefix,
+    /// What of it is saved and intact.
     pub recall: VerifiedPrefix,
+    /// Context that it is restored into.
     pub session: Session,
     /// Positions that a sequence may fill.
     pub limit: usize,
@@ -148,7 +141,7 @@ pub struct Opened<'a> {
 impl<'a> Opened<'a> {
     /// Opens a state on a model that is loaded.
     pub fn with_model(
-        app: &'a App,
+        call: Call<'a>,
         store: &'a Store,
         state: &'a State,
         prefix: &'a Prefix,
@@ -156,18 +149,18 @@ impl<'a> Opened<'a> {
         room: Room,
     ) -> Result<Self> {
         let recall = {
-            let guard = app.lock_shared(store)?;
-            store.find(&guard, prefix, app.same_compute())?.verify(prefix)
+            let guard = call.lock_shared(store)?;
+            store.find(&guard, prefix, call.same_compute)?.verify(prefix)
         };
         // For the log alone: these stages are the prompt's, and no answer's.
-        let mut timings = app.timings();
+        let mut timings = call.observer.timings();
         timings.add("verify_state", recall.took, Some(recall.tokens()));
         let start = Instant::now();
         let session =
-            Session::with_slots(model, &state.manifest.params, room.cells, app.threads(), room.slots)?;
+            Session::with_slots(model, &state.manifest.params, room.cells, call.threads, room.slots)?;
         timings.add("context", start.elapsed(), None);
         let how = Use::default();
-        Ok(Self { app, how, store, state, prefix, recall, session, limit: room.limit, guides: None })
+        Ok(Self { call, how, store, state, prefix, recall, session, limit: room.limit, guides: None })
     }
 }
 
@@ -191,7 +184,7 @@ impl Opened<'_> {
             Err(_) if !self.store.is_writable() => {}
             Err(error) => {
                 let error = anyhow::Error::from(error);
-                self.app.warn(format!("the use is not noted: {error:#}"));
+                self.call.warn(format!("the use is not noted: {error:#}"));
             }
         }
         self.mend_description();
@@ -201,15 +194,15 @@ impl Opened<'_> {
     fn mend_description(&mut self) {
         let (key, Some(why)) = (self.state.key(), &self.state.damage) else { return };
         let mended = self
-            .app
+            .call
             .lock_shared(self.store)
             .and_then(|guard| Ok(self.store.rewrite_description(&guard, &key)?));
         match mended {
-            Ok(true) => self.app.warn(format!("state {}: {why}; written again", key.short())),
-            Ok(false) => self.app.warn(format!("state {}: {why}", key.short())),
+            Ok(true) => self.call.warn(format!("state {}: {why}; written again", key.short())),
+            Ok(false) => self.call.warn(format!("state {}: {why}", key.short())),
             Err(_) if !self.store.is_writable() => {}
             Err(error) => {
-                self.app.warn(format!("state {}: {why}; it cannot be written again: {error:#}", key.short()))
+                self.call.warn(format!("state {}: {why}; it cannot be written again: {error:#}", key.short()))
             }
         }
     }

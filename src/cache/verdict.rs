@@ -32,8 +32,11 @@ pub struct Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
+    /// All of it.
     Hit,
+    /// Some of it.
     Partial,
+    /// Nothing.
     Miss,
 }
 

@@ -5,11 +5,10 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use super::Opened;
-use crate::commands::failure::Failure;
-use crate::commands::verdict::{Status, Verdict, restore};
-use crate::commands::{explain, prefill, states};
+use crate::cache::timings::Timings;
+use crate::cache::verdict::{Status, Verdict, restore};
+use crate::cache::{Failure, prefill, state};
 use crate::report::human;
-use crate::report::timings::Timings;
 use pcache_format::Codec;
 use pcache_store::{StoreError, VerifiedPrefix};
 
@@ -21,10 +20,10 @@ impl Opened<'_> {
         let mut verdict = Verdict::miss();
         if self.how.no_cache {
             let start = Instant::now();
-            prefill::evaluate_only(self.app, &mut self.session, self.prefix, &self.state.key().short())?;
+            prefill::evaluate_only(self.call, &mut self.session, self.prefix, &self.state.key().short())?;
             timings.add("eval_time", start.elapsed(), Some(total));
             verdict.evaluated_tokens = total;
-            verdict.reason = Some("--no-cache".into());
+            verdict.reason = Some("the cache was not to be used".into());
             return Ok(verdict);
         }
 
@@ -56,10 +55,10 @@ impl Opened<'_> {
         verdict: &mut Verdict,
         timings: &mut Timings,
     ) -> Result<()> {
-        self.app.warn(format!("nothing can be saved: {error:#}"));
+        self.call.warn(format!("nothing can be saved: {error:#}"));
         self.session.reset();
         let start = Instant::now();
-        prefill::evaluate_only(self.app, &mut self.session, self.prefix, &self.state.key().short())?;
+        prefill::evaluate_only(self.call, &mut self.session, self.prefix, &self.state.key().short())?;
         timings.add("eval_time", start.elapsed(), Some(self.prefix.tokens.len()));
         (verdict.status, verdict.restored_tokens) = (Status::Miss, 0);
         verdict.evaluated_tokens = self.prefix.tokens.len();
@@ -72,17 +71,15 @@ impl Opened<'_> {
         let missing = self.prefix.tokens.len() - verdict.restored_tokens;
         let key = self.state.key().short();
         let missing = human::count(missing, "token");
-        self.app.warn(format!("state {key}: {why}; {missing} are evaluated and saved again"));
-        if self.app.explains() {
-            self.app.say(explain::parts(self.prefix, &self.state.key(), self.recall.tokens()));
-        }
+        self.call.warn(format!("state {key}: {why}; {missing} are evaluated and saved again"));
+        self.call.observer.missed(self.prefix, &self.state.key(), self.recall.tokens());
 
-        let lock = self.app.lock_build(self.store, self.prefix)?;
-        let guard = self.app.lock_shared(self.store)?;
+        let lock = self.call.lock_build(self.store, self.prefix)?;
+        let guard = self.call.lock_shared(self.store)?;
         // What was removed meanwhile should not be saved again.
-        states::state(self.store, &self.state.key())?;
+        state(self.store, &self.state.key())?;
         // Somebody else may have saved it by now, and what was restored goes on from there.
-        let same_compute = self.app.same_compute();
+        let same_compute = self.call.same_compute;
         let found = self.store.find(&guard, self.prefix, same_compute)?.verify(self.prefix);
         if found.tokens() > verdict.restored_tokens {
             self.recall = found;
@@ -101,7 +98,7 @@ impl Opened<'_> {
             let none = VerifiedPrefix::none();
             let restored = if verdict.restored_tokens > 0 { &self.recall } else { &none };
             let writer = self.store.writer(&guard, self.prefix, Codec::default(), restored);
-            let filled = prefill::fill(self.app, &writer, self.store, &mut self.session, self.prefix, &key)?;
+            let filled = prefill::fill(self.call, &writer, self.store, &mut self.session, self.prefix, &key)?;
             writer.heal(self.state)?;
             timings.add("eval_time", filled.evaluating, Some(filled.tokens));
             timings.add("save_state", filled.saving, None);

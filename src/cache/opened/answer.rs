@@ -5,24 +5,27 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use super::{Opened, Question};
-use crate::commands::failure::Failure;
-use crate::commands::verdict::Verdict;
-use crate::report::progress::Unit;
-use crate::report::timings::Timings;
+use crate::cache::Failure;
+use crate::cache::progress::Unit;
+use crate::cache::timings::Timings;
+use crate::cache::verdict::Verdict;
 use pcache_engine::generate::{self, Answer, Sampling, StopReason};
 use pcache_format::SEGMENT_TOKENS;
 
 /// An answer and what it took.
 pub struct Answered {
+    /// The answer.
     pub answer: Answer,
+    /// How much came from the cache.
     pub verdict: Verdict,
     /// From the moment that the caller gave on.
     pub time_to_first_token: Duration,
+    /// What its stages took.
     pub timings: Timings,
 }
 
 impl Answered {
-    /// Refuses an answer that Ctrl-C cut short.
+    /// Refuses an answer that was cancelled.
     pub fn complete(&self) -> Result<()> {
         if self.answer.stop == StopReason::Interrupted {
             bail!(Failure::Interrupted("interrupted; the answer is not complete".into()));
@@ -33,13 +36,16 @@ impl Answered {
 
 /// What answers are sampled with, and since when their time counts.
 pub struct Sampled<'s> {
+    /// How tokens are chosen.
     pub sampling: &'s Sampling,
+    /// When its clock began.
     pub since: Instant,
+    /// Stages before the question.
     pub timings: Timings,
 }
 
 impl Opened<'_> {
-    /// Answers one question from the restored state; `emit` gets the text as it comes. Ends early on Ctrl-C or when
+    /// Answers one question from the restored state; `emit` gets the text as it comes. Ends early when it is cancelled or
     /// the text cannot be shown.
     pub fn answer(
         &mut self,
@@ -52,16 +58,16 @@ impl Opened<'_> {
         self.go_on(&question.tokens, verdict, how, emit)
     }
 
-    /// Evaluates tokens in the session's batches, with the logits of the last; stops on Ctrl-C, and then has none.
+    /// Evaluates tokens in the session's batches, with the logits of the last; stops when it is cancelled, and then has none.
     fn evaluate(&mut self, tokens: &[i32]) -> Result<()> {
-        let progress = self.app.progress();
+        let progress = self.call.observer.progress();
         let shown = tokens.len() > SEGMENT_TOKENS;
         if shown {
             progress.start("reading", tokens.len() as u64, Unit::Tokens);
         }
         let batches = tokens.chunks(SEGMENT_TOKENS).len();
         for (n, batch) in tokens.chunks(SEGMENT_TOKENS).enumerate() {
-            if self.app.interrupted() {
+            if self.call.cancel.is_cancelled() {
                 break;
             }
             self.session.evaluate(batch, n + 1 == batches)?;
@@ -89,12 +95,12 @@ impl Opened<'_> {
         let guide = self.guides.as_ref().map(|guides| guides.guide()).transpose()?;
 
         let before = since.elapsed();
-        let (app, mut failed) = (self.app, None);
+        let (call, mut failed) = (self.call, None);
         let answer = generate::answer(&mut self.session, sampling, guide, self.limit, |text| {
             if !text.is_empty() {
                 failed = emit(text).err().or(failed.take());
             }
-            failed.is_none() && !app.interrupted()
+            failed.is_none() && !call.cancel.is_cancelled()
         })?;
         if let Some(error) = failed {
             return Err(error);

@@ -4,10 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use super::app::App;
-use super::failure::Failure;
+use super::progress::{Progress, Unit};
+use super::{Call, Failure};
 use crate::report::human;
-use crate::report::progress::{Progress, Unit};
 use pcache_engine::session::Session;
 use pcache_format::Layout;
 use pcache_format::Segment;
@@ -33,41 +32,41 @@ pub struct Filled {
 }
 
 /// Evaluates the prefix's tokens from the session's position on and saves each piece when it is done. The
-/// caller holds the shared lock. On Ctrl-C what is saved by then stays and is reused by the next build.
+/// caller holds the shared lock. When it is cancelled what is saved by then stays and is reused by the next build.
 pub fn fill(
-    app: &App,
+    call: Call<'_>,
     writer: &Writer<'_>,
     store: &Store,
     session: &mut Session,
     prefix: &Prefix,
     label: &str,
 ) -> Result<Filled> {
-    app.stop_gently_on_ctrl_c();
+    call.observer.evaluating();
     let from = session.position();
     let total = prefix.tokens.len() - from;
-    let mut estimate = Estimate::new(app, store, prefix, total)?;
-    let progress = app.progress();
+    let mut estimate = Estimate::new(call, store, prefix, total)?;
+    let progress = call.observer.progress();
     progress.start(&format!("evaluating {label}"), total as u64, Unit::Tokens);
     let start = Instant::now();
     let done = writer
-        .run(|pipeline| evaluate_pieces(app, pipeline, session, prefix, progress.as_ref(), &mut estimate));
+        .run(|pipeline| evaluate_pieces(call, pipeline, session, prefix, progress.as_ref(), &mut estimate));
     progress.finish();
     let (filled, saved) = done?;
     let saving = start.elapsed().saturating_sub(filled.evaluating);
     let filled = Filled { objects: saved.objects, bytes: saved.bytes, saving, ..filled };
     if filled.tokens >= MIN_TOKENS_FOR_SPEED {
         let speed = filled.tokens as f64 / filled.evaluating.as_secs_f64().max(1e-9);
-        store.record_speed(&prefix.model, app.threads(), speed)?;
+        store.record_speed(&prefix.model, call.threads, speed)?;
     }
     Ok(filled)
 }
 
 /// Evaluates all of the prefix's tokens in the same batches and saves nothing.
-pub fn evaluate_only(app: &App, session: &mut Session, prefix: &Prefix, label: &str) -> Result<()> {
-    let progress = app.progress();
+pub fn evaluate_only(call: Call<'_>, session: &mut Session, prefix: &Prefix, label: &str) -> Result<()> {
+    let progress = call.observer.progress();
     progress.start(&format!("evaluating {label}"), prefix.tokens.len() as u64, Unit::Tokens);
     for batch in prefix.chain.segments() {
-        if app.interrupted() {
+        if call.cancel.is_cancelled() {
             progress.finish();
             bail!(Failure::Interrupted("interrupted while evaluating the prompt".into()));
         }
@@ -80,7 +79,7 @@ pub fn evaluate_only(app: &App, session: &mut Session, prefix: &Prefix, label: &
 }
 
 fn evaluate_pieces(
-    app: &App,
+    call: Call<'_>,
     pipeline: &Pipeline,
     session: &mut Session,
     prefix: &Prefix,
@@ -90,7 +89,7 @@ fn evaluate_pieces(
     let from = session.position();
     let mut filled = Filled::default();
     for batch in prefix.chain.segments().iter().filter(|s| s.first >= from) {
-        if app.interrupted() {
+        if call.cancel.is_cancelled() {
             bail!(interrupted(prefix, batch.first));
         }
         let start = Instant::now();
@@ -100,7 +99,7 @@ fn evaluate_pieces(
         filled.tokens += batch.count;
         progress.set(filled.tokens as u64);
         progress.aside(&mut || estimate.after_batch(filled.tokens, filled.evaluating));
-        app.named_event(
+        call.observer.event(
             "progress",
             &serde_json::json!({
                 "evaluated": filled.tokens, "total": prefix.tokens.len() - from, "restored": from,
@@ -141,17 +140,17 @@ fn interrupted(prefix: &Prefix, position: usize) -> Failure {
 
 /// "about 31 s to cache 186 tokens": said at once when the model's speed is known, else after the first batch.
 struct Estimate<'a> {
-    app: &'a App,
+    call: Call<'a>,
     total: usize,
     saved: usize,
     said: bool,
 }
 
 impl<'a> Estimate<'a> {
-    fn new(app: &'a App, store: &Store, prefix: &Prefix, total: usize) -> Result<Self> {
+    fn new(call: Call<'a>, store: &Store, prefix: &Prefix, total: usize) -> Result<Self> {
         let saved = prefix.tokens.len() - total;
-        let mut estimate = Self { app, total, saved, said: false };
-        if let Some(speed) = store.speed(&prefix.model, app.threads())? {
+        let mut estimate = Self { call, total, saved, said: false };
+        if let Some(speed) = store.speed(&prefix.model, call.threads)? {
             estimate.say(total as f64 / speed);
         }
         Ok(estimate)
@@ -173,6 +172,6 @@ impl<'a> Estimate<'a> {
             0 => String::new(),
             n => format!(", {} are saved already", human::thousands(n)),
         };
-        self.app.say(format!("{time} to cache {tokens}{saved}"));
+        self.call.say(format!("{time} to cache {tokens}{saved}"));
     }
 }

@@ -1,11 +1,10 @@
 //! The timing table: what each stage took, and over how many tokens.
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-
-use super::log::Log;
 
 /// One stage.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -20,19 +19,29 @@ pub struct Row {
     pub tps: Option<f64>,
 }
 
-/// The stages of one piece of work, in order; each goes to the log, too, when it is added.
+/// The stages of one piece of work, in order.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(transparent)]
 pub struct Timings {
     rows: Vec<Row>,
     #[serde(skip)]
-    log: Option<Log>,
+    heard: Heard,
+}
+
+/// Who hears of each stage.
+#[derive(Clone, Default)]
+struct Heard(Option<Arc<dyn Fn(&Row) + Send + Sync>>);
+
+impl std::fmt::Debug for Heard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "heard" } else { "unheard" })
+    }
 }
 
 impl Timings {
-    /// No stages yet.
-    pub fn logged(log: Option<Log>) -> Self {
-        Self { rows: Vec::new(), log }
+    /// No stages yet; `hear` is told of each that is added.
+    pub fn heard_by(hear: impl Fn(&Row) + Send + Sync + 'static) -> Self {
+        Self { rows: Vec::new(), heard: Heard(Some(Arc::new(hear))) }
     }
 
     /// Adds a stage.
@@ -40,9 +49,8 @@ impl Timings {
         let time_s = time.as_secs_f64();
         let tps = num_tokens.filter(|_| time_s > 0.0).map(|n| n as f64 / time_s);
         let row = Row { key, time_s, num_tokens, tps };
-        if let Some(log) = &self.log {
-            // That the log has ended is told at the next event.
-            let _ = log.event("stage", &row);
+        if let Some(hear) = &self.heard.0 {
+            hear(&row);
         }
         self.rows.push(row);
     }

@@ -1,0 +1,108 @@
+//! What an operation is given beside its arguments: who hears of it, what stops it, and how it evaluates.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Result;
+use pcache_format::StateKey;
+use pcache_store::{BuildLock, Prefix, SharedGuard, Store};
+
+use super::progress::{Progress, Silent};
+use super::timings::Timings;
+
+/// Hears of what an operation does. Every method does nothing by default.
+pub trait Observer {
+    /// Something worth saying.
+    fn say(&self, _text: &str) {}
+
+    /// Something that is not as it should be, and does not end the operation.
+    fn warn(&self, _text: &str) {}
+
+    /// Who hears how far work has come.
+    fn progress(&self) -> Box<dyn Progress> {
+        Box::new(Silent)
+    }
+
+    /// A table of stages, which may be heard one by one.
+    fn timings(&self) -> Timings {
+        Timings::default()
+    }
+
+    /// An event of that name.
+    ///
+    /// # Errors
+    /// Why it cannot be taken; that ends the operation.
+    fn event(&self, _name: &str, _value: &serde_json::Value) -> Result<()> {
+        Ok(())
+    }
+
+    /// Evaluating begins: what is cancelled from now on keeps its work.
+    fn evaluating(&self) {}
+
+    /// So many tokens of a state are intact, and the others are about to be evaluated.
+    fn missed(&self, _prefix: &Prefix, _key: &StateKey, _saved: usize) {}
+}
+
+/// Stops operations, between two batches. A clone stops the same ones.
+#[derive(Debug, Clone, Default)]
+pub struct CancelToken(Arc<AtomicBool>);
+
+impl CancelToken {
+    /// Stops what is given this token. Says whether it was stopped before.
+    pub fn cancel(&self) -> bool {
+        self.0.swap(true, Ordering::SeqCst)
+    }
+
+    /// It was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// Forgets that it was cancelled. Says whether it was.
+    pub fn renew(&self) -> bool {
+        self.0.swap(false, Ordering::SeqCst)
+    }
+}
+
+/// See the module.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    /// Who hears of it.
+    pub observer: &'a dyn Observer,
+    /// What stops it.
+    pub cancel: &'a CancelToken,
+    /// Threads that evaluate.
+    pub threads: u32,
+    /// Only what this machine and program computed alone may be used.
+    pub same_compute: bool,
+}
+
+impl Call<'_> {
+    /// See [`Observer::say`].
+    pub fn say(&self, text: impl std::fmt::Display) {
+        self.observer.say(&text.to_string());
+    }
+
+    /// See [`Observer::warn`].
+    pub fn warn(&self, text: impl std::fmt::Display) {
+        self.observer.warn(&text.to_string());
+    }
+
+    /// The store's shared lock; says so when a collection has to be waited for.
+    ///
+    /// # Errors
+    /// When the lock fails.
+    pub fn lock_shared(&self, store: &Store) -> Result<SharedGuard> {
+        Ok(store.lock_shared(|| self.say("waiting for a collection of the store to finish …"))?)
+    }
+
+    /// The right to evaluate a prompt; says so when another process is evaluating the same.
+    ///
+    /// # Errors
+    /// When the lock fails.
+    pub fn lock_build(&self, store: &Store, prefix: &Prefix) -> Result<BuildLock> {
+        Ok(store.lock_build(&prefix.chain.last(), || {
+            self.say("waiting for another build of the same prompt …");
+        })?)
+    }
+}

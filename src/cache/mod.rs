@@ -1,0 +1,35 @@
+//! The application: what of a prompt is saved, restoring it, evaluating and saving the rest, and answering. Knows the store
+//! and the engine, which do not know each other; and no flag, terminal or signal.
+//!
+//! - [`Call`]: what every operation is given: an [`Observer`], a [`CancelToken`], and how it evaluates.
+//! - [`opened`]: a saved state, open for questions.
+//! - [`prefill`]: evaluating what is not saved, and saving it on the way.
+//! - [`verdict`]: how much came from the cache, and why not more.
+
+mod call;
+mod failure;
+mod load;
+pub mod opened;
+pub mod prefill;
+pub mod progress;
+pub mod timings;
+pub mod verdict;
+
+pub use call::{Call, CancelToken, Observer};
+pub use failure::Failure;
+pub use load::load;
+
+use anyhow::{Result, bail};
+use pcache_format::StateKey;
+use pcache_store::{State, Store};
+
+/// The state with this key.
+///
+/// # Errors
+/// [`Failure::NotFound`] where there is none.
+pub fn state(store: &Store, key: &StateKey) -> Result<State> {
+    match store.state(key)? {
+        Some(state) => Ok(state),
+        None => bail!(Failure::NotFound(format!("state {} was removed in between", key.short()))),
+    }
+}
