@@ -4,9 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
-use pcache_format::StateKey;
+use pcache_format::{Label, Params, StateKey};
+use pcache_store::evict::Limits;
+use pcache_store::gc::Outcome;
+use pcache_store::labels::Saved;
 use pcache_store::{BuildLock, Prefix, SharedGuard, Store};
 
+use super::explain::Explanation;
 use super::progress::{Progress, Silent};
 use super::timings::Timings;
 
@@ -41,6 +45,34 @@ pub trait Observer {
 
     /// So many tokens of a state are intact, and the others are about to be evaluated.
     fn missed(&self, _prefix: &Prefix, _key: &StateKey, _saved: usize) {}
+
+    /// It wants to be told what of a prompt is saved before the rest is evaluated.
+    fn wants_explanation(&self) -> bool {
+        false
+    }
+
+    /// What of a prompt is saved.
+    fn explained(&self, _prefix: &Prefix, _explanation: &Explanation) {}
+
+    /// The template writes the date, so the prompt has another key tomorrow.
+    fn dated(&self, _today: &str) {}
+
+    /// A state was found that has these parameters, where others were asked for that are as good.
+    fn other_attention(&self, _found: &Params, _own: &Params) {}
+
+    /// A label was written; `before` is what it was, where there was one.
+    fn labelled(&self, _saved: &Saved, _name: Option<&str>, _before: Option<&Label>) {}
+
+    /// States were collected to make room.
+    ///
+    /// # Errors
+    /// Why that cannot be told; it ends the operation.
+    fn collected(&self, _outcome: &Outcome) -> Result<()> {
+        Ok(())
+    }
+
+    /// What may not go is more than is allowed.
+    fn over_budget(&self, _outcome: &Outcome, _limits: &Limits) {}
 }
 
 /// Stops operations, between two batches. A clone stops the same ones.
@@ -93,7 +125,7 @@ impl Call<'_> {
     /// # Errors
     /// When the lock fails.
     pub fn lock_shared(&self, store: &Store) -> Result<SharedGuard> {
-        Ok(store.lock_shared(|| self.say("waiting for a collection of the store to finish …"))?)
+        Ok(store.lock_shared(|| self.say("waiting for a gc to finish …"))?)
     }
 
     /// The right to evaluate a prompt; says so when another process is evaluating the same.

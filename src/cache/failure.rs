@@ -15,6 +15,9 @@ pub enum Failure {
     /// The index contradicts itself.
     #[error("{0}")]
     Corrupt(String),
+    /// A disk has no room for it.
+    #[error("{0}")]
+    NoRoom(String),
     /// Somebody cancelled it.
     #[error("{0}")]
     Interrupted(String),

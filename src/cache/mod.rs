@@ -2,16 +2,24 @@
 //! and the engine, which do not know each other; and no flag, terminal or signal.
 //!
 //! - [`Call`]: what every operation is given: an [`Observer`], a [`CancelToken`], and how it evaluates.
+//! - [`target`], [`source`]: a model with parameters, and a prompt on its way to tokens.
+//! - [`build`]: finding, evaluating, saving.
+//! - [`explain`]: what is saved of a prompt, and why not more.
 //! - [`opened`]: a saved state, open for questions.
 //! - [`prefill`]: evaluating what is not saved, and saving it on the way.
 //! - [`verdict`]: how much came from the cache, and why not more.
 
+mod budget;
+pub mod build;
 mod call;
+pub mod explain;
 mod failure;
 mod load;
 pub mod opened;
 pub mod prefill;
 pub mod progress;
+pub mod source;
+pub mod target;
 pub mod timings;
 pub mod verdict;
 

@@ -28,9 +28,12 @@ pub struct Timings {
     heard: Heard,
 }
 
+/// Takes each stage.
+type Hear = dyn Fn(&Row) + Send + Sync;
+
 /// Who hears of each stage.
 #[derive(Clone, Default)]
-struct Heard(Option<Arc<dyn Fn(&Row) + Send + Sync>>);
+struct Heard(Option<Arc<Hear>>);
 
 impl std::fmt::Debug for Heard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -11,7 +11,8 @@ use etcetera::BaseStrategy;
 use serde::Serialize;
 
 use super::failure::Failure;
-use super::signals;
+use super::{explain, gc, signals, states};
+use crate::cache::explain::Explanation;
 use crate::cache::progress::{Progress, Silent, Unit};
 use crate::cache::timings::Timings;
 use crate::cache::{Call, CancelToken, Observer};
@@ -20,9 +21,12 @@ use crate::report::human;
 use crate::report::log::{self, Log};
 use crate::report::progress::Bar;
 use pcache_engine as engine;
-use pcache_format::StateKey;
 use pcache_format::epoch::LLAMA_CPP_BUILD;
-use pcache_store::{BuildLock, ExclusiveGuard, Options, Prefix, Reindexed, SharedGuard, Store, check_owner};
+use pcache_format::{Label, Params, StateKey};
+use pcache_store::evict::Limits;
+use pcache_store::gc::Outcome;
+use pcache_store::labels::Saved;
+use pcache_store::{ExclusiveGuard, Options, Prefix, Reindexed, SharedGuard, Store, check_owner};
 
 /// Time between two looks at how far a reindexing is.
 const BAR_PAUSE: Duration = Duration::from_millis(10);
@@ -264,19 +268,12 @@ impl App {
 
     /// The store's shared lock; says so when a collection has to be waited for.
     pub fn lock_shared(&self, store: &Store) -> Result<SharedGuard> {
-        Ok(store.lock_shared(|| self.say("waiting for pcache gc to finish …"))?)
+        self.call().lock_shared(store)
     }
 
     /// The store's exclusive lock; says so when it has to be waited for.
     pub fn lock_exclusive(&self, store: &Store) -> Result<ExclusiveGuard> {
         Ok(store.lock_exclusive(|| self.say("waiting for a build or gc to finish …"))?)
-    }
-
-    /// The right to evaluate a prompt; says so when another process is evaluating the same.
-    pub fn lock_build(&self, store: &Store, prefix: &Prefix) -> Result<BuildLock> {
-        Ok(store.lock_build(&prefix.chain.last(), || {
-            self.say("waiting for another build of the same prompt …");
-        })?)
     }
 
     /// Only what this machine and program computed alone may be used.
@@ -389,8 +386,50 @@ impl Observer for App {
 
     fn missed(&self, prefix: &Prefix, key: &StateKey, saved: usize) {
         if self.explains() {
-            self.say(super::explain::parts(prefix, key, saved));
+            self.say(explain::parts(prefix, key, saved));
         }
+    }
+
+    fn wants_explanation(&self) -> bool {
+        self.explains()
+    }
+
+    fn explained(&self, prefix: &Prefix, explanation: &Explanation) {
+        self.say(explain::parts(prefix, &explanation.key, explanation.saved_tokens));
+        self.say_if(explain::why(explanation));
+    }
+
+    fn dated(&self, today: &str) {
+        self.say(format!(
+            "the template writes the date: tomorrow this prompt has another key; --date {today} fixes it"
+        ));
+    }
+
+    fn other_attention(&self, found: &Params, own: &Params) {
+        let (found, own) = (found.flash_attention, own.flash_attention);
+        if found != own {
+            let word = |on| if on { "with" } else { "without" };
+            self.say(format!(
+                "found {} flash attention; this machine would evaluate it {}",
+                word(found),
+                word(own)
+            ));
+        }
+    }
+
+    fn labelled(&self, saved: &Saved, name: Option<&str>, before: Option<&Label>) {
+        states::tell_move(self, saved, name);
+        if let (None, Some(before)) = (saved.moved_from, before) {
+            states::tell_changes(self, before, &saved.label);
+        }
+    }
+
+    fn collected(&self, outcome: &Outcome) -> Result<()> {
+        gc::tell(self, outcome)
+    }
+
+    fn over_budget(&self, outcome: &Outcome, limits: &Limits) {
+        gc::warn_if_over(self, outcome, limits);
     }
 }
 

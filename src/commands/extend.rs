@@ -5,11 +5,12 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use super::app::{App, read_text};
-use super::build::{Builder, report};
+use super::build::{self, report};
 use super::failure::Failure;
-use super::source::Origin;
 use super::states::{self, check_name};
-use super::target::Target;
+use super::target;
+use crate::cache::build::Builder;
+use crate::cache::source::Origin;
 use crate::cli::Extend;
 use pcache_engine::model::Model;
 use pcache_engine::prompt::Prompt;
@@ -31,13 +32,14 @@ pub fn run(app: &App, args: &Extend) -> Result<()> {
     }
     let store = states::store_with(app, &args.key)?;
     let old = states::state(&store, &states::key(&store, &args.key)?)?;
-    let target = Target::of_state(app, &store, &old, &args.params)?;
+    let target = target::of_state(app, &store, &old, &args.params)?;
 
     let start = Instant::now();
     let model = target.load(app)?;
     let load = start.elapsed();
     let prompt = extended(&model, &old, &update, args)?;
-    let mut builder = Builder::new(app, &args.keep, &store, &target);
+    let keep = build::keep(&store, &args.keep);
+    let mut builder = Builder::new(app.call(), &keep, &store, &target);
     let report = builder.save(&model, &prompt, &origin(&old, args), Some(load))?;
     builder.enforce_budget()?;
     report::print(app, &report, false, args.keep.stats)

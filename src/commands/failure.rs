@@ -8,6 +8,7 @@ use pcache_store::StoreError;
 /// Exit code of a failure.
 fn code(failure: &Failure) -> u8 {
     match failure {
+        Failure::NoRoom(_) => 1,
         Failure::Usage(_) => 2,
         Failure::NotFound(_) | Failure::Miss(_) => 3,
         Failure::Corrupt(_) => 4,
@@ -22,7 +23,9 @@ pub fn report(error: &anyhow::Error) -> u8 {
         return 0;
     }
     let _ = writeln!(io::stderr(), "pcache: {error:#}");
-    if let Some(advice) = error.downcast_ref().and_then(advice) {
+    let no_room = matches!(error.downcast_ref(), Some(Failure::NoRoom(_)));
+    let advice = error.downcast_ref().and_then(advice).or(no_room.then_some(MAKE_ROOM));
+    if let Some(advice) = advice {
         let _ = writeln!(io::stderr(), "pcache: {advice}");
     }
     match (error.downcast_ref::<Failure>(), error.downcast_ref::<StoreError>()) {
@@ -32,12 +35,12 @@ pub fn report(error: &anyhow::Error) -> u8 {
     }
 }
 
+const MAKE_ROOM: &str = "the disk is full: pcache gc --max-size SIZE or pcache rm KEY makes room, as does whatever else can go from it; or choose another --cache-dir";
+
 /// What to do about a disk that is full or cannot be written.
 fn advice(error: &StoreError) -> Option<&'static str> {
     if error.is_full() {
-        Some(
-            "the disk is full: pcache gc --max-size SIZE or pcache rm KEY makes room, as does whatever else can go from it; or choose another --cache-dir",
-        )
+        Some(MAKE_ROOM)
     } else if error.is_read_only() {
         Some(
             "the store cannot be written: ls, show, explain, verify and ask work; choose another --cache-dir to build",

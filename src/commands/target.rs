@@ -7,80 +7,36 @@ use anyhow::{Result, bail};
 use super::app::App;
 use super::failure::Failure;
 use super::models;
-use crate::cache;
+use crate::cache::target::Target;
 use crate::cli::{FlashAttention, LoraFile, ParamArgs};
-use pcache_engine::gguf::Header;
-use pcache_engine::model::Model;
-use pcache_format::Layout;
-use pcache_format::{ChainKey, KvType, Lora, ModelHash, Params, Rope};
-use pcache_store::Prefix;
+use pcache_format::{KvType, Lora, ModelHash, Params, Rope};
 use pcache_store::State;
 use pcache_store::Store;
 
-/// A model, what is put on top of it, and the parameters of its states.
-pub struct Target {
-    pub model_path: PathBuf,
-    pub model: ModelHash,
-    /// Without the choice of rotary factors, which depends on the prompt's length.
-    pub params: Params,
-    /// Flash attention is as this machine has it best: a state with the other value is as good.
-    pub any_attention: bool,
-    pub lora: Option<PathBuf>,
+/// What the command line names; hashes the files if they are new.
+pub fn of_args(app: &App, store: Option<&Store>, args: &ParamArgs) -> Result<Target> {
+    of_model(app, store, models::chosen(app)?, args)
 }
 
-impl Target {
-    /// What the command line names; hashes the files if they are new.
-    pub fn of_args(app: &App, store: Option<&Store>, args: &ParamArgs) -> Result<Self> {
-        Self::of_model(app, store, models::chosen(app)?, args)
-    }
+/// As [`of_args`], with this model.
+pub fn of_model(app: &App, store: Option<&Store>, model_path: PathBuf, args: &ParamArgs) -> Result<Target> {
+    let model = models::fingerprint(app, store, &model_path)?;
+    let lora = args.lora.as_ref();
+    let hash = lora.map(|l| models::fingerprint_adapter(app, store, &l.path)).transpose()?;
+    let params = params(args, app.gpu_layers()? > 0, hash.zip(lora))?;
+    let any_attention = matches!(args.flash_attn, None | Some(FlashAttention::Auto));
+    let lora = lora.map(|l| l.path.clone());
+    Ok(Target { model_path, model, params, any_attention, lora, gpu_layers: app.gpu_layers()? })
+}
 
-    /// As [`Self::of_args`], with this model.
-    pub fn of_model(app: &App, store: Option<&Store>, model_path: PathBuf, args: &ParamArgs) -> Result<Self> {
-        let model = models::fingerprint(app, store, &model_path)?;
-        let lora = args.lora.as_ref();
-        let hash = lora.map(|l| models::fingerprint_adapter(app, store, &l.path)).transpose()?;
-        let params = params(args, app.gpu_layers()? > 0, hash.zip(lora))?;
-        let any_attention = matches!(args.flash_attn, None | Some(FlashAttention::Auto));
-        Ok(Self { model_path, model, params, any_attention, lora: lora.map(|l| l.path.clone()) })
-    }
-
-    /// What a saved state was built with; refuses parameters on the command line that say otherwise.
-    pub fn of_state(app: &App, store: &Store, state: &State, args: &ParamArgs) -> Result<Self> {
-        let lora = adapter_of_state(app, store, state, args)?;
-        let model_path = models::of_state(app, store, state)?;
-        let manifest = &state.manifest;
-        let params = Params { rope_factors: None, ..manifest.params.clone() };
-        Ok(Self { model_path, model: manifest.model, params, any_attention: false, lora })
-    }
-
-    /// The same with the other value of flash attention, where that is as good.
-    pub fn with_other_attention(&self) -> Option<Self> {
-        let params = self.params.with_other_attention().filter(|_| self.any_attention)?;
-        let (model_path, lora) = (self.model_path.clone(), self.lora.clone());
-        Some(Self { model_path, model: self.model, params, any_attention: false, lora })
-    }
-
-    /// Beginnings of the chains of its states.
-    pub fn roots(&self) -> Vec<ChainKey> {
-        let other = self.with_other_attention();
-        let all = std::iter::once(self).chain(other.as_ref());
-        all.map(|target| target.params.root(&target.model)).collect()
-    }
-
-    /// Tokens under this model and these parameters.
-    pub fn prefix(&self, layout: Layout, tokens: Vec<i32>) -> Result<Prefix> {
-        let mut params = self.params.clone();
-        if let Some(short) = Header::of(&self.model_path)?.short_context() {
-            let short = usize::try_from(short).unwrap_or(usize::MAX);
-            params.rope_factors = Some(Model::rope_factors(tokens.len(), short));
-        }
-        Ok(Prefix::new(self.model, params, layout, tokens))
-    }
-
-    /// Loads the model with its adapter.
-    pub fn load(&self, app: &App) -> Result<Model> {
-        cache::load(app, &self.model_path, app.gpu_layers()?, self.lora.as_deref())
-    }
+/// What a saved state was built with; refuses parameters on the command line that say otherwise.
+pub fn of_state(app: &App, store: &Store, state: &State, args: &ParamArgs) -> Result<Target> {
+    let lora = adapter_of_state(app, store, state, args)?;
+    let model_path = models::of_state(app, store, state)?;
+    let manifest = &state.manifest;
+    let params = Params { rope_factors: None, ..manifest.params.clone() };
+    let gpu_layers = app.gpu_layers()?;
+    Ok(Target { model_path, model: manifest.model, params, any_attention: false, lora, gpu_layers })
 }
 
 /// The parameters that the command line asks for.

@@ -4,8 +4,9 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::app::App;
-use super::source::{Framed, Source};
-use super::target::Target;
+use super::{source, target};
+use crate::cache::source::Source;
+use crate::cache::target::Target;
 use crate::cli::{Output, Tokens};
 use crate::report::{human, table};
 use pcache_engine::model::Model;
@@ -99,10 +100,10 @@ impl From {
 }
 
 pub fn run(app: &App, args: &Tokens) -> Result<()> {
-    let framed = Framed::of_args(&args.framing)?;
+    let framed = source::framed(&args.framing)?;
     let store = app.existing_store()?;
-    let target = Target::of_args(app, store.as_ref(), &args.params)?;
-    let source = Source::read(&args.prompt, &target.params.root(&target.model), &framed)?;
+    let target = target::of_args(app, store.as_ref(), &args.params)?;
+    let source = source::read(&args.prompt, &target.params.root(&target.model), &framed)?;
     let model = Model::load_vocabulary(&target.model_path)?;
     let prompt = source.tokenize(app, &model)?;
     let report = report(args, &source, &target, &model, &prompt)?;

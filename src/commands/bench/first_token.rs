@@ -7,9 +7,9 @@ use anyhow::{Result, bail};
 
 use super::recall::drop_objects;
 use super::timed;
+use crate::cache::target::Target;
 use crate::cache::verdict::restore;
 use crate::commands::app::App;
-use crate::commands::target::Target;
 use crate::report::bench::results::{Length, Stage};
 use pcache_engine::generate::{self, Sampling};
 use pcache_engine::session::Session;
@@ -52,7 +52,7 @@ fn ask(asked: &Asked<'_>) -> Result<(f64, [(Stage, f64); 3])> {
     drop(guard);
     thread::scope(|scope| {
         let verifying = scope.spawn(|| found.verify(prefix));
-        let (model, load) = timed(|| target.load(app));
+        let (model, load) = timed(|| target.load(*app));
         let model = model?;
         let cells = prefix.tokens.len() + question.len() + 1;
         let (session, context) = timed(|| Session::new(&model, &prefix.params, cells, app.threads()));

@@ -9,10 +9,10 @@ use super::first_token::Asked;
 use super::save::Place;
 use super::{Subject, evaluate, first_token, go_on, limits, machine, plan, recall, save, timed};
 use crate::cache::progress::Unit;
+use crate::cache::target::Target;
 use crate::cli::{Measure, Output, ParamArgs};
 use crate::commands::app::{App, read_text};
 use crate::commands::models;
-use crate::commands::target::Target;
 use crate::report::bench::results::{self, BreakEven, Length, Results, Settings, Setup, Stage};
 use crate::report::bench::text;
 use crate::report::human;
@@ -77,7 +77,7 @@ pub fn run(app: &App, args: &Measure) -> Result<()> {
 
 fn target(app: &App, home: &Store, args: &Measure, kv_type: KvType) -> Result<Target> {
     let params = ParamArgs { kv_type: Some(kv_type), flash_attn: args.flash_attn, ..ParamArgs::default() };
-    Target::of_args(app, Some(home), &params)
+    crate::commands::target::of_args(app, Some(home), &params)
 }
 
 fn each_once<T: PartialEq + Copy>(all: &[T]) -> Vec<T> {

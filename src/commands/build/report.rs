@@ -1,38 +1,11 @@
 //! What a build prints.
 
 use anyhow::Result;
-use serde::Serialize;
 
-use crate::cache::timings::Timings;
-use crate::cache::verdict::Verdict;
+use crate::cache::build::Report;
 use crate::cli::Output;
 use crate::commands::app::App;
 use crate::report::human;
-
-/// What `--json` prints for each prompt.
-#[derive(Debug, Serialize)]
-pub struct Report {
-    pub key: String,
-    pub name: Option<String>,
-    pub model: String,
-    pub cache: Verdict,
-    pub tokens: usize,
-    pub segments: SegmentCounts,
-    /// Size of the state's objects.
-    pub bytes: u64,
-    pub bytes_written: u64,
-    pub timings: Timings,
-    /// The prompt file, to tell several results apart.
-    pub prompt: String,
-}
-
-/// The objects of a state.
-#[derive(Debug, Serialize)]
-pub struct SegmentCounts {
-    pub total: usize,
-    pub reused: usize,
-    pub written: usize,
-}
 
 /// Prints the key, or the report as an object; and says on stderr what happened.
 pub fn print(app: &App, report: &Report, several: bool, stats: bool) -> Result<()> {

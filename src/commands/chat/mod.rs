@@ -10,13 +10,13 @@ use anyhow::{Context, Result, bail};
 
 use super::app::{App, read_text};
 use super::ask::report::{self, Report};
-use super::build::Builder;
 use super::failure::Failure;
-use super::source::Origin;
 use super::states::{self, check_name};
-use super::target::Target;
-use super::{place, sampling};
+use super::{build, place, sampling, target};
+use crate::cache::build::Builder;
 use crate::cache::opened::{Answered, Opened, Question, Room, Use};
+use crate::cache::source::Origin;
+use crate::cache::target::Target;
 use crate::cli::{Chat, KeepArgs, Output};
 use crate::report::human;
 use conversation::Conversation;
@@ -50,7 +50,7 @@ A line that ends with \\ goes on in the next one. Ctrl-C stops an answer.
 pub fn run(app: &App, args: &Chat) -> Result<()> {
     let text = args.key.as_deref().or(args.resume.as_deref()).unwrap_or_default();
     let place = place::find(app, text, &args.params)?;
-    let target = Target::of_state(app, &place.store, &place.state, &args.params)?;
+    let target = target::of_state(app, &place.store, &place.state, &args.params)?;
     let framing = ChatFraming {
         template: args.template.as_deref().map(read_text).transpose()?,
         arguments: args.template_args.clone(),
@@ -298,6 +298,7 @@ impl Talk<'_> {
         let opened = &mut *talk.opened;
         let prompt = prompt::conversation(model, tokens, &talk.turn.between, &state.manifest.suffix);
         let keep = KeepArgs { name: Some(name.to_owned()), ..KeepArgs::default() };
+        let keep = build::keep(opened.store, &keep);
         let label = state.label.name().unwrap_or(&state.label.origin);
         let origin = Origin {
             label: format!("{CONVERSATION}{label}"),
@@ -307,7 +308,7 @@ impl Talk<'_> {
             text: None,
             digest: None,
         };
-        let mut builder = Builder::new(self.app, &keep, opened.store, self.target);
+        let mut builder = Builder::new(self.app.call(), &keep, opened.store, self.target);
         let report = builder.save(model, &prompt, &origin, None);
         let report = report.context("the conversation is not saved; /drop makes it shorter")?;
         self.app.say(format!(

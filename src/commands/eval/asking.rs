@@ -6,17 +6,16 @@ use anyhow::{Result, bail};
 
 use super::generate;
 use super::plan::{PlannedPrompt, PlannedQuestion};
+use crate::cache::build::{Builder, Keep};
 use crate::cache::opened::{Answered, Opened, Question, Room, Sampled};
 use crate::cache::progress::Unit;
-use crate::cli::KeepArgs;
+use crate::cache::source::Source;
+use crate::cache::target::Target;
 use crate::commands::app::App;
-use crate::commands::build::Builder;
 use crate::commands::failure::Failure;
 use crate::commands::models::file_name;
 use crate::commands::sampling::plain;
-use crate::commands::source::Source;
 use crate::commands::states;
-use crate::commands::target::Target;
 use crate::eval::outcome::{Kind, Outcome};
 use crate::eval::suite::Suite;
 use crate::report::human;
@@ -60,8 +59,8 @@ impl Asker<'_> {
     ) -> Result<()> {
         let root = self.target.params.root(&self.target.model);
         let source = Source::of_text(&prompt.path, prompt.text.clone(), &root, &prompt.framed)?;
-        let keep = KeepArgs::default();
-        let mut builder = Builder::new(self.app, &keep, store, self.target);
+        let keep = Keep::default();
+        let mut builder = Builder::new(self.app.call(), &keep, store, self.target);
         let built = builder.build(self.model, &source, load)?;
         self.app.named_event("build", &built)?;
         let state = states::state(store, &states::key(store, &built.key)?)?;

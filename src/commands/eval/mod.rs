@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use super::app::{App, read_text};
 use super::failure::Failure;
 use super::models;
-use super::target::Target;
+use crate::cache::target::Target;
 use crate::cli::{Eval, Output, OutputTo};
 use crate::eval::outcome::{self, Generated, Inconsistent, Kind, Outcome, Sum};
 use crate::eval::suite::{OneOrMany, Suite};
@@ -81,7 +81,8 @@ fn ask_all(
     outcomes: &mut Vec<Outcome>,
 ) -> Result<()> {
     let mut store = app.store()?;
-    let targets = models.into_iter().map(|path| Target::of_model(app, Some(&store), path, &args.params));
+    let targets =
+        models.into_iter().map(|path| super::target::of_model(app, Some(&store), path, &args.params));
     let targets: Vec<Target> = targets.collect::<Result<_>>()?;
     for target in &targets {
         let start = Instant::now();

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::cache::source::Framed;
 use crate::cli::{FramingArgs, question_format};
 use crate::commands::app::read_text;
 use crate::commands::failure::Failure;
 use crate::commands::sampling;
-use crate::commands::source::Framed;
 use crate::eval::suite::{PromptCase, QuestionCase, Suite};
 use pcache_engine::shape::Shape;
 
@@ -70,5 +70,5 @@ fn planned(case: &PromptCase, folder: &Path) -> Result<PlannedPrompt> {
     let questions = questions.collect::<Result<_>>()?;
     let label = case.label();
     let path = path.unwrap_or_else(|| PathBuf::from(&label));
-    Ok(PlannedPrompt { label, path, text, framed: Framed::of_args(&framing)?, questions })
+    Ok(PlannedPrompt { label, path, text, framed: crate::commands::source::framed(&framing)?, questions })
 }

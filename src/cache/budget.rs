@@ -4,8 +4,7 @@ use std::collections::HashSet;
 
 use anyhow::{Result, bail};
 
-use crate::commands::app::App;
-use crate::commands::gc;
+use super::{Call, Failure};
 use crate::report::human;
 use pcache_engine::model::Model;
 use pcache_engine::session::Session;
@@ -24,8 +23,8 @@ const TOKEN_BYTES: u64 = 2 * 4;
 
 /// Evicts what has to go so that the prefix's state fits into `limit` bytes, all of the folder counted. Refuses a state
 /// that could never fit, before it is evaluated. The segments that the prefix would use stay.
-pub fn make_room(app: &App, store: &Store, model: &Model, prefix: &Prefix, limit: u64) -> Result<()> {
-    let missing = store.missing(prefix, app.same_compute())?;
+pub fn make_room(call: Call<'_>, store: &Store, model: &Model, prefix: &Prefix, limit: u64) -> Result<()> {
+    let missing = store.missing(prefix, call.same_compute)?;
     if missing.is_empty() {
         return Ok(());
     }
@@ -34,11 +33,11 @@ pub fn make_room(app: &App, store: &Store, model: &Model, prefix: &Prefix, limit
     let needed = Needed { chains, ..Needed::default() };
     let rest = Limits { max_bytes: Some(limit), reserved_bytes: needs, ..Limits::default() };
 
-    let guard = store.lock_exclusive(|| app.say("waiting for a build or gc to finish, to make room …"))?;
+    let guard = store.lock_exclusive(|| call.say("waiting for a build or gc to finish, to make room …"))?;
     let plan = store.collect_but(&guard, &needed, &rest, true)?;
     if plan.after + needs > limit {
         bail!(
-            "the state needs {} and {} stay (pinned states, shared segments, the index): more than --max-size {}; \
+            "the state needs {} and {} stay (pinned states, shared segments, the index): more than the budget of {}; \
              nothing was evaluated",
             human::bytes(needs),
             human::bytes(plan.after),
@@ -46,7 +45,7 @@ pub fn make_room(app: &App, store: &Store, model: &Model, prefix: &Prefix, limit
         );
     }
     if plan.before + needs > limit {
-        gc::tell(app, &store.collect_but(&guard, &needed, &rest, false)?)?;
+        call.observer.collected(&store.collect_but(&guard, &needed, &rest, false)?)?;
     }
     Ok(())
 }
@@ -55,32 +54,31 @@ pub fn make_room(app: &App, store: &Store, model: &Model, prefix: &Prefix, limit
 const PLENTY_A_TOKEN: u64 = 4 << 20;
 
 /// Refuses a state for which the disk has no room, before it is evaluated.
-pub fn check_disk(app: &App, store: &Store, model: &Model, prefix: &Prefix, codec: Codec) -> Result<()> {
+pub fn check_disk(call: Call<'_>, store: &Store, model: &Model, prefix: &Prefix, codec: Codec) -> Result<()> {
     let Some(free) = store.free_bytes().filter(|free| *free < PLENTY_A_TOKEN * prefix.tokens.len() as u64)
     else {
         return Ok(());
     };
-    let missing = store.missing(prefix, app.same_compute())?;
+    let missing = store.missing(prefix, call.same_compute)?;
     // What is compressed takes less, nobody knows how much.
     if missing.is_empty() || codec != Codec::Raw {
         return Ok(());
     }
     let needs = bytes_of(model, prefix, &missing)?;
     if needs > free {
-        bail!(
-            "the state needs {} and the disk of {} has {} left; nothing was evaluated. \
-             pcache gc --max-size SIZE or pcache rm KEY makes room",
+        bail!(Failure::NoRoom(format!(
+            "the state needs {} and the disk of {} has {} left; nothing was evaluated",
             human::bytes(needs),
             store.root().display(),
             human::bytes(free)
-        );
+        )));
     }
     Ok(())
 }
 
 /// Collects what is beyond the budget in the end: another build may have used the room. The states that were just
 /// built or found stay.
-pub fn enforce(app: &App, store: &Store, limit: Option<u64>, built: HashSet<StateKey>) -> Result<()> {
+pub fn enforce(call: Call<'_>, store: &Store, limit: Option<u64>, built: HashSet<StateKey>) -> Result<()> {
     let Some(limit) = limit else { return Ok(()) };
     // Somebody else is at work; their own budget comes after them.
     let Some(guard) = store.try_lock_exclusive()? else { return Ok(()) };
@@ -90,10 +88,10 @@ pub fn enforce(app: &App, store: &Store, limit: Option<u64>, built: HashSet<Stat
         let plan = store.collect_but(&guard, &needed, &limits, true)?;
         if plan.after > limit {
             // Evicting everything would not help: what was just built or found is too large by itself.
-            gc::warn_if_over(app, &plan, &limits);
+            call.observer.over_budget(&plan, &limits);
             return Ok(());
         }
-        gc::tell(app, &store.collect_but(&guard, &needed, &limits, false)?)?;
+        call.observer.collected(&store.collect_but(&guard, &needed, &limits, false)?)?;
     }
     Ok(())
 }

@@ -1,0 +1,178 @@
+//! A prompt file on its way to tokens.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use super::Observer;
+use crate::report::human;
+use pcache_engine::model::Model;
+use pcache_engine::prompt::{self, ChatFraming, Framing, Prompt};
+use pcache_format::epoch::LLAMA_CPP_BUILD;
+use pcache_format::{ChainKey, PromptDigest, StateKind, TextDigest};
+
+/// How prompts are put before the model, and the words for it.
+pub struct Framed {
+    /// Way in which it is done.
+    pub framing: Framing,
+    /// For people, as `chat template` or `raw`.
+    pub description: String,
+}
+
+impl Framed {
+    /// Everything that the framing consists of, for the digest.
+    fn canonical(&self) -> String {
+        match &self.framing {
+            Framing::Chat(chat) => canonical(chat),
+            Framing::Raw(None) => "raw".into(),
+            Framing::Raw(Some(format)) => {
+                named(&[("raw", ""), ("before", &format.before), ("after", &format.after)])
+            }
+        }
+    }
+}
+
+/// Everything that a chat's framing consists of, by name.
+fn canonical(chat: &ChatFraming) -> String {
+    if *chat == ChatFraming::default() {
+        return "template".into();
+    }
+    let mut parts: Vec<(&str, &str)> = vec![("user", if chat.said_by_user { "true" } else { "false" })];
+    parts.extend(chat.template.as_deref().map(|text| ("template", text)));
+    parts.extend(chat.system.as_deref().map(|text| ("system", text)));
+    let date = chat.date.map(|date| date.to_string());
+    parts.extend(date.as_deref().map(|date| ("date", date)));
+    let arguments: Vec<(String, String)> =
+        chat.arguments.iter().map(|(name, value)| (format!("argument {name}"), value.to_string())).collect();
+    parts.extend(arguments.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    named(&parts)
+}
+
+/// Names and values, each with its length, so that no two lists read the same.
+pub fn named(parts: &[(&str, &str)]) -> String {
+    parts.iter().map(|(name, value)| format!("{name}={}:{value}\n", value.len())).collect()
+}
+
+/// A prompt as it came in.
+pub struct Source<'a> {
+    path: &'a Path,
+    text: String,
+    framed: &'a Framed,
+    /// Names everything that the prompt's tokens follow from.
+    digest: PromptDigest,
+}
+
+impl<'a> Source<'a> {
+    /// A text that is known by the name `path`.
+    ///
+    /// # Errors
+    /// When it is empty.
+    pub fn of_text(path: &'a Path, text: String, root: &ChainKey, framed: &'a Framed) -> Result<Self> {
+        if text.trim().is_empty() {
+            bail!("{} is empty: there is nothing to save", label(path));
+        }
+        let digest = digest(root, &framed.canonical(), &text);
+        Ok(Self { path, text, framed, digest })
+    }
+
+    /// Names everything that the tokens follow from under other parameters.
+    pub fn digest_under(&self, root: &ChainKey) -> PromptDigest {
+        digest(root, &self.framed.canonical(), &self.text)
+    }
+
+    /// The file's name, for people.
+    pub fn label(&self) -> String {
+        label(self.path)
+    }
+
+    /// Where it came from, for the record of its state.
+    pub fn origin(&self, prompt: &Prompt) -> Origin {
+        Origin {
+            label: self.label(),
+            framing: self.framing().to_owned(),
+            kind: StateKind::Prompt,
+            raw: matches!(self.framed.framing, Framing::Raw(_)),
+            text: Some(self.text_digest()),
+            digest: (!prompt.dated).then_some(self.digest),
+        }
+    }
+
+    /// How it is put before the model, for people.
+    pub fn framing(&self) -> &str {
+        &self.framed.description
+    }
+
+    /// The hash of the text alone.
+    pub fn text_digest(&self) -> TextDigest {
+        TextDigest::from(blake3::derive_key("pcache text v1", self.text.as_bytes()))
+    }
+
+    /// The tokens; says so when they depend on the day.
+    ///
+    /// # Errors
+    /// When the template refuses the prompt, or a question could still change all of its tokens.
+    pub fn tokenize(&self, observer: &dyn Observer, model: &Model) -> Result<Prompt> {
+        let prompt = prompt::render(model, &self.text, &self.framed.framing)
+            .with_context(|| format!("cannot render {}", self.label()))?;
+        if prompt.dated {
+            let today = jiff::ZonedDateTime::now().date();
+            observer.dated(&today.to_string());
+        }
+        if prompt.tokens.is_empty() {
+            bail!("{} is too short: a question could still change all of its tokens", self.label());
+        }
+        Ok(prompt)
+    }
+}
+
+/// Where the text of a state came from.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// For people: the file.
+    pub label: String,
+    /// For people: how it was put before the model.
+    pub framing: String,
+    /// Origin of the tokens.
+    pub kind: StateKind,
+    /// Whether the prompt is taken as it is, control tokens included.
+    pub raw: bool,
+    /// Names the text alone.
+    pub text: Option<TextDigest>,
+    /// Names everything that the tokens follow from, where a file gives them again.
+    pub digest: Option<PromptDigest>,
+}
+
+/// Refuses a prompt that leaves no room for a question in a context of `limit` tokens.
+///
+/// # Errors
+/// When it does not.
+pub fn check_length(label: &str, tokens: usize, limit: usize) -> Result<()> {
+    if tokens < limit {
+        return Ok(());
+    }
+    bail!(
+        "{label} has {}, the model's context is {} and a question needs room too; shorten the prompt",
+        human::count(tokens, "token"),
+        human::thousands(limit)
+    )
+}
+
+/// The hash of everything that a prompt's tokens follow from: the text, how it is rendered, model and parameters (the
+/// model's template and vocabulary are in its file), and the code that does it.
+fn digest(root: &ChainKey, rendering: &str, text: &str) -> PromptDigest {
+    let mut hasher = blake3::Hasher::new_derive_key("pcache prompt v1");
+    hasher.update(root.as_bytes());
+    for part in [env!("CARGO_PKG_VERSION"), LLAMA_CPP_BUILD, rendering] {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+    }
+    hasher.update(text.as_bytes());
+    PromptDigest::from(hasher.finalize())
+}
+
+/// A prompt file's name, for people.
+fn label(path: &Path) -> String {
+    if path.as_os_str() == "-" {
+        return "stdin".into();
+    }
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
