@@ -568,6 +568,27 @@ fn help_has_examples() {
     }
 }
 
+/// Under a loader that is called with it, the program once started the loader again, with its own arguments.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_loader_that_is_called_with_the_program_starts_it() {
+    let program = env!("CARGO_BIN_EXE_pcache");
+    let tool = std::process::Command::new("readelf").args(["-l", program]).output();
+    let text = tool.map(|out| String::from_utf8_lossy(&out.stdout).into_owned()).unwrap_or_default();
+    let loader = text.split("interpreter: ").nth(1).and_then(|rest| rest.split(']').next());
+    let Some(loader) = loader else {
+        panic!("readelf, which comes with the compiler, names no loader: {text}")
+    };
+    let out = std::process::Command::new(loader)
+        .args([program, "build", "/nonexistent", "-m", tiny("llama").to_str().unwrap()])
+        .env_remove("GOMP_SPINCOUNT")
+        .env_remove("OMP_WAIT_POLICY")
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&out.stderr);
+    assert!(told.starts_with("pcache: ") && told.contains("/nonexistent"), "{told}");
+}
+
 /// Two programs at once waited for each other's spinning threads. The library reads its environment when it is loaded, so
 /// the program starts itself again: with its arguments, its stdin and its exit code.
 #[cfg(target_os = "linux")]
@@ -594,6 +615,9 @@ fn waiting_threads_sleep_soon_unless_the_user_says_otherwise() {
         let environment = String::from_utf8_lossy(&environment).into_owned();
         let found = environment.split('\0').find(|variable| variable.starts_with("GOMP_SPINCOUNT="));
         assert_eq!(found, expected, "{env:?}");
+        // It was called `exe` in lists of processes.
+        let name = std::fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap();
+        assert_eq!(name.trim(), "pcache");
         input.write_all(b"/no\n").unwrap();
         drop(input);
         assert_eq!(child.wait().unwrap().code(), Some(2));

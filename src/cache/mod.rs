@@ -6,14 +6,17 @@
 //! - [`build`]: finding, evaluating, saving.
 //! - [`explain`]: what is saved of a prompt, and why not more.
 //! - [`opened`]: a saved state, open for questions.
+//! - [`conversation`]: what is said behind a state.
 //! - [`prefill`]: evaluating what is not saved, and saving it on the way.
 //! - [`verdict`]: how much came from the cache, and why not more.
 
 mod budget;
 pub mod build;
 mod call;
+pub mod conversation;
 pub mod explain;
 mod failure;
+pub mod fingerprint;
 mod load;
 pub mod opened;
 pub mod prefill;

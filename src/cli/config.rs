@@ -29,6 +29,8 @@ const fn of(table: &'static str, name: &'static str, commands: &'static [&'stati
 
 /// The commands that take a prompt and evaluate, or would.
 const PROMPTING: &[&str] = &["build", "explain", "tokens"];
+/// The commands that choose the parameters of the states that they build.
+const CHOOSING: &[&str] = &["build", "explain", "tokens", "eval"];
 /// The commands that sample answers.
 const ASKING: &[&str] = &["ask", "map", "chat"];
 
@@ -41,8 +43,8 @@ const SETTINGS: &[Setting] = &[
     top("output"),
     Setting { table: None, name: "max-size", commands: &["build", "extend", "gc"] },
     of("build", "ttl", &["build", "extend"]),
-    of("build", "kv-type", PROMPTING),
-    of("build", "flash-attn", PROMPTING),
+    of("build", "kv-type", CHOOSING),
+    of("build", "flash-attn", CHOOSING),
     of("build", "template", PROMPTING),
     of("build", "date", PROMPTING),
     of("build", "template-arg", PROMPTING),
@@ -342,6 +344,31 @@ mod tests {
                 let holder = name.map_or(&command, |n| command.find_subcommand(n).unwrap());
                 let arg = holder.get_arguments().find(|a| a.get_long() == Some(setting.name)).unwrap();
                 assert_eq!(arg.get_id().as_str(), id(setting));
+            }
+        }
+    }
+
+    /// A command that has a flag of a setting takes its value, but where the flag means something else there.
+    #[test]
+    fn no_command_with_the_flag_of_a_setting_is_forgotten() {
+        // A saved state has its parameters, a suite its answers' length and seeds; bench measures what it is told to.
+        let saved = ["ask", "map", "chat", "extend"];
+        let excepted = |command: &str, setting: &Setting| match setting.name {
+            "kv-type" | "flash-attn" => saved.contains(&command) || command == "bench",
+            "max-tokens" | "temp" | "seed" => ["eval", "bench"].contains(&command),
+            // Which one it was built with, and which one it is told apart by.
+            "template" | "date" | "template-arg" => ["chat", "map"].contains(&command),
+            _ => false,
+        };
+        for command in Cli::command().get_subcommands() {
+            for setting in SETTINGS.iter().filter(|setting| !setting.commands.is_empty()) {
+                let has = command.get_arguments().any(|arg| arg.get_long() == Some(setting.name));
+                let name = command.get_name();
+                assert!(
+                    !has || setting.commands.contains(&name) || excepted(name, setting),
+                    "{name} does not take {}",
+                    full_name(setting)
+                );
             }
         }
     }

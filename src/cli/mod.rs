@@ -207,6 +207,18 @@ pub enum Command {
     Man(Man),
 }
 
+impl Command {
+    /// It evaluates tokens, or may.
+    pub fn evaluates(&self) -> bool {
+        match self {
+            Self::Build(_) | Self::Ask(_) | Self::Map(_) | Self::Chat(_) | Self::Extend(_) => true,
+            Self::Eval(_) | Self::Bench(_) => true,
+            Self::Verify(args) => args.repair || args.logits,
+            _ => false,
+        }
+    }
+}
+
 const CONFIG_HELP: &str = "\
 Examples:
   pcache config                           every setting, and where it comes from

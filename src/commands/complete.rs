@@ -22,16 +22,17 @@ const MOST_KEYS: usize = 50;
 
 /// The definition of the command line, with completers for states and models.
 pub fn command() -> clap::Command {
-    let mut command = Cli::command();
-    for name in ["ask", "show", "rename"] {
-        command =
-            command.mut_subcommand(name, |c| c.mut_arg("key", |a| a.add(ArgValueCompleter::new(states))));
-    }
-    for name in ["rm", "pin", "unpin", "verify", "recode"] {
-        command =
-            command.mut_subcommand(name, |c| c.mut_arg("keys", |a| a.add(ArgValueCompleter::new(states))));
-    }
+    let command = Cli::command().mut_subcommands(|command| {
+        command
+            .mut_args(|arg| if names_a_state(&arg) { arg.add(ArgValueCompleter::new(states)) } else { arg })
+    });
     command.mut_arg("model", |a| a.add(ArgValueCompleter::new(models)))
+}
+
+/// An argument takes a key or a name of a state that is there.
+fn names_a_state(arg: &clap::Arg) -> bool {
+    let is_key = |name: &clap::builder::Str| name.as_str() == "KEY";
+    arg.get_value_names().is_some_and(|names| names.iter().any(is_key)) || arg.get_id() == "resume"
 }
 
 /// Prints the script that makes a shell ask for completions.
@@ -104,4 +105,25 @@ fn models(current: &OsStr) -> Vec<CompletionCandidate> {
     let (Some(current), Ok(places)) = (current.to_str(), Places::of_user()) else { return Vec::new() };
     let models = places.models().into_iter().filter(|m| m.name.starts_with(current));
     models.map(|m| CompletionCandidate::new(m.name).help(Some(m.place.into()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Some commands were forgotten when there was a list of them.
+    #[test]
+    fn every_command_that_takes_a_state_completes_it() {
+        let command = command();
+        let completed = |arg: &clap::Arg| arg.get::<ArgValueCompleter>().is_some();
+        let all = command.get_subcommands().filter(|c| c.get_arguments().any(completed));
+        let names: Vec<&str> = all.map(clap::Command::get_name).collect();
+        let expected =
+            ["ask", "map", "chat", "extend", "show", "rm", "pin", "unpin", "rename", "verify", "recode"];
+        assert!(expected.iter().all(|name| names.contains(name)), "{names:?}");
+        let by_key = |arg: &&clap::Arg| ["key", "keys", "resume"].contains(&arg.get_id().as_str());
+        for arg in command.get_subcommands().flat_map(|c| c.get_arguments().filter(by_key)) {
+            assert!(completed(arg), "{arg:?}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use super::app::App;
 use super::failure::Failure;
 use super::models;
+use crate::cache::fingerprint::{fingerprint, fingerprint_adapter, is_the_one};
 use crate::cache::target::Target;
 use crate::cli::{FlashAttention, LoraFile, ParamArgs};
 use pcache_format::{KvType, Lora, ModelHash, Params, Rope};
@@ -20,9 +21,9 @@ pub fn of_args(app: &App, store: Option<&Store>, args: &ParamArgs) -> Result<Tar
 
 /// As [`of_args`], with this model.
 pub fn of_model(app: &App, store: Option<&Store>, model_path: PathBuf, args: &ParamArgs) -> Result<Target> {
-    let model = models::fingerprint(app, store, &model_path)?;
+    let model = fingerprint(app, store, &model_path)?;
     let lora = args.lora.as_ref();
-    let hash = lora.map(|l| models::fingerprint_adapter(app, store, &l.path)).transpose()?;
+    let hash = lora.map(|l| fingerprint_adapter(app, store, &l.path)).transpose()?;
     let params = params(args, app.gpu_layers()? > 0, hash.zip(lora))?;
     let any_attention = matches!(args.flash_attn, None | Some(FlashAttention::Auto));
     let lora = lora.map(|l| l.path.clone());
@@ -117,7 +118,7 @@ fn asked_for(app: &App, store: &Store, state: &State, args: &ParamArgs) -> Resul
         yarn_orig_ctx: given.yarn_orig_ctx.or(built.yarn_orig_ctx),
     };
     if let Some(file) = &args.lora {
-        let hash = models::fingerprint_adapter(app, Some(store), &file.path)?;
+        let hash = fingerprint_adapter(app, Some(store), &file.path)?;
         asked.lora = Some(Lora { hash, scale: file.scale });
     }
     Ok(asked)
@@ -134,7 +135,7 @@ fn option(name: &str) -> String {
 fn find_adapter(app: &App, store: &Store, state: &State, lora: &Lora) -> Result<PathBuf> {
     let last_seen = store.model_path(&lora.hash)?.map(PathBuf::from);
     if let Some(path) = last_seen.as_deref().filter(|p| p.is_file())
-        && models::is_the_one(models::fingerprint_adapter(app, Some(store), path), &lora.hash)?
+        && is_the_one(fingerprint_adapter(app, Some(store), path), &lora.hash)?
     {
         return Ok(path.to_owned());
     }

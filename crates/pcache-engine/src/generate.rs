@@ -240,6 +240,8 @@ impl<'a> Stream<'a> {
         let text: String = self.held.drain(..certain).collect();
         if stop.is_some() {
             self.held.clear();
+            // What came behind the stop text is no part of the answer.
+            self.utf8 = Utf8Stream::default();
         }
         self.out.push_str(&text);
         (text, stop.is_some())
@@ -247,7 +249,8 @@ impl<'a> Stream<'a> {
 
     /// What was held back and is part of the answer after all.
     fn finish(&mut self) -> String {
-        let text = std::mem::take(&mut self.held);
+        let mut text = std::mem::take(&mut self.held);
+        text.push_str(self.utf8.finish());
         self.out.push_str(&text);
         text
     }
@@ -300,6 +303,15 @@ mod tests {
         let (shown, text, stopped) = run(&["\nQ:"], &["a\n", "b", "\nQ"]);
         assert_eq!(shown, ["a", "\nb", "", "\nQ"]);
         assert_eq!((text.as_str(), stopped), ("a\nb\nQ", false));
+    }
+
+    /// An answer that ended inside a character once lost its beginning without a word.
+    #[test]
+    fn half_a_character_at_the_end_is_shown_as_one() {
+        let mut stream = Stream::new(&[]);
+        stream.push(b"caf\xc3");
+        assert_eq!(stream.finish(), "\u{fffd}");
+        assert_eq!(stream.out, "caf\u{fffd}");
     }
 
     #[test]

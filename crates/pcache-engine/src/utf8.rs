@@ -23,6 +23,11 @@ impl Utf8Stream {
         self.0.drain(..self.0.len() - unfinished);
         text
     }
+
+    /// Nothing follows: a character of which only the beginning came is replaced.
+    pub fn finish(&mut self) -> &'static str {
+        if std::mem::take(&mut self.0).is_empty() { "" } else { "\u{fffd}" }
+    }
 }
 
 /// Whether `bytes` are the beginning of a character whose rest may follow.
@@ -49,6 +54,9 @@ mod tests {
         assert_eq!(stream.push(b"a\xffb"), "a\u{fffd}b");
         assert_eq!(stream.push(b"\xf0\x9f"), "");
         assert_eq!(stream.push(b"x"), "\u{fffd}x");
+        assert_eq!(stream.finish(), "");
+        stream.push(b"\xf0\x9f");
+        assert_eq!((stream.finish(), stream.finish()), ("\u{fffd}", ""));
     }
 
     proptest! {

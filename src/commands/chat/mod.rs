@@ -1,6 +1,5 @@
 //! `pcache chat`: a conversation from a saved state, which can be kept as a state of its own.
 
-mod conversation;
 mod lines;
 
 use std::sync::Arc;
@@ -14,12 +13,12 @@ use super::failure::Failure;
 use super::states::{self, check_name};
 use super::{build, place, sampling, target};
 use crate::cache::build::Builder;
+use crate::cache::conversation::Conversation;
 use crate::cache::opened::{Answered, Opened, Question, Room, Use};
 use crate::cache::source::Origin;
 use crate::cache::target::Target;
 use crate::cli::{Chat, KeepArgs, Output};
 use crate::report::human;
-use conversation::Conversation;
 use lines::{Input, Lines};
 use pcache_engine::generate::{self, Sampling, StopReason};
 use pcache_engine::model::Model;

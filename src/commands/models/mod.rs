@@ -5,20 +5,14 @@ pub mod list;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use super::app::App;
 use super::failure::Failure;
-use crate::cache::progress::Unit;
+use crate::cache::fingerprint::{fingerprint, fingerprint_again, is_the_one};
 use catalog::{Found, Places};
-use pcache_engine::gguf::Header;
-use pcache_format::ModelHash;
 use pcache_store::State;
-use pcache_store::fingerprint::{FileIdentity, hash_file};
-use pcache_store::{Store, StoreError};
-
-/// A file is hashed with a progress bar from this size on: about a second.
-const WORTH_A_BAR: u64 = 2 << 30;
+use pcache_store::Store;
 
 /// The model that `--model`, the environment or the config file names, else the only one in pcache's models folder,
 /// else the only one that other programs have downloaded.
@@ -68,108 +62,6 @@ pub fn resolve(named: &Path) -> Result<PathBuf> {
     Ok(chosen)
 }
 
-/// The hash of a model file: remembered if the file is the one that was hashed before, else computed now.
-pub fn fingerprint(app: &App, store: Option<&Store>, path: &Path) -> Result<ModelHash> {
-    let check = |path: &Path, header: &Header| {
-        if header.is_adapter() {
-            bail!("{} is a LoRA adapter; pass it with --lora, and its model with --model", path.display());
-        }
-        if header.parts() > 1 {
-            bail!(
-                "{} is one of {} parts of a model; join them with llama-gguf-split --merge",
-                path.display(),
-                header.parts()
-            );
-        }
-        if !header.is_causal() {
-            let architecture = header.architecture();
-            bail!(
-                "{} ({architecture}) is not a model that continues text: its attention is not causal (an embedding model?)",
-                path.display()
-            );
-        }
-        Ok(())
-    };
-    fingerprint_file(app, store, path, &check)
-}
-
-/// The hash of a file that was used before, and so is known to be what it should be; else as [`fingerprint`].
-fn fingerprint_again(app: &App, store: &Store, path: &Path) -> Result<ModelHash> {
-    let known = FileIdentity::of(path).ok().map(|identity| store.model_of_file(&identity)).transpose()?;
-    match known.flatten() {
-        Some(hash) => Ok(hash),
-        None => fingerprint(app, Some(store), path),
-    }
-}
-
-/// The hash of a LoRA adapter's file.
-pub fn fingerprint_adapter(app: &App, store: Option<&Store>, path: &Path) -> Result<ModelHash> {
-    let check = |path: &Path, header: &Header| {
-        if !header.is_adapter() {
-            bail!("{} is not a LoRA adapter", path.display());
-        }
-        Ok(())
-    };
-    fingerprint_file(app, store, path, &check)
-}
-
-fn fingerprint_file(
-    app: &App,
-    store: Option<&Store>,
-    path: &Path,
-    check: &dyn Fn(&Path, &Header) -> Result<()>,
-) -> Result<ModelHash> {
-    let path = fs_err::canonicalize(path)?;
-    if path.is_dir() {
-        bail!("{} is a folder, expected a GGUF file", path.display());
-    }
-    if path.to_str().is_none() {
-        bail!("{} is not a UTF-8 path, and llama.cpp opens no other; rename it", path.display());
-    }
-    let identity = FileIdentity::of(&path)?;
-    let header = Header::of(&path).with_context(|| format!("cannot use {}", path.display()))?;
-    check(&path, &header)?;
-    let Some(store) = store else { return hash(app, &path, &identity) };
-    if let Some(hash) = store.model_of_file(&identity)? {
-        // The same content under another path: that is where it is now.
-        if store.model_path(&hash)?.as_deref() != path.to_str() {
-            remember(store, &identity, &path, &hash)?;
-        }
-        return Ok(hash);
-    }
-    let hash = hash(app, &path, &identity)?;
-    remember(store, &identity, &path, &hash)?;
-    Ok(hash)
-}
-
-/// Remembers a hash, where that can be written.
-fn remember(store: &Store, identity: &FileIdentity, path: &Path, hash: &ModelHash) -> Result<()> {
-    match store.remember_model(identity, path, hash) {
-        Err(_) if !store.is_writable() => Ok(()),
-        other => Ok(other?),
-    }
-}
-
-fn hash(app: &App, path: &Path, identity: &FileIdentity) -> Result<ModelHash> {
-    let progress = app.progress();
-    let show = identity.size >= WORTH_A_BAR;
-    if show {
-        progress.start(&format!("hashing {}", file_name(path)), identity.size, Unit::Bytes);
-    }
-    let hash = hash_file(path, |done| {
-        if show {
-            progress.set(done);
-        }
-    });
-    progress.finish();
-    let hash = hash.with_context(|| format!("cannot read {}", path.display()))?;
-    // A file that changed while it was read has a hash that belongs to no version of it.
-    if FileIdentity::of(path)? != *identity {
-        bail!("{} changed while it was being hashed; try again when it is complete", path.display());
-    }
-    Ok(hash)
-}
-
 /// The file of the model that a state was built with: the one named on the command line if there is one, else
 /// where it was last seen, else what the environment or the models folder offers.
 pub fn of_state(app: &App, store: &Store, state: &State) -> Result<PathBuf> {
@@ -201,15 +93,6 @@ pub fn of_state(app: &App, store: &Store, state: &State) -> Result<PathBuf> {
         last_seen.display(),
         state.manifest.model.short()
     )
-}
-
-/// Whether a file's hash is the wanted one. A file that cannot be hashed is not the one; a damaged index is another
-/// matter, and no reason to say that the file has changed.
-pub fn is_the_one(found: Result<ModelHash>, wanted: &ModelHash) -> Result<bool> {
-    match found {
-        Err(error) if error.is::<StoreError>() => Err(error),
-        found => Ok(found.is_ok_and(|hash| hash == *wanted)),
-    }
 }
 
 /// The last part of a path, for people.

@@ -39,7 +39,9 @@ struct Moment {
 
 /// A conversation that is going on.
 pub struct Conversation<'o, 'a> {
+    /// The state that it is behind.
     pub opened: &'o mut Opened<'a>,
+    /// What stands between an answer and the next message.
     pub turn: Turn,
     exchanges: Vec<Exchange>,
     before_last: Moment,
