@@ -1,7 +1,31 @@
 //! pcache manages saved states of local language models on disk.
 //!
-//! A prompt that a model has processed leaves behind its key/value state. Saving that state and restoring it
-//! is hundreds of times faster than processing the prompt again. Data flows one way:
+//! A prompt that a model has processed leaves behind its key/value state. Saving that state and restoring it is hundreds of
+//! times faster than processing the prompt again. What is restored is proved first: every byte is compared with its hash,
+//! and damage is a miss that is mended.
+//!
+//! ```no_run
+//! use pcache::{Cache, Claim, Prompt, Sampling, Watch};
+//!
+//! fn main() -> pcache::Result<()> {
+//!     let cache = Cache::open("states")?;
+//!     let model = cache.load("model.gguf", Watch::default())?;
+//!     let prompt = Prompt::system("You are the waiter of a small restaurant. Today there is pumpkin soup.");
+//!     // Seconds to minutes the first time, milliseconds from then on: also in another process.
+//!     let state = cache.build(&model, &prompt, Claim::default(), Watch::default())?;
+//!     let mut session = cache.session(&model, &state.key, 512, Watch::default())?;
+//!     session.ask("Is there soup?", &Sampling::greedy(100), |text| print!("{text}"))?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! - [`Cache`]: a folder of states; [`Model`]: a loaded model; both are shared by threads as they are.
+//! - [`Prompt`]: what a state is made of; [`State`]: what became of it, with the [`Verdict`] on how much was saved.
+//! - [`Session`]: a state that is open for questions; each [`Answer`] starts from the same state.
+//! - [`Observer`] hears what happens, a [`CancelToken`] stops it: both are in a [`Watch`].
+//! - [`Error`] with its [`ErrorKind`].
+//!
+//! `examples/` has three short programs. How it is built:
 //!
 //! ```text
 //! cli → commands → cache → { pcache-store, pcache-engine } → pcache-format
@@ -15,4 +39,15 @@ pub mod cache;
 pub mod cli;
 pub mod commands;
 pub mod eval;
+mod library;
 pub mod report;
+
+pub use cache::verdict::{Status, Verdict};
+pub use cache::{CancelToken, Observer};
+pub use library::{
+    Answer, Cache, CacheOptions, Error, ErrorKind, GcPlan, Model, Prompt, Result, Session, State, Watch,
+};
+pub use pcache_engine::generate::{Sampling, StopReason};
+pub use pcache_format::StateKey;
+pub use pcache_store::evict::Limits;
+pub use pcache_store::{Claim, Expiry, ListedState};

@@ -123,7 +123,7 @@ impl<'o, 'a> Conversation<'o, 'a> {
         self.exchanges.drain(..count.min(self.exchanges.len()));
         if let Some(first) = self.exchanges.first_mut() {
             // It now follows the state, and not an answer.
-            let (model, state) = (self.opened.session.model(), self.opened.state);
+            let (model, state) = (self.opened.session.model(), &self.opened.state);
             first.asked =
                 question_tokens(model, &state.manifest.pending_text, &first.message, &state.manifest.suffix);
         }

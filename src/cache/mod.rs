@@ -34,6 +34,13 @@ use anyhow::{Result, bail};
 use pcache_format::StateKey;
 use pcache_store::{State, Store};
 
+/// Threads that evaluate unless something else is said: the physical cores that this process may use.
+pub fn usual_threads() -> u32 {
+    let available = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = num_cpus::get_physical().min(available).max(1);
+    u32::try_from(cores).unwrap_or(1)
+}
+
 /// The state with this key.
 ///
 /// # Errors

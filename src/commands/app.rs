@@ -172,9 +172,7 @@ impl App {
 
     /// Threads that evaluate: as asked for, or the physical cores that this process may use.
     pub fn threads(&self) -> u32 {
-        let available = std::thread::available_parallelism().map_or(1, usize::from);
-        let cores = num_cpus::get_physical().min(available).max(1);
-        self.global.threads.unwrap_or_else(|| u32::try_from(cores).unwrap_or(1))
+        self.global.threads.unwrap_or_else(crate::cache::usual_threads)
     }
 
     /// Layers to put on a GPU; refused where this build has none.

@@ -1,5 +1,7 @@
 //! Where a state that is to be opened lies, by what the command line says.
 
+use std::sync::Arc;
+
 use anyhow::{Result, bail};
 
 use super::app::App;
@@ -21,8 +23,8 @@ pub fn find(app: &App, text: &str, params: &ParamArgs) -> Result<Place> {
             state.key().short()
         )));
     }
-    let prefix = Prefix::of_manifest(&state.manifest);
+    let prefix = Arc::new(Prefix::of_manifest(&state.manifest));
     let adapter = target::adapter_of_state(app, &store, &state, params)?;
     let model = models::of_state(app, &store, &state)?;
-    Ok(Place { store, state, prefix, model, adapter, gpu_layers: app.gpu_layers()? })
+    Ok(Place { store, state: Arc::new(state), prefix, model, adapter, gpu_layers: app.gpu_layers()? })
 }

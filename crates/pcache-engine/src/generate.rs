@@ -31,6 +31,22 @@ pub struct Sampling {
     pub stop: Vec<String>,
 }
 
+impl Sampling {
+    /// Always the likeliest token; `max_tokens` of them at most.
+    pub fn greedy(max_tokens: usize) -> Self {
+        Self {
+            temperature: 0.0,
+            top_k: 40,
+            top_p: 0.95,
+            min_p: 0.05,
+            repeat_penalty: 1.0,
+            seed: 0,
+            max_tokens,
+            stop: Vec::new(),
+        }
+    }
+}
+
 /// Below this a temperature is 0: dividing by it would overflow.
 const COLDEST: f32 = 1e-5;
 /// llama.cpp takes this seed as a wish for a random one.

@@ -6,6 +6,7 @@ mod prepare;
 mod question;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
@@ -34,9 +35,9 @@ pub struct Place {
     /// Store that the state is in.
     pub store: Store,
     /// The state.
-    pub state: State,
+    pub state: Arc<State>,
     /// Its tokens, with their chain.
-    pub prefix: Prefix,
+    pub prefix: Arc<Prefix>,
     /// Its model's file.
     pub model: PathBuf,
     /// Its LoRA adapter's file.
@@ -89,8 +90,17 @@ impl Place {
             if !how.no_cache {
                 timings.add("verify_state", recall.took, Some(recall.tokens()));
             }
-            let opened =
-                Opened { call, how, store, state, prefix, recall, session, limit: room.limit, guides };
+            let opened = Opened {
+                call,
+                how,
+                store,
+                state: Arc::clone(state),
+                prefix: Arc::clone(prefix),
+                recall,
+                session,
+                limit: room.limit,
+                guides,
+            };
             opened.check_hit()?;
             call.observer.evaluating();
             Ok((opened, sized, timings))
@@ -125,9 +135,9 @@ pub struct Opened<'a> {
     /// Store that it is in.
     pub store: &'a Store,
     /// The state.
-    pub state: &'a State,
+    pub state: Arc<State>,
     /// Its tokens, with their chain.
-    pub prefix: &'a Prefix,
+    pub prefix: Arc<Prefix>,
     /// What of it is saved and intact.
     pub recall: VerifiedPrefix,
     /// Context that it is restored into.
@@ -143,14 +153,14 @@ impl<'a> Opened<'a> {
     pub fn with_model(
         call: Call<'a>,
         store: &'a Store,
-        state: &'a State,
-        prefix: &'a Prefix,
+        state: Arc<State>,
+        prefix: Arc<Prefix>,
         model: &Model,
         room: Room,
     ) -> Result<Self> {
         let recall = {
             let guard = call.lock_shared(store)?;
-            store.find(&guard, prefix, call.same_compute)?.verify(prefix)
+            store.find(&guard, &prefix, call.same_compute)?.verify(&prefix)
         };
         // For the log alone: these stages are the prompt's, and no answer's.
         let mut timings = call.observer.timings();
@@ -167,7 +177,7 @@ impl<'a> Opened<'a> {
 impl Opened<'_> {
     fn check_hit(&self) -> Result<()> {
         if self.how.require_hit && self.recall.tokens() < self.prefix.tokens.len() {
-            let why = self.recall.reason(self.prefix).unwrap_or_default();
+            let why = self.recall.reason(&self.prefix).unwrap_or_default();
             bail!(Failure::Miss(format!("state {} is no hit: {why}", self.state.key().short())));
         }
         Ok(())

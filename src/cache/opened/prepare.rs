@@ -20,7 +20,7 @@ impl Opened<'_> {
         let mut verdict = Verdict::miss();
         if self.how.no_cache {
             let start = Instant::now();
-            prefill::evaluate_only(self.call, &mut self.session, self.prefix, &self.state.key().short())?;
+            prefill::evaluate_only(self.call, &mut self.session, &self.prefix, &self.state.key().short())?;
             timings.add("eval_time", start.elapsed(), Some(total));
             verdict.evaluated_tokens = total;
             verdict.reason = Some("the cache was not to be used".into());
@@ -28,7 +28,7 @@ impl Opened<'_> {
         }
 
         let start = Instant::now();
-        verdict.reason = self.recall.reason(self.prefix);
+        verdict.reason = self.recall.reason(&self.prefix);
         match restore(&self.recall, &mut self.session) {
             Ok(_) => {
                 verdict.restored_tokens = self.recall.tokens();
@@ -58,7 +58,7 @@ impl Opened<'_> {
         self.call.warn(format!("nothing can be saved: {error:#}"));
         self.session.reset();
         let start = Instant::now();
-        prefill::evaluate_only(self.call, &mut self.session, self.prefix, &self.state.key().short())?;
+        prefill::evaluate_only(self.call, &mut self.session, &self.prefix, &self.state.key().short())?;
         timings.add("eval_time", start.elapsed(), Some(self.prefix.tokens.len()));
         (verdict.status, verdict.restored_tokens) = (Status::Miss, 0);
         verdict.evaluated_tokens = self.prefix.tokens.len();
@@ -72,15 +72,15 @@ impl Opened<'_> {
         let key = self.state.key().short();
         let missing = human::count(missing, "token");
         self.call.warn(format!("state {key}: {why}; {missing} are evaluated and saved again"));
-        self.call.observer.missed(self.prefix, &self.state.key(), self.recall.tokens());
+        self.call.observer.missed(&self.prefix, &self.state.key(), self.recall.tokens());
 
-        let lock = self.call.lock_build(self.store, self.prefix)?;
+        let lock = self.call.lock_build(self.store, &self.prefix)?;
         let guard = self.call.lock_shared(self.store)?;
         // What was removed meanwhile should not be saved again.
         state(self.store, &self.state.key())?;
         // Somebody else may have saved it by now, and what was restored goes on from there.
         let same_compute = self.call.same_compute;
-        let found = self.store.find(&guard, self.prefix, same_compute)?.verify(self.prefix);
+        let found = self.store.find(&guard, &self.prefix, same_compute)?.verify(&self.prefix);
         if found.tokens() > verdict.restored_tokens {
             self.recall = found;
             self.session.reset();
@@ -97,17 +97,18 @@ impl Opened<'_> {
         if verdict.restored_tokens < self.prefix.tokens.len() {
             let none = VerifiedPrefix::none();
             let restored = if verdict.restored_tokens > 0 { &self.recall } else { &none };
-            let writer = self.store.writer(&guard, self.prefix, Codec::default(), restored);
-            let filled = prefill::fill(self.call, &writer, self.store, &mut self.session, self.prefix, &key)?;
-            writer.heal(self.state)?;
+            let writer = self.store.writer(&guard, &self.prefix, Codec::default(), restored);
+            let filled =
+                prefill::fill(self.call, &writer, self.store, &mut self.session, &self.prefix, &key)?;
+            writer.heal(&self.state)?;
             timings.add("eval_time", filled.evaluating, Some(filled.tokens));
             timings.add("save_state", filled.saving, None);
             verdict.evaluated_tokens += filled.tokens;
         }
         // The next question restores what is saved now.
-        let found = self.store.find(&guard, self.prefix, same_compute)?;
+        let found = self.store.find(&guard, &self.prefix, same_compute)?;
         drop((guard, lock));
-        self.recall = found.verify(self.prefix);
+        self.recall = found.verify(&self.prefix);
         Ok(())
     }
 }

@@ -292,7 +292,8 @@ impl Talk<'_> {
         if talk.len() == 0 {
             bail!(Failure::Usage("nothing was said behind the state, so there is nothing to save".into()));
         }
-        let (model, state) = (&talk.opened.session.model().clone(), talk.opened.state);
+        let (model, state) =
+            (&talk.opened.session.model().clone(), std::sync::Arc::clone(&talk.opened.state));
         let tokens = [state.manifest.tokens.clone(), talk.said()].concat();
         let opened = &mut *talk.opened;
         let prompt = prompt::conversation(model, tokens, &talk.turn.between, &state.manifest.suffix);

@@ -1,5 +1,6 @@
 //! Putting the questions of one prompt to one model.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -63,8 +64,8 @@ impl Asker<'_> {
         let mut builder = Builder::new(self.app.call(), &keep, store, self.target);
         let built = builder.build(self.model, &source, load)?;
         self.app.named_event("build", &built)?;
-        let state = states::state(store, &states::key(store, &built.key)?)?;
-        let prefix = Prefix::of_manifest(&state.manifest);
+        let state = Arc::new(states::state(store, &states::key(store, &built.key)?)?);
+        let prefix = Arc::new(Prefix::of_manifest(&state.manifest));
 
         let texts = prompt.questions.iter().flat_map(wordings);
         let longest = texts.map(|t| Question::new(self.model, &state, t.to_owned()).tokens.len()).max();
@@ -73,7 +74,7 @@ impl Asker<'_> {
         let answer = self.suite.max_tokens.max(most).max(if generate.is_some() { GENERATED } else { 0 });
         let limit = Question::limit(self.model, &prefix, longest, answer);
         let mut opened =
-            Opened::with_model(self.app.call(), store, &state, &prefix, self.model, Room::one(limit))?;
+            Opened::with_model(self.app.call(), store, state, prefix, self.model, Room::one(limit))?;
         self.app.stop_gently_on_ctrl_c();
         let mut asked = Asked {
             app: self.app,
@@ -190,11 +191,11 @@ impl Asked<'_, '_> {
             bail!(Failure::Interrupted("interrupted; what was answered by then is shown".into()));
         }
         let model = self.opened.session.model();
-        let question = match Question::fitting(model, self.opened.state, self.opened.prefix, text.to_owned())
-        {
-            Ok(question) => question,
-            Err(problem) => return Ok(Err(problem.to_string())),
-        };
+        let question =
+            match Question::fitting(model, &self.opened.state, &self.opened.prefix, text.to_owned()) {
+                Ok(question) => question,
+                Err(problem) => return Ok(Err(problem.to_string())),
+            };
         let how = Sampled { sampling, since: Instant::now(), timings: app.timings() };
         match self.opened.answer(&question, how, |_| Ok(())) {
             Ok(answered) => {

@@ -18,6 +18,7 @@ mod tally;
 mod together;
 
 use std::io::IsTerminal;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
@@ -196,15 +197,19 @@ enum Arrival {
 
 /// What a question is tokenised for.
 #[derive(Clone)]
-struct Asking<'o> {
+struct Asking {
     model: Model,
-    state: &'o State,
-    prefix: &'o Prefix,
+    state: Arc<State>,
+    prefix: Arc<Prefix>,
 }
 
-impl<'o> Asking<'o> {
-    fn of(opened: &Opened<'o>) -> Self {
-        Self { model: opened.session.model().clone(), state: opened.state, prefix: opened.prefix }
+impl Asking {
+    fn of(opened: &Opened<'_>) -> Self {
+        Self {
+            model: opened.session.model().clone(),
+            state: Arc::clone(&opened.state),
+            prefix: Arc::clone(&opened.prefix),
+        }
     }
 }
 
@@ -245,7 +250,7 @@ impl Work<'_> {
     }
 
     /// The next record with what is to be asked, or why that cannot be. With `wait` until there is one.
-    fn next(&mut self, asking: &Asking<'_>, wait: bool) -> Result<Arrival> {
+    fn next(&mut self, asking: &Asking, wait: bool) -> Result<Arrival> {
         let record = loop {
             if self.app.interrupted() {
                 return Err(interruption(self));
@@ -262,7 +267,7 @@ impl Work<'_> {
     }
 
     /// What a record asks, or what becomes of it without.
-    fn question(&self, record: &Record, asking: &Asking<'_>) -> Result<Question, Unasked> {
+    fn question(&self, record: &Record, asking: &Asking) -> Result<Question, Unasked> {
         if record.blank {
             return Err(Unasked::Blank);
         }
@@ -275,7 +280,7 @@ impl Work<'_> {
         };
         let question = text.and_then(|text| {
             self.output.check(record)?;
-            Question::fitting(&asking.model, asking.state, asking.prefix, text).map_err(|e| e.to_string())
+            Question::fitting(&asking.model, &asking.state, &asking.prefix, text).map_err(|e| e.to_string())
         });
         question.map_err(Unasked::Problem)
     }

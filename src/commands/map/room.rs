@@ -29,14 +29,14 @@ fn of(model: &Model, prefix: &Prefix, question: usize, max_tokens: usize, slots:
 /// whether it is a new one.
 pub fn ensure(opened: &mut Opened<'_>, question: &Question, max_tokens: usize, slots: u32) -> Result<bool> {
     let model = opened.session.model();
-    let needed = of(model, opened.prefix, question.tokens.len(), max_tokens, slots);
+    let needed = of(model, &opened.prefix, question.tokens.len(), max_tokens, slots);
     opened.limit = needed.limit;
     if needed.cells <= opened.session.cells() {
         return Ok(false);
     }
     // Some more, so that the next one that is a little longer has room too.
     let more = question.tokens.len().next_multiple_of(SEGMENT_TOKENS) + SEGMENT_TOKENS;
-    let room = of(model, opened.prefix, more, max_tokens, slots);
+    let room = of(model, &opened.prefix, more, max_tokens, slots);
     opened.session =
         Session::with_slots(model, &opened.state.manifest.params, room.cells, opened.call.threads, slots)?;
     Ok(true)

@@ -1,0 +1,89 @@
+//! The library, as another program uses it: the examples, on a tiny model; and what it promises of its errors.
+
+#[path = "../examples/build_and_ask.rs"]
+#[allow(dead_code, reason = "its main")]
+mod build_and_ask;
+mod common;
+#[path = "../examples/list_and_collect.rs"]
+#[allow(dead_code, reason = "its main")]
+mod list_and_collect;
+#[path = "../examples/many_threads.rs"]
+#[allow(dead_code, reason = "its main")]
+mod many_threads;
+
+use std::sync::Mutex;
+
+use common::{prose, tiny};
+use pcache::{Cache, CancelToken, Claim, ErrorKind, Observer, Prompt, Sampling, Status, Watch};
+use tempfile::TempDir;
+
+#[test]
+fn what_was_built_is_a_hit_the_next_time() {
+    let dir = TempDir::new().unwrap();
+    let (first, answer) = build_and_ask::run(&tiny("llama"), dir.path()).unwrap();
+    let (again, same) = build_and_ask::run(&tiny("llama"), dir.path()).unwrap();
+    assert_eq!((first.verdict.status, again.verdict.status), (Status::Miss, Status::Hit));
+    assert_eq!((first.key, &answer.tokens), (again.key, &same.tokens));
+    assert_eq!(same.verdict.restored_tokens, first.tokens);
+    assert_eq!(Cache::open(dir.path()).unwrap().find("waiter").unwrap(), first.key);
+}
+
+#[test]
+fn threads_share_a_model_and_a_state() {
+    let dir = TempDir::new().unwrap();
+    let answers = many_threads::run(&tiny("llama"), dir.path()).unwrap();
+    assert_eq!(answers.len(), 4);
+    assert!(answers.iter().all(|answer| answer.verdict.restored_tokens > 0));
+    let again = many_threads::run(&tiny("llama"), dir.path()).unwrap();
+    let tokens = |answers: &[pcache::Answer]| answers.iter().map(|a| a.tokens.clone()).collect::<Vec<_>>();
+    assert_eq!(tokens(&answers), tokens(&again), "whoever runs beside it");
+}
+
+#[test]
+fn all_but_the_last_used_go() {
+    let dir = TempDir::new().unwrap();
+    build_and_ask::run(&tiny("llama"), dir.path()).unwrap();
+    many_threads::run(&tiny("llama"), dir.path()).unwrap();
+    assert_eq!(list_and_collect::run(dir.path(), 1).unwrap().len(), 1);
+    assert_eq!(Cache::open(dir.path()).unwrap().states().unwrap().len(), 1);
+}
+
+/// Counts the stages that it hears of, and cancels at the first evaluated batch.
+struct Impatient {
+    cancel: CancelToken,
+    heard: Mutex<Vec<String>>,
+}
+
+impl Observer for Impatient {
+    fn event(&self, name: &str, _: &serde_json::Value) -> anyhow::Result<()> {
+        self.heard.lock().unwrap().push(name.to_owned());
+        self.cancel.cancel();
+        Ok(())
+    }
+}
+
+#[test]
+fn errors_have_kinds() {
+    let dir = TempDir::new().unwrap();
+    let cache = Cache::open(dir.path()).unwrap();
+    let kind = |error: pcache::Error| error.kind();
+    assert_eq!(kind(cache.find("nothing").unwrap_err()), ErrorKind::NotFound);
+    assert_eq!(kind(cache.load("/nowhere.gguf", Watch::default()).err().unwrap()), ErrorKind::Io);
+    let model = cache.load(tiny("llama"), Watch::default()).unwrap();
+    // Cancelled after the first batch: what is saved by then stays, and the next build goes on from it.
+    let observer = Impatient { cancel: CancelToken::default(), heard: Mutex::default() };
+    let prompt = Prompt::system(prose(200, 7));
+    let watch = Watch::new(&observer, &observer.cancel);
+    let error = cache.build(&model, &prompt, Claim::default(), watch).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+    assert!(observer.heard.lock().unwrap().iter().all(|name| name == "progress"));
+    let state = cache.build(&model, &prompt, Claim::default(), Watch::default()).unwrap();
+    assert_eq!(state.verdict.status, Status::Partial);
+    // A state of another model, and a question that has no room.
+    let other = cache.load(tiny("gemma3"), Watch::default()).unwrap();
+    let session = |model, room| cache.session(model, &state.key, room, Watch::default());
+    assert_eq!(kind(session(&other, 64).err().unwrap()), ErrorKind::Refused);
+    let mut small = session(&model, 8).unwrap();
+    let long = prose(40, 1);
+    assert_eq!(kind(small.ask(&long, &Sampling::greedy(4), |_| ()).unwrap_err()), ErrorKind::Refused);
+}
