@@ -612,3 +612,28 @@ fn what_stdin_holds_is_seen_or_said() {
     let document = map(&["-i", "in.txt", "--output", "out.json"], "");
     assert!(document.code == 2 && document.stderr.contains("JSON Lines and no JSON"), "{}", document.stderr);
 }
+
+/// Whoever logs out of a terminal in which `nohup pcache map … &` runs found a few records the next morning.
+#[test]
+fn what_was_ignored_when_the_program_began_stays_ignored() {
+    use rustix::process::{Pid, Signal, kill_process};
+    use std::io::{BufRead, BufReader, Write};
+
+    let program = program("llama");
+    let mut child = program.start_in_the_background(&["-q", "map", "s", "--max-tokens", "4"]);
+    let mut input = child.stdin.take().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut answer = |record: &[u8]| {
+        input.write_all(record).unwrap();
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        assert!(line.ends_with('\n'), "{line:?}");
+    };
+    answer(b"one\n");
+    for signal in [Signal::HUP, Signal::INT] {
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        answer(b"and another\n");
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143), "that one still ends it, in order");
+}

@@ -60,7 +60,7 @@ impl<'o, 'a> Conversation<'o, 'a> {
     }
 
     /// Messages with their answers.
-    pub fn len(&self) -> usize {
+    pub fn said_so_far(&self) -> usize {
         self.exchanges.len()
     }
 

@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -11,7 +11,8 @@ use etcetera::BaseStrategy;
 use serde::Serialize;
 
 use super::failure::Failure;
-use super::{explain, gc, signals, states};
+use super::signals::{At, Signals};
+use super::{explain, gc, states};
 use crate::cache::explain::Explanation;
 use crate::cache::progress::{Progress, Silent, Unit};
 use crate::cache::timings::Timings;
@@ -38,25 +39,15 @@ pub struct App {
     pub started: Instant,
     log: Option<Log>,
     cancel: CancelToken,
-    /// Whether Ctrl-C only ever stops what is at hand.
-    in_conversation: Arc<AtomicBool>,
-    /// Whether nothing is at hand: the program waits for the user to say something.
-    listening: Arc<AtomicBool>,
-    /// Folders that nobody needs when the program is stopped at once.
-    scratch: Arc<Mutex<Vec<PathBuf>>>,
+    /// What stops it.
+    pub signals: Arc<Signals>,
 }
 
 impl App {
     pub fn new(global: Global, started: Instant) -> Self {
-        Self {
-            global,
-            started,
-            log: None,
-            cancel: CancelToken::default(),
-            in_conversation: Arc::default(),
-            listening: Arc::default(),
-            scratch: Arc::default(),
-        }
+        let cancel = CancelToken::default();
+        let signals = Signals::new(cancel.clone(), global.quiet);
+        Self { global, started, log: None, cancel, signals }
     }
 
     /// Opens the full log, if there is to be one, and begins it with what was called.
@@ -112,57 +103,17 @@ impl App {
         }
     }
 
-    /// From now on the first Ctrl-C only asks to stop after the batch at hand, so that its work is kept; the
-    /// second one stops at once, which is as safe: nothing half-made is ever visible. Call it when evaluating
-    /// begins: while waiting, hashing or loading Ctrl-C should simply end the program.
-    pub fn stop_gently_on_ctrl_c(&self) {
-        let (cancel, quiet) = (self.cancel.clone(), self.global.quiet);
-        let scratch = Arc::clone(&self.scratch);
-        let (talking, listening) = (Arc::clone(&self.in_conversation), Arc::clone(&self.listening));
-        let terminal = signals::Terminal::now();
-        // Fails only when a handler is set already; then Ctrl-C simply ends the process.
-        let _ = ctrlc::set_handler(move || {
-            let again = cancel.cancel();
-            let (talking, listening) = (talking.load(Ordering::SeqCst), listening.load(Ordering::SeqCst));
-            if talking && !listening {
-                return;
-            }
-            if again || talking {
-                let folders = scratch.lock().unwrap_or_else(|e| e.into_inner());
-                folders.iter().for_each(|folder| drop(std::fs::remove_dir_all(folder)));
-                if listening {
-                    terminal.restore();
-                }
-                signal_hook::low_level::exit(130);
-            }
-            if !quiet {
-                let _ = writeln!(io::stderr(), "\nstopping; Ctrl-C again stops at once");
-            }
-        });
-    }
-
-    /// From now on Ctrl-C stops an answer and never the program. The flag is set when something else should end it.
-    pub fn begin_conversation(&self) -> Arc<AtomicBool> {
-        self.in_conversation.store(true, Ordering::SeqCst);
-        signals::told_to_end()
-    }
-
     /// While `wait` waits for the user, a signal ends the program: there is nothing else that it could stop.
     pub fn listen<T>(&self, wait: impl FnOnce() -> T) -> T {
-        self.listening.store(true, Ordering::SeqCst);
+        self.signals.set(At::Listening);
         let heard = wait();
-        self.listening.store(false, Ordering::SeqCst);
+        self.signals.set(At::Answer);
         heard
     }
 
     /// Forgets a Ctrl-C that has had its effect. Says whether there was one.
     pub fn take_interrupt(&self) -> bool {
         self.cancel.renew()
-    }
-
-    /// Has a folder removed when a second Ctrl-C stops the program at once.
-    pub fn remove_if_stopped(&self, folder: &Path) {
-        self.scratch.lock().unwrap_or_else(|e| e.into_inner()).push(folder.to_owned());
     }
 
     /// Whether the user pressed Ctrl-C.
@@ -379,7 +330,7 @@ impl Observer for App {
     }
 
     fn evaluating(&self) {
-        self.stop_gently_on_ctrl_c();
+        self.signals.hear();
     }
 
     fn missed(&self, prefix: &Prefix, key: &StateKey, saved: usize) {

@@ -5,19 +5,19 @@ use std::io::{self, Write};
 pub use crate::cache::Failure;
 use pcache_store::StoreError;
 
-/// Exit code of a failure.
-fn code(failure: &Failure) -> u8 {
+/// Exit code of a failure; `interrupted` is that of the signal that came.
+fn code(failure: &Failure, interrupted: u8) -> u8 {
     match failure {
         Failure::NoRoom(_) => 1,
         Failure::Usage(_) => 2,
         Failure::NotFound(_) | Failure::Miss(_) => 3,
         Failure::Corrupt(_) => 4,
-        Failure::Interrupted(_) => 130,
+        Failure::Interrupted(_) => interrupted,
     }
 }
 
-/// Prints the error and its causes in one line, and says how to exit. A reader that went away is not an error.
-pub fn report(error: &anyhow::Error) -> u8 {
+/// Prints the error and its causes in one line, and says how to exit; `interrupted` is the exit code where a signal stopped it. A reader that went away is not an error.
+pub fn report(error: &anyhow::Error, interrupted: u8) -> u8 {
     let closed = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
     if error.chain().any(|e| e.downcast_ref::<io::Error>().is_some_and(closed)) {
         return 0;
@@ -29,7 +29,7 @@ pub fn report(error: &anyhow::Error) -> u8 {
         let _ = writeln!(io::stderr(), "pcache: {advice}");
     }
     match (error.downcast_ref::<Failure>(), error.downcast_ref::<StoreError>()) {
-        (Some(failure), _) => code(failure),
+        (Some(failure), _) => code(failure, interrupted),
         (_, Some(StoreError::DamagedIndex { .. })) => 4,
         _ => 1,
     }

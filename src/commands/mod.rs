@@ -50,7 +50,7 @@ pub fn run(cli: Cli, started: Instant) -> ExitCode {
     let result = app.start_log().and_then(|()| run_command(&app, cli.command));
     let code = match &result {
         Ok(()) => 0,
-        Err(error) => failure::report(error),
+        Err(error) => failure::report(error, app.signals.exit_code()),
     };
     app.end_log(&result, code);
     ExitCode::from(code)

@@ -44,7 +44,7 @@ pub fn run(app: &App, args: &Recode) -> Result<()> {
         true => store.list()?.0.into_iter().map(|s| s.key).collect(),
         false => states::keys(&store, &args.keys)?,
     };
-    app.stop_gently_on_ctrl_c();
+    app.signals.hear();
     let progress = app.progress();
     progress.start("recoding", keys.len() as u64, Unit::States);
     let (mut report, mut failed) = (Report { states: Vec::new() }, None);

@@ -171,6 +171,22 @@ impl Program {
         command.spawn().unwrap()
     }
 
+    /// Starts with hang-ups and Ctrl-C ignored, as `nohup` and a shell's `&` do.
+    pub fn start_in_the_background(&self, args: &[&str]) -> Child {
+        let plain = self.command(args);
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' HUP INT; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_pcache")]);
+        command.args(args).current_dir(self.dir.path());
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    }
+
     /// Runs to a success.
     pub fn ok(&self, args: &[&str]) -> Run {
         let run = self.run(args);

@@ -47,7 +47,7 @@ pub fn run(app: &App, args: &Measure) -> Result<()> {
     let home = app.store()?;
     let targets =
         kv_types.iter().map(|kv_type| target(app, &home, args, *kv_type)).collect::<Result<Vec<Target>>>()?;
-    app.stop_gently_on_ctrl_c();
+    app.signals.hear();
     let mut bench = Bench {
         app,
         args,
@@ -146,7 +146,7 @@ impl Bench<'_> {
 
     /// A store to measure in.
     fn scratch(&self) -> Result<(Scratch, Store)> {
-        Ok(self.home.scratch(|folder| self.app.remove_if_stopped(folder))?)
+        Ok(self.home.scratch(|folder| self.app.signals.remove_if_stopped(folder))?)
     }
 
     /// Those that were asked for; else as long as evaluating them several times takes not too long.

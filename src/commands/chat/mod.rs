@@ -2,14 +2,13 @@
 
 mod lines;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 
 use super::app::{App, read_text};
 use super::ask::report::{self, Report};
 use super::failure::Failure;
+use super::signals::At;
 use super::states::{self, check_name};
 use super::{build, place, sampling, target};
 use crate::cache::build::Builder;
@@ -61,9 +60,8 @@ pub fn run(app: &App, args: &Chat) -> Result<()> {
         Ok((Room::one(Question::limit(model, prefix, ROOM, args.sampling.max_tokens)), turn))
     };
     let (mut opened, turn, _) = place.open(app.call(), Use::default(), None, size)?;
-    let told_to_end = app.begin_conversation();
-    let mut chat =
-        Talk { app, args, target: &target, sampling, last: None, first_failure: None, told_to_end };
+    app.signals.set(At::Answer);
+    let mut chat = Talk { app, args, target: &target, sampling, last: None, first_failure: None };
     chat.greet(&opened, args.resume.is_some(), &turn);
     chat.go_on(&mut Conversation::new(&mut opened, turn))?;
     opened.note_use();
@@ -98,7 +96,6 @@ struct Talk<'a> {
     sampling: Sampling,
     last: Option<Answered>,
     /// Whether a signal should end the program.
-    told_to_end: Arc<AtomicBool>,
     /// What went wrong first.
     first_failure: Option<anyhow::Error>,
 }
@@ -142,7 +139,7 @@ impl Talk<'_> {
                 _ => self.say(talk, line.strip_prefix('/').unwrap_or(&line)),
             };
             match done {
-                _ if self.told_to_end.load(Ordering::SeqCst) => {
+                _ if self.app.signals.told_to_end() => {
                     bail!(Failure::Interrupted("interrupted".into()))
                 }
                 Ok(()) => {}
@@ -186,12 +183,12 @@ impl Talk<'_> {
                 let Ok(count) = count else {
                     bail!(Failure::Usage("/drop takes a number of messages".into()))
                 };
-                let before = talk.len();
+                let before = talk.said_so_far();
                 if before == 0 {
                     bail!(Failure::Usage(self.nothing_said("dropped")));
                 }
                 talk.drop_oldest(count);
-                let (gone, left) = (before - talk.len(), talk.len());
+                let (gone, left) = (before - talk.said_so_far(), talk.said_so_far());
                 let gone = human::count(gone, "message");
                 self.app.say(format!("{gone} forgotten, {} left", human::thousands(left)));
             }
@@ -278,7 +275,7 @@ impl Talk<'_> {
             human::thousands(used),
             human::count(most, "token"),
             human::thousands(state),
-            human::count(talk.len(), "message")
+            human::count(talk.said_so_far(), "message")
         ));
         if let Some(last) = &self.last {
             self.app.say(last.timings.table().trim_end());
@@ -289,7 +286,7 @@ impl Talk<'_> {
     /// message by message has other bytes, and a key means the same bytes always.
     fn save(&mut self, talk: &mut Conversation<'_, '_>, name: &str) -> Result<()> {
         check_name(name)?;
-        if talk.len() == 0 {
+        if talk.said_so_far() == 0 {
             bail!(Failure::Usage("nothing was said behind the state, so there is nothing to save".into()));
         }
         let (model, state) =

@@ -75,7 +75,7 @@ impl Asker<'_> {
         let limit = Question::limit(self.model, &prefix, longest, answer);
         let mut opened =
             Opened::with_model(self.app.call(), store, state, prefix, self.model, Room::one(limit))?;
-        self.app.stop_gently_on_ctrl_c();
+        self.app.signals.hear();
         let mut asked = Asked {
             app: self.app,
             opened: &mut opened,
