@@ -2,7 +2,6 @@
 
 mod lines;
 
-
 use anyhow::{Context, Result, bail};
 
 use super::app::{App, read_text};
