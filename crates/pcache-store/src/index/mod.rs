@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use super::fingerprint::FileIdentity;
 use super::{Result, StoreError};
@@ -90,11 +90,15 @@ impl Index {
         self.read(|db| db.execute_batch("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE);"))
     }
 
-    /// Lets SQLite check the whole database.
+    /// Lets SQLite check the whole database, and that no row needs another one that is not there: no list would show it.
     pub(crate) fn check(&self) -> Result<()> {
-        let found: String = self.read(|db| db.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)))?;
+        let mut found: String = self.read(|db| db.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)))?;
         if found == "ok" {
-            return Ok(());
+            let orphan = self.read(|db| {
+                db.query_row("PRAGMA foreign_key_check", [], |r| Ok((r.get(0)?, r.get(2)?))).optional()
+            })?;
+            let Some((table, needed)): Option<(String, String)> = orphan else { return Ok(()) };
+            found = format!("a row of {table} needs one of {needed} that is not there");
         }
         let (path, code) = (self.path.clone(), rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT));
         Err(StoreError::DamagedIndex { path, source: rusqlite::Error::SqliteFailure(code, Some(found)) })

@@ -177,3 +177,16 @@ fn values_at_their_limits_stay_within_them() {
         assert_eq!(store.check_description(&key).unwrap(), None);
     }
 }
+
+/// A row whose model is none that the index knows is in no list, so its state was not verified, and then collected.
+#[test]
+fn a_row_that_needs_another_one_is_damage() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    save(&store, "a", &tokens(10, 3)).unwrap();
+    store.check_index().unwrap();
+    let db = rusqlite::Connection::open(store.root().join("index.sqlite")).unwrap();
+    db.execute_batch("PRAGMA foreign_keys = OFF; UPDATE states SET model = zeroblob(32);").unwrap();
+    let error = store.check_index().unwrap_err();
+    assert!(matches!(error, StoreError::DamagedIndex { .. }), "{error}");
+}
