@@ -103,6 +103,29 @@ fn a_read_only_store_can_be_listed_asked_and_verified() {
     assert_eq!(program.contents(), before);
 }
 
+/// One damaged object on a disk that cannot be written had all of the state evaluated.
+#[test]
+fn on_a_read_only_disk_what_is_intact_is_restored() {
+    let program = program();
+    let last = program.segments().into_iter().find(|path| {
+        let object = pcache_format::object::decode(&std::fs::read(path).unwrap()).unwrap();
+        (object.meta.first, object.tokens.len()) == (512, 125)
+    });
+    std::fs::write(last.unwrap(), "damaged").unwrap();
+    let script = r#"
+        mount --bind store store; mount -o remount,ro,bind store
+        "$PCACHE" ask long "Hm?" --max-tokens 4 --json 2> ask.err
+        "$PCACHE" ask long "Hm?" --max-tokens 4 --json --no-cache 2>> ask.err
+    "#;
+    let Some(run) = in_a_namespace(&program, script) else { return };
+    let answers: Vec<serde_json::Value> =
+        run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(answers.len(), 2, "{}", run.stderr);
+    assert_eq!(answers[0]["answer"], answers[1]["answer"]);
+    let cache = &answers[0]["cache"];
+    assert_eq!((&cache["status"], cache["restored_tokens"].as_u64()), (&"partial".into(), Some(512)));
+}
+
 /// Readers of a store that others write: a volume mounted read-only beside a build, or a snapshot of a killed one. What is in
 /// the index's log counts, and the files are not touched.
 #[test]

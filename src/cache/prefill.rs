@@ -61,18 +61,21 @@ pub fn fill(
     Ok(filled)
 }
 
-/// Evaluates all of the prefix's tokens in the same batches and saves nothing.
+/// Evaluates the prefix's tokens from the session's position on, in the same batches, and saves nothing.
+///
+/// # Errors
+/// When it is cancelled, or llama.cpp fails.
 pub fn evaluate_only(call: Call<'_>, session: &mut Session, prefix: &Prefix, label: &str) -> Result<()> {
-    let progress = call.observer.progress();
-    progress.start(&format!("evaluating {label}"), prefix.tokens.len() as u64, Unit::Tokens);
-    for batch in prefix.chain.segments() {
+    let (from, progress) = (session.position(), call.observer.progress());
+    progress.start(&format!("evaluating {label}"), (prefix.tokens.len() - from) as u64, Unit::Tokens);
+    for batch in prefix.chain.segments().iter().filter(|batch| batch.first >= from) {
         if call.cancel.is_cancelled() {
             progress.finish();
             bail!(Failure::Interrupted("interrupted while evaluating the prompt".into()));
         }
         session.evaluate(&prefix.tokens[batch.first..batch.end()], false)?;
         session.wait();
-        progress.set(batch.end() as u64);
+        progress.set((batch.end() - from) as u64);
     }
     progress.finish();
     Ok(())

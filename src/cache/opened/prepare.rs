@@ -56,12 +56,12 @@ impl Opened<'_> {
         timings: &mut Timings,
     ) -> Result<()> {
         self.call.warn(format!("nothing can be saved: {error:#}"));
-        self.session.reset();
+        let total = self.prefix.tokens.len();
         let start = Instant::now();
         prefill::evaluate_only(self.call, &mut self.session, &self.prefix, &self.state.key().short())?;
-        timings.add("eval_time", start.elapsed(), Some(self.prefix.tokens.len()));
-        (verdict.status, verdict.restored_tokens) = (Status::Miss, 0);
-        verdict.evaluated_tokens = self.prefix.tokens.len();
+        verdict.evaluated_tokens = total - verdict.restored_tokens;
+        timings.add("eval_time", start.elapsed(), Some(verdict.evaluated_tokens));
+        verdict.status = Status::of(verdict.restored_tokens, total);
         Ok(())
     }
 
