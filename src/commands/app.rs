@@ -12,22 +12,16 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::signals::{At, Signals};
-use super::{explain, gc, states};
-use crate::cache::explain::Explanation;
 use crate::cache::progress::{Progress, Silent, Unit};
 use crate::cache::timings::Timings;
-use crate::cache::{Call, CancelToken, Observer};
+use crate::cache::{Call, CancelToken};
 use crate::cli::{Global, Output, OutputTo};
 use crate::report::human;
 use crate::report::log::{self, Log};
 use crate::report::progress::Bar;
 use pcache_engine as engine;
 use pcache_format::epoch::LLAMA_CPP_BUILD;
-use pcache_format::{Label, Params, StateKey};
-use pcache_store::evict::Limits;
-use pcache_store::gc::Outcome;
-use pcache_store::labels::Saved;
-use pcache_store::{ExclusiveGuard, Options, Prefix, Reindexed, SharedGuard, Store, check_owner};
+use pcache_store::{ExclusiveGuard, Options, Reindexed, SharedGuard, Store, check_owner};
 
 /// Time between two looks at how far a reindexing is.
 const BAR_PAUSE: Duration = Duration::from_millis(10);
@@ -304,81 +298,6 @@ impl App {
     /// A progress bar, or none when told to be quiet.
     pub fn progress(&self) -> Box<dyn Progress> {
         if self.global.quiet { Box::new(Silent) } else { Box::new(Bar::default()) }
-    }
-}
-
-/// The command line hears what operations say, and shows it.
-impl Observer for App {
-    fn say(&self, text: &str) {
-        Self::say(self, text);
-    }
-
-    fn warn(&self, text: &str) {
-        Self::warn(self, text);
-    }
-
-    fn progress(&self) -> Box<dyn Progress> {
-        Self::progress(self)
-    }
-
-    fn timings(&self) -> Timings {
-        Self::timings(self)
-    }
-
-    fn event(&self, name: &str, value: &serde_json::Value) -> Result<()> {
-        self.named_event(name, value)
-    }
-
-    fn evaluating(&self) {
-        self.signals.hear();
-    }
-
-    fn missed(&self, prefix: &Prefix, key: &StateKey, saved: usize) {
-        if self.explains() {
-            self.say(explain::parts(prefix, key, saved));
-        }
-    }
-
-    fn wants_explanation(&self) -> bool {
-        self.explains()
-    }
-
-    fn explained(&self, prefix: &Prefix, explanation: &Explanation) {
-        self.say(explain::parts(prefix, &explanation.key, explanation.saved_tokens));
-        self.say_if(explain::why(explanation));
-    }
-
-    fn dated(&self, today: &str) {
-        self.say(format!(
-            "the template writes the date: tomorrow this prompt has another key; --date {today} fixes it"
-        ));
-    }
-
-    fn other_attention(&self, found: &Params, own: &Params) {
-        let (found, own) = (found.flash_attention, own.flash_attention);
-        if found != own {
-            let word = |on| if on { "with" } else { "without" };
-            self.say(format!(
-                "found {} flash attention; this machine would evaluate it {}",
-                word(found),
-                word(own)
-            ));
-        }
-    }
-
-    fn labelled(&self, saved: &Saved, name: Option<&str>, before: Option<&Label>) {
-        states::tell_move(self, saved, name);
-        if let (None, Some(before)) = (saved.moved_from, before) {
-            states::tell_changes(self, before, &saved.label);
-        }
-    }
-
-    fn collected(&self, outcome: &Outcome) -> Result<()> {
-        gc::tell(self, outcome)
-    }
-
-    fn over_budget(&self, outcome: &Outcome, limits: &Limits) {
-        gc::warn_if_over(self, outcome, limits);
     }
 }
 

@@ -16,6 +16,7 @@ mod gc;
 mod ls;
 mod map;
 mod models;
+mod observer;
 mod place;
 mod recode;
 mod rm;

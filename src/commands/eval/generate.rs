@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::asking::Asked;
+use super::asked::Asked;
 use super::plan::PlannedQuestion;
 use crate::cache::progress::{Progress, Unit};
 use crate::commands::sampling::plain;

@@ -1,5 +1,6 @@
 //! `pcache eval`: a suite of questions, put to every prompt with every model, seed and temperature.
 
+mod asked;
 mod asking;
 mod generate;
 mod plan;

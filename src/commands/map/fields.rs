@@ -7,6 +7,9 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+/// The field that a line of text is in.
+pub const LINE: &str = "text";
+
 /// The fields of a record. A name may be there twice, as columns may.
 #[derive(Debug, Clone, Default)]
 pub struct Fields(Vec<(String, Box<RawValue>)>);

@@ -8,9 +8,8 @@ use std::vec;
 use anyhow::{Context, Result, bail};
 use serde_json::value::RawValue;
 
-use super::fields::Fields;
+use super::fields::{Fields, LINE};
 use super::quotes::{Quotes, Text};
-use super::records::LINE;
 use crate::cli::RecordFormat;
 use crate::commands::failure::Failure;
 

@@ -4,13 +4,11 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use super::fields::Fields;
+use super::fields::{Fields, LINE};
 use super::input::{self, Columns, Input};
 use crate::cli::RecordFormat;
 use crate::commands::failure::Failure;
 
-/// The field that a line of text is in.
-pub const LINE: &str = "text";
 /// The field that says why a record has no answer.
 pub const ERROR: &str = "error";
 
