@@ -36,7 +36,13 @@ impl Memory {
 fn map(bytes: usize) -> io::Result<MmapMut> {
     let whole = if bytes < HUGE_PAGE { Some(bytes) } else { bytes.checked_next_multiple_of(HUGE_PAGE) };
     let whole = whole.ok_or(io::ErrorKind::OutOfMemory)?;
-    let map = MmapOptions::new().len(whole.max(1)).map_anon()?;
+    let mut options = MmapOptions::new();
+    options.len(whole.max(1));
+    if whole < HUGE_PAGE {
+        // All pages at once cost less than one after the other.
+        options.populate();
+    }
+    let map = options.map_anon()?;
     // Advice: a kernel without huge pages refuses it, and the memory is as good.
     #[cfg(target_os = "linux")]
     if whole >= HUGE_PAGE {
