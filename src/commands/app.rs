@@ -98,9 +98,16 @@ impl App {
     }
 
     /// While `wait` waits for the user, a signal ends the program: there is nothing else that it could stop.
-    pub fn listen<T>(&self, wait: impl FnOnce() -> T) -> T {
+    ///
+    /// # Errors
+    /// When a signal told the program to end just before.
+    pub fn listen<T>(&self, wait: impl FnOnce() -> Result<T>) -> Result<T> {
         self.signals.set(At::Listening);
-        let heard = wait();
+        // One that came between the answer's end and this found an answer, and left the program to it.
+        let heard = match self.signals.told_to_end() {
+            true => Err(Failure::Interrupted("interrupted".into()).into()),
+            false => wait(),
+        };
         self.signals.set(At::Answer);
         heard
     }

@@ -65,8 +65,20 @@ impl Program {
         std::fs::write(path, bytes).unwrap();
     }
 
+    /// The program with no signal ignored, also where the tests themselves were started with some: in the background of a
+    /// script, or by `nohup`.
+    fn with_usual_signals() -> Command {
+        let program = env!("CARGO_BIN_EXE_pcache");
+        if !cfg!(target_os = "linux") {
+            return Command::new(program);
+        }
+        let mut command = Command::new("env");
+        command.args(["--default-signal", program]);
+        command
+    }
+
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pcache"));
+        let mut command = Self::with_usual_signals();
         command
             .args(args)
             .current_dir(self.dir.path())
