@@ -1,6 +1,6 @@
 //! Which content a model's file has: its hash, remembered.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -10,6 +10,11 @@ use pcache_engine::gguf::Header;
 use pcache_format::ModelHash;
 use pcache_store::fingerprint::{FileIdentity, hash_file};
 use pcache_store::{Store, StoreError};
+
+/// A LoRA adapter was given where a model should be.
+#[derive(Debug, thiserror::Error)]
+#[error("{} is a LoRA adapter; it goes on top of a model", .0.display())]
+pub struct IsAdapter(pub PathBuf);
 
 /// A file is hashed with a progress bar from this size on: about a second.
 const WORTH_A_BAR: u64 = 2 << 30;
@@ -21,7 +26,7 @@ const WORTH_A_BAR: u64 = 2 << 30;
 pub fn fingerprint(observer: &dyn Observer, store: Option<&Store>, path: &Path) -> Result<ModelHash> {
     let check = |path: &Path, header: &Header| {
         if header.is_adapter() {
-            bail!("{} is a LoRA adapter; it goes on top of a model", path.display());
+            bail!(IsAdapter(path.to_owned()));
         }
         if header.parts() > 1 {
             bail!(

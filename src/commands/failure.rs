@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 pub use crate::cache::Failure;
+use crate::cache::fingerprint::IsAdapter;
 use pcache_store::StoreError;
 
 /// Exit code of a failure; `interrupted` is that of the signal that came.
@@ -24,7 +25,8 @@ pub fn report(error: &anyhow::Error, interrupted: u8) -> u8 {
     }
     let _ = writeln!(io::stderr(), "pcache: {error:#}");
     let no_room = matches!(error.downcast_ref(), Some(Failure::NoRoom(_)));
-    let advice = error.downcast_ref().and_then(advice).or(no_room.then_some(MAKE_ROOM));
+    let adapter = error.is::<IsAdapter>().then_some("pass it with --lora, and its model with --model");
+    let advice = error.downcast_ref().and_then(advice).or(no_room.then_some(MAKE_ROOM)).or(adapter);
     if let Some(advice) = advice {
         let _ = writeln!(io::stderr(), "pcache: {advice}");
     }
