@@ -79,13 +79,17 @@ impl Opened {
         Ok(Self { db, access: Access::Alone })
     }
 
-    /// Opens a database that cannot be written: itself, where it has no log and the schema of this version; else a copy of
-    /// it and its logs. The original is not touched, and an older schema is brought up to date in the copy.
+    /// Copies a database that cannot be written, with its logs, and opens the copy: the original is not touched, and an
+    /// older schema is brought up to date in the copy. Where no copy can be made, the original itself is read, if it has no
+    /// log and the schema of this version.
     pub(super) fn copy_of(path: &Path) -> Result<Self> {
-        if let Some(opened) = Self::as_it_is(path) {
-            return Ok(opened);
-        }
-        let folder = tempfile::tempdir().map_err(StoreError::disk("make a copy of", path))?;
+        let folder = match tempfile::tempdir() {
+            Ok(folder) => folder,
+            Err(error) => {
+                let refused = StoreError::disk("make a copy of", path)(error);
+                return Self::as_it_is(path).ok_or(refused);
+            }
+        };
         let copy = folder.path().join("index.sqlite");
         let stamp = copy_files(path, &copy).map_err(StoreError::disk("read", path))?;
         // Errors are about the original, and the copy is of no use after a loss of power.
@@ -100,8 +104,8 @@ impl Opened {
         Ok(Self { db, access: Access::Copy { folder: Some(folder), stamp } })
     }
 
-    /// Reads a database whose every change is in it, and looks for no log: whoever changes it begins one, or changes its
-    /// time, which [`Self::refresh`] sees.
+    /// Reads a database whose every change is in it, and looks for no log. Somebody who changes it meanwhile can make a read
+    /// fail, so a copy is better.
     fn as_it_is(path: &Path) -> Option<Self> {
         let stamp = stamp_of(path);
         if stamp.iter().skip(1).flatten().any(|(bytes, _)| *bytes > 0) {
@@ -344,14 +348,14 @@ fn copy_private(from: &Path, to: &Path) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
-    /// What is in the database alone is read where it lies; what may be in a log beside it, from a copy of both.
+    /// Without room for a copy, what is in the database alone is read where it lies; with a log beside it, that is refused.
     #[test]
-    fn a_copy_is_made_only_beside_a_log() {
+    fn what_has_no_log_can_be_read_without_a_copy() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("an index? 100%#1.sqlite");
         drop(Opened::for_writing(&path).unwrap());
         let is_copied = |opened: &Opened| matches!(opened.access, Access::Copy { folder: Some(_), .. });
-        let mut reader = Opened::copy_of(&path).unwrap();
+        let mut reader = Opened::as_it_is(&path).unwrap();
         assert!(reader.is_copy() && !is_copied(&reader));
         let count = |opened: &Opened| -> i64 {
             opened.db.query_row("SELECT count(*) FROM intents", [], |row| row.get(0)).unwrap()
@@ -359,6 +363,7 @@ mod tests {
         assert_eq!(count(&reader), 0);
         let writer = Opened::for_writing(&path).unwrap();
         writer.db.execute("INSERT INTO intents VALUES (zeroblob(32))", []).unwrap();
+        assert!(Opened::as_it_is(&path).is_none());
         assert!(reader.refresh(&path).unwrap() && is_copied(&reader));
         assert_eq!(count(&reader), 1);
         let no_change = reader.db.execute("DELETE FROM intents", []);
