@@ -38,15 +38,15 @@
 pub mod cache;
 pub mod cli;
 pub mod commands;
+mod error;
 pub mod eval;
 mod library;
 pub mod report;
 
 pub use cache::verdict::{Status, Verdict};
 pub use cache::{CancelToken, Observer};
-pub use library::{
-    Answer, Cache, CacheOptions, Error, ErrorKind, GcPlan, Model, Prompt, Result, Session, State, Watch,
-};
+pub use error::{Error, ErrorKind, Result};
+pub use library::{Answer, Cache, CacheOptions, GcPlan, Model, Prompt, Session, State, Watch};
 pub use pcache_engine::generate::{Sampling, StopReason};
 pub use pcache_format::StateKey;
 pub use pcache_store::evict::Limits;

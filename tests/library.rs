@@ -79,6 +79,26 @@ fn errors_have_kinds() {
     assert!(observer.heard.lock().unwrap().iter().all(|name| name == "progress"));
     let state = cache.build(&model, &prompt, Claim::default(), Watch::default()).unwrap();
     assert_eq!(state.verdict.status, Status::Partial);
+    // Without its manifest and its objects nobody knows its tokens, and none are made up.
+    let lost = cache.build(&model, &Prompt::system("Lost."), Claim::default(), Watch::default()).unwrap().key;
+    for folder in ["manifests/v2", "objects/v1"] {
+        for shard in std::fs::read_dir(dir.path().join(folder)).unwrap() {
+            for file in std::fs::read_dir(shard.unwrap().path()).unwrap() {
+                let file = file.unwrap().path();
+                let is_of_it = cache
+                    .store()
+                    .segments_of(&lost)
+                    .unwrap()
+                    .iter()
+                    .any(|row| file.to_string_lossy().contains(&row.object.to_hex()));
+                if is_of_it || file.to_string_lossy().contains(&lost.to_hex()) {
+                    std::fs::remove_file(file).unwrap();
+                }
+            }
+        }
+    }
+    let refused = cache.session(&model, &lost, 64, Watch::default()).err().unwrap();
+    assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
     // A state of another model, and a question that has no room.
     let other = cache.load(tiny("gemma3"), Watch::default()).unwrap();
     let session = |model, room| cache.session(model, &state.key, room, Watch::default());
@@ -86,4 +106,18 @@ fn errors_have_kinds() {
     let mut small = session(&model, 8).unwrap();
     let long = prose(40, 1);
     assert_eq!(kind(small.ask(&long, &Sampling::greedy(4), |_| ()).unwrap_err()), ErrorKind::Refused);
+}
+
+/// A state that was computed with an adapter was restored into a model that had none.
+#[test]
+fn a_model_without_the_adapter_of_a_state_is_refused() {
+    use pcache_engine::session::Session;
+    use pcache_format::{KvType, Lora, ModelHash, Params};
+
+    let model = common::load(&tiny("llama"));
+    let mut params = Params::new(KvType::F16, false);
+    assert!(Session::new(&model, &params, 64, 1).is_ok());
+    params.lora = Some(Lora { hash: ModelHash::from([1; 32]), scale: 1.0 });
+    let error = Session::new(&model, &params, 64, 1).err().unwrap().to_string();
+    assert!(error.contains("LoRA adapter"), "{error}");
 }

@@ -7,6 +7,7 @@ use super::Call;
 use super::source::Source;
 use super::target::Target;
 use super::verdict::{self, Status};
+use crate::report::human::file_name;
 use pcache_engine::model::Model;
 use pcache_engine::prompt::Prompt;
 use pcache_format::{Difference, StateKey};
@@ -266,11 +267,6 @@ fn printable(line: &str) -> String {
     let shown =
         |c: char| if c.is_control() && c != '\t' { c.escape_default().to_string() } else { c.to_string() };
     line.chars().map(shown).collect()
-}
-
-/// The last part of a path, for people.
-fn file_name(path: &std::path::Path) -> String {
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 #[cfg(test)]

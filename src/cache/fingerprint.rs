@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use super::Observer;
 use super::progress::Unit;
+use crate::report::human::file_name;
 use pcache_engine::gguf::Header;
 use pcache_format::ModelHash;
 use pcache_store::fingerprint::{FileIdentity, hash_file};
@@ -113,9 +114,8 @@ fn remember(store: &Store, identity: &FileIdentity, path: &Path, hash: &ModelHas
 fn hash(observer: &dyn Observer, path: &Path, identity: &FileIdentity) -> Result<ModelHash> {
     let progress = observer.progress();
     let show = identity.size >= WORTH_A_BAR;
-    let shown = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
     if show {
-        progress.start(&format!("hashing {}", shown), identity.size, Unit::Bytes);
+        progress.start(&format!("hashing {}", file_name(path)), identity.size, Unit::Bytes);
     }
     let hash = hash_file(path, |done| {
         if show {
@@ -131,7 +131,7 @@ fn hash(observer: &dyn Observer, path: &Path, identity: &FileIdentity) -> Result
     Ok(hash)
 }
 
-/// Whether a file's hash is the wanted one. A file that cannot be hashed is not the one; a damaged index is another
+/// Compares a file's hash with the wanted one. A file that cannot be hashed is not the one; a damaged index is another
 /// matter, and no reason to say that the file has changed.
 ///
 /// # Errors

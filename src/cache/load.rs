@@ -9,6 +9,7 @@ use pcache_engine::model::{Model, ModelOptions};
 
 use super::Observer;
 use super::progress::Unit;
+use crate::report::human::file_name;
 
 /// Loads that take no longer show no bar.
 const LOAD_WITHOUT_BAR: Duration = Duration::from_secs(1);
@@ -19,8 +20,7 @@ const LOAD_WITHOUT_BAR: Duration = Duration::from_secs(1);
 /// When llama.cpp refuses one of the files.
 pub fn load(observer: &dyn Observer, path: &Path, gpu_layers: u32, adapter: Option<&Path>) -> Result<Model> {
     let bar = Rc::new(observer.progress());
-    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-    let (shown, start, what) = (Rc::clone(&bar), Instant::now(), format!("loading {name}"));
+    let (shown, start, what) = (Rc::clone(&bar), Instant::now(), format!("loading {}", file_name(path)));
     let mut started = false;
     let options = ModelOptions::default().gpu_layers(gpu_layers).progress(move |share| {
         if !started && start.elapsed() > LOAD_WITHOUT_BAR {

@@ -34,6 +34,22 @@ use anyhow::{Result, bail};
 use pcache_format::StateKey;
 use pcache_store::{State, Store};
 
+/// The state with this key, with its tokens.
+///
+/// # Errors
+/// [`Failure::NotFound`] where there is none, [`Failure::Corrupt`] where its tokens are lost.
+pub fn whole_state(store: &Store, key: &StateKey) -> Result<State> {
+    let state = state(store, key)?;
+    if !state.is_whole() {
+        let why = state.damage.as_ref().map(ToString::to_string).unwrap_or_default();
+        bail!(Failure::Corrupt(format!(
+            "the tokens of state {} are lost: {why}; building the prompt again saves it anew",
+            key.short()
+        )));
+    }
+    Ok(state)
+}
+
 /// Threads that evaluate unless something else is said: the physical cores that this process may use.
 pub fn usual_threads() -> u32 {
     let available = std::thread::available_parallelism().map_or(1, usize::from);

@@ -171,8 +171,5 @@ fn digest(root: &ChainKey, rendering: &str, text: &str) -> PromptDigest {
 
 /// A prompt file's name, for people.
 fn label(path: &Path) -> String {
-    if path.as_os_str() == "-" {
-        return "stdin".into();
-    }
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+    if path.as_os_str() == "-" { "stdin".into() } else { human::file_name(path) }
 }

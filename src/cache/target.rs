@@ -9,6 +9,7 @@ use pcache_format::{ChainKey, Layout, ModelHash, Params};
 use pcache_store::Prefix;
 
 use super::{Observer, load};
+use crate::report::human::file_name;
 
 /// A model, what is put on top of it, and the parameters of its states.
 pub struct Target {
@@ -71,6 +72,6 @@ impl Target {
 
     /// File name of the model.
     pub fn model_name(&self) -> String {
-        self.model_path.file_name().unwrap_or(self.model_path.as_os_str()).to_string_lossy().into_owned()
+        file_name(&self.model_path)
     }
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::app::App;
-use super::failure::Failure;
 use super::{models, states, target};
 use crate::cache::opened::Place;
+use crate::cache::whole_state;
 use crate::cli::ParamArgs;
 use pcache_store::Prefix;
 
@@ -15,14 +15,7 @@ use pcache_store::Prefix;
 pub fn find(app: &App, text: &str, params: &ParamArgs) -> Result<Place> {
     let store = states::store_with(app, text)?;
     let key = states::key(&store, text)?;
-    let state = states::state(&store, &key)?;
-    if !state.is_whole() {
-        let why = state.damage.as_ref().map(ToString::to_string).unwrap_or_default();
-        bail!(Failure::Corrupt(format!(
-            "the tokens of state {} are lost: {why}; building the prompt again saves it anew",
-            state.key().short()
-        )));
-    }
+    let state = whole_state(&store, &key)?;
     let prefix = Arc::new(Prefix::of_manifest(&state.manifest));
     let adapter = target::adapter_of_state(app, &store, &state, params)?;
     let model = models::of_state(app, &store, &state)?;

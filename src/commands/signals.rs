@@ -52,7 +52,9 @@ impl Signals {
     /// ignored: that is what `nohup` and a shell's `&` ask for.
     pub fn hear(self: &Arc<Self>) {
         self.heard.call_once(|| {
-            let wanted = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| !was_ignored(*signal));
+            let ignored = ignored_at_start();
+            let wanted =
+                [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
             let terminal = Terminal::now();
             // Where that is refused, a signal simply ends the process.
             let Ok(mut incoming) = Incoming::new(wanted.collect::<Vec<_>>()) else { return };
@@ -108,12 +110,11 @@ impl Signals {
     }
 }
 
-/// The signal was ignored when the program began. Linux tells it in a mask; elsewhere it is not known.
-fn was_ignored(signal: i32) -> bool {
+/// Signals that were ignored when the program began, as a mask with a bit for each. Linux tells it; elsewhere none is known.
+fn ignored_at_start() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    mask & (1 << (signal - 1)) != 0
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// Lets a write beyond the limit of a file's size fail with an error. Without it the process would be killed without a word.

@@ -1,6 +1,13 @@
 //! Sizes, durations and ages as people say them.
 
+use std::path::Path;
+
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+/// The last part of a path.
+pub fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
 
 /// Bytes with a binary unit and three digits or so: `46.1 MiB`, `928 KiB`.
 pub fn bytes(n: u64) -> String {

@@ -143,9 +143,15 @@ impl Session {
             let Loaded { llama, adapter, .. } = &*model.0;
             let mut context = llama.new_context(backend, options).map_err(|_| refused(logged_reason()))?;
             let mut adapter = adapter.lock().unwrap_or_else(|e| e.into_inner());
-            if let (Some(adapter), Some(lora)) = (adapter.as_mut(), &params.lora) {
-                let set = context.lora_adapter_set(adapter, lora.scale);
-                set.map_err(|e| refused(format!("the LoRA adapter: {e}")))?;
+            match (adapter.as_mut(), &params.lora) {
+                (_, None) => {}
+                (Some(adapter), Some(lora)) => {
+                    let set = context.lora_adapter_set(adapter, lora.scale);
+                    set.map_err(|e| refused(format!("the LoRA adapter: {e}")))?;
+                }
+                (None, Some(_)) => {
+                    return Err(refused("its states need a LoRA adapter, and the model has none".into()));
+                }
             }
             Ok(context)
         })?;

@@ -46,6 +46,7 @@ pub mod objects;
 mod prefix;
 mod queries;
 pub mod reindex;
+mod removal;
 pub mod scratch;
 pub mod states;
 pub mod sys;
@@ -65,7 +66,8 @@ pub use lock::{BuildLock, ExclusiveGuard, SharedGuard};
 pub use objects::{Miss, ReadBuffers, VerifiedObject};
 pub use prefix::{FoundPrefix, Prefix, VerifiedPrefix};
 pub use reindex::{Reindexed, Survey};
-pub use states::{Left, Removed, State};
+pub use removal::{Left, Removed};
+pub use states::State;
 pub use writer::{Description, Pipeline, Replaced, Writer, Written};
 
 use disk::{Disk, RealDisk};

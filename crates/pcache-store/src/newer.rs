@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pcache_format::{FormatError, Lineage, Manifest, StateKey};
+use pcache_format::{FormatError, Lineage, Manifest, StateKey, manifest, object};
 
 use super::labels::LabelProblem;
 use super::{Result, Store, StoreError, layout};
@@ -15,9 +15,16 @@ pub(crate) struct NewerFile {
 }
 
 impl Store {
-    /// Paths of the files that describe a state and were written by a later version.
-    pub fn newer_files(&self, key: &StateKey) -> Vec<PathBuf> {
-        self.newer_label(key).into_iter().chain(self.newer_manifests(key)).map(|newer| newer.path).collect()
+    /// Paths of the files that the index knows to describe a state, and a later version wrote. One that it does not know is
+    /// found by [`Self::survey`].
+    ///
+    /// # Errors
+    /// When the index fails.
+    pub fn newer_files(&self, key: &StateKey) -> Result<Vec<PathBuf>> {
+        let usage = self.index.usage(key)?;
+        let rows = usage.iter().flat_map(|usage| &usage.manifests);
+        let manifests = rows.filter_map(|row| self.newer_manifest(key, row.lineage));
+        Ok(self.newer_label(key).into_iter().chain(manifests).map(|newer| newer.path).collect())
     }
 
     /// Refuses to change a state that a later version described.
@@ -59,10 +66,10 @@ impl Store {
         let path = layout::manifest(&self.root, key, lineage);
         let mut bytes = Vec::new();
         self.disk.open(&path).and_then(|file| file.read(u64::MAX, &mut bytes)).ok()?;
-        match Manifest::decode(&bytes) {
-            Err(version @ FormatError::Newer(_)) => Some(NewerFile { file: "manifest", path, version }),
-            _ => None,
-        }
+        // Its first words are enough: the rest costs a hash of all tokens.
+        let format = object::peek(&bytes, "format")?;
+        let is_newer = format.starts_with("pcache ") && format != manifest::FORMAT;
+        is_newer.then_some(NewerFile { file: "manifest", path, version: FormatError::Newer(format) })
     }
 }
 

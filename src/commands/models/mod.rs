@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 use super::app::App;
 use super::failure::Failure;
 use crate::cache::fingerprint::{fingerprint, fingerprint_again, is_the_one};
+pub use crate::report::human::file_name;
 use catalog::{Found, Places};
 use pcache_store::State;
 use pcache_store::Store;
@@ -93,9 +94,4 @@ pub fn of_state(app: &App, store: &Store, state: &State) -> Result<PathBuf> {
         last_seen.display(),
         state.manifest.model.short()
     )
-}
-
-/// The last part of a path, for people.
-pub fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }

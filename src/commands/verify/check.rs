@@ -67,7 +67,7 @@ impl Checker<'_> {
             max_logit_difference: None,
             reason: trouble.as_ref().map(Trouble::reason).or(healed),
             compared: None,
-            newer: self.store.newer_files(key),
+            newer: self.store.newer_files(key)?,
             trouble,
         }))
     }

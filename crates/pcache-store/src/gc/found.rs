@@ -1,10 +1,12 @@
 //! Files without rows, as what they are.
 
+use std::collections::HashSet;
+
 use pcache_format::{ChainKey, Label, Lineage, Manifest, ObjectId, StateKey};
 
 use crate::disk::Entry;
 use crate::index::{Described, ListedState, ManifestRow, SegmentRow, StateChange};
-use crate::states::Doomed;
+use crate::removal::Doomed;
 use crate::writer::links;
 
 /// Chain key and lineage of a segment.
@@ -23,8 +25,8 @@ pub(crate) struct Found {
     pub(crate) unreadable: Vec<Entry>,
     /// Of a later version, or another program's: they stay.
     pub(super) newer: Vec<Entry>,
-    /// Some of those describe states.
-    pub(super) newer_states: bool,
+    /// States of which a manifest is among them.
+    pub(super) newer_states: HashSet<StateKey>,
 }
 
 /// A state that has files and no row, or a manifest more than its row says.

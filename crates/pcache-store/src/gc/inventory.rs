@@ -10,7 +10,7 @@ use super::unindexed::{Rows, Search};
 use crate::disk::Entry;
 use crate::index::{ListedState, SegmentRow};
 use crate::lock::{BUILD_LOCK, is_held};
-use crate::states::Doomed;
+use crate::removal::Doomed;
 use crate::usage::FolderUsage;
 use crate::{Result, Store, scratch};
 
@@ -121,7 +121,7 @@ impl Store {
         let mut unseen = unseen.chain(found.unreadable.iter().map(|e| &e.path)).peekable();
         let hides_states =
             unseen.peek().is_some() && (states.is_empty() || unseen.any(|path| path.starts_with(&described)));
-        let hides_states = hides_states || found.newer_states;
+        let hides_states = hides_states || !found.newer_states.is_empty();
         let mut inventory =
             Inventory { usage, states, segments, unused: Vec::new(), hides_states, found, tombstoned };
         inventory.add_found_states(&segment_rows, now);

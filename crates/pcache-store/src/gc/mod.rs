@@ -23,7 +23,7 @@ use pcache_format::{ChainKey, Lineage, StateKey};
 use super::disk::Entry;
 use super::evict::{Limits, Needed, Reason};
 use super::lock::ExclusiveGuard;
-use super::states::{Doomed, Left, Removal};
+use super::removal::{Doomed, Left, Removal};
 use super::{Result, Store, usage};
 use inventory::Inventory;
 use plan::{Plan, plan};
@@ -136,7 +136,7 @@ impl Store {
             self.settle(now)?;
         }
         let inventory = self.inventory(now, &|_, _| ())?;
-        let mut plan = self.plan(&inventory, needed.clone(), limits, now);
+        let mut plan = self.plan(&inventory, needed.clone(), limits, now)?;
         if !dry_run {
             plan.outcome.left = self.apply(guard, &plan, &inventory, now)?;
             let left = self.folder_usage()?;
@@ -147,17 +147,18 @@ impl Store {
     }
 
     /// What goes. A state that a later version described stays: only that version knows who wants it.
-    fn plan(&self, inventory: &Inventory, mut needed: Needed, limits: &Limits, now: i64) -> Plan {
+    fn plan(&self, inventory: &Inventory, mut needed: Needed, limits: &Limits, now: i64) -> Result<Plan> {
+        needed.states.extend(&inventory.found.newer_states);
         loop {
             let plan = plan(inventory, &needed, limits, now);
             let before = needed.states.len();
             for key in &plan.states {
-                if !self.newer_files(key).is_empty() {
+                if !self.newer_files(key)?.is_empty() {
                     needed.states.insert(*key);
                 }
             }
             if needed.states.len() == before {
-                return plan;
+                return Ok(plan);
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::index::{ListedState, ManifestRow, SegmentRow};
 use crate::labels::LabelProblem;
 use crate::memory::Memory;
 use crate::objects::Miss;
-use crate::states::Doomed;
+use crate::removal::Doomed;
 use crate::usage::FolderUsage;
 use crate::writer::links;
 use crate::{Result, Store};
@@ -79,8 +79,6 @@ pub(super) struct Search<'a> {
     progress: &'a (dyn Fn(usize, usize) + Sync),
     keys: HashSet<StateKey>,
     gone: HashSet<StateKey>,
-    /// States with a manifest of a later version and no row.
-    newer: HashSet<StateKey>,
     describing: HashMap<StateKey, Describing>,
     found: Found,
 }
@@ -94,8 +92,8 @@ impl<'a> Search<'a> {
     ) -> Self {
         let keys = rows.states.iter().map(|s| s.key).collect();
         let gone = rows.tombstoned.iter().map(|doomed| doomed.key).collect();
-        let (newer, describing, found) = (HashSet::new(), HashMap::new(), Found::default());
-        Self { store, usage, rows, progress, keys, gone, newer, describing, found }
+        let (describing, found) = (HashMap::new(), Found::default());
+        Self { store, usage, rows, progress, keys, gone, describing, found }
     }
 
     /// Looks at every file that has no row.
@@ -107,7 +105,6 @@ impl<'a> Search<'a> {
             self.incomplete_states()?;
         }
         self.labels();
-        self.found.newer_states = !self.newer.is_empty();
         Ok(self.found)
     }
 
@@ -186,7 +183,7 @@ impl<'a> Search<'a> {
                     self.describing.entry(*key).or_default().manifests.push((manifest, row, entry.clone()))
                 }
                 Err(Some(FormatError::Newer(_))) => {
-                    self.newer.insert(*key);
+                    self.found.newer_states.insert(*key);
                     self.found.newer.push(entry.clone());
                 }
                 Err(Some(_)) => self.found.stray.push(entry.clone()),
@@ -288,7 +285,7 @@ impl<'a> Search<'a> {
             }
             match self.store.read_label(key) {
                 // A later version knows whose label it is.
-                _ if self.newer.contains(key) => self.found.newer.push(entry.clone()),
+                _ if self.found.newer_states.contains(key) => self.found.newer.push(entry.clone()),
                 Err(LabelProblem::Format(FormatError::Newer(_))) => self.found.newer.push(entry.clone()),
                 Err(LabelProblem::Unreadable(_)) => self.found.unreadable.push(entry.clone()),
                 _ if !all_seen => self.found.unreadable.push(entry.clone()),

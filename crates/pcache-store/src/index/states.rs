@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use super::rows::{ManifestRow, SEGMENT, SEGMENT_FROM, Usage};
 use super::{Index, ListedState, SegmentRow, StateRow, rows};
 use crate::Result;
-use crate::states::Doomed;
+use crate::removal::Doomed;
 
 impl Index {
     /// A state without its tokens.
