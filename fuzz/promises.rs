@@ -5,7 +5,7 @@
 use pcache_engine::gguf::Header;
 use pcache_format::object::{MAX_RATIO, decode};
 use pcache_format::record::Record;
-use pcache_format::sequence::{Expected, Place, SequenceState, join};
+use pcache_format::sequence::{Expected, Place, SequenceState, Window, join};
 use pcache_format::{Codec, DecodeBuffers, Encoded, KvType, Label, Layout, Manifest};
 
 /// An object that is accepted lies within its bytes, and is written back as what it was read as. Its state is decoded to
@@ -66,7 +66,7 @@ pub fn sequence(bytes: &[u8]) {
         SequenceState::parse(&left, &part(first, middle - first)).expect("a part of it is a state"),
         SequenceState::parse(&right, &part(middle, end - middle)).expect("a part of it is a state"),
     ];
-    join(&parts, None, expected.place, &mut whole).expect("parts of one state fit");
+    join(&parts, Window::None, expected.place, &mut whole).expect("parts of one state fit");
     assert!(whole == state, "joined, it is another state");
 }
 

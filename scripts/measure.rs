@@ -108,7 +108,7 @@ fn restore(model: &Path, store: &Path, key: &str) -> Result<()> {
         session.reset();
         let start = Instant::now();
         for (segment, object) in &pieces {
-            session.restore(segment, object.state(&mut room)?)?;
+            session.restore(&segment.positions(), object.state(&mut room)?)?;
         }
         restores.push(start.elapsed().as_secs_f64());
         let start = Instant::now();

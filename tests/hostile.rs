@@ -30,7 +30,7 @@ impl<'m> Victim<'m> {
         let mut session = Session::new(model, &params, 512, 2).unwrap();
         session.evaluate(&prompt.tokens[..piece.end()], false).unwrap();
         let mut state = Vec::new();
-        session.snapshot(&piece, &mut state).unwrap();
+        session.snapshot(&piece.positions(), &mut state).unwrap();
         Self { model, params, piece, state, question }
     }
 
@@ -41,8 +41,13 @@ impl<'m> Victim<'m> {
     fn is_let_through(&self, state: &[u8]) -> bool {
         let sequence = i32::from(self.model.layout() == Layout::Segment);
         let layers = self.model.layers();
-        let expected =
-            Expected::of(self.model.layout(), Place::unified(sequence), &self.piece, &self.params, layers);
+        let expected = Expected::of(
+            self.model.layout(),
+            Place::unified(sequence),
+            &self.piece.positions(),
+            &self.params,
+            layers,
+        );
         sequence::check(state, &expected).is_ok()
     }
 
@@ -76,7 +81,7 @@ fn each_victim(check: impl Fn(&Victim<'_>, &str)) {
 fn no_changed_number_stops_the_process() {
     each_victim(|victim, what| {
         let mut session = victim.session();
-        session.restore(&victim.piece, &victim.state).unwrap();
+        session.restore(&victim.piece.positions(), &victim.state).unwrap();
         let expected = victim.ask(&mut session);
         let (mut refused, mut restored) = (0, 0);
         for at in victim.places() {
@@ -87,7 +92,7 @@ fn no_changed_number_stops_the_process() {
                     continue;
                 }
                 session.reset();
-                match session.restore(&victim.piece, &state) {
+                match session.restore(&victim.piece.positions(), &state) {
                     Ok(()) => restored += 1,
                     Err(EngineError::NoState { .. }) => refused += 1,
                     Err(EngineError::Restore { .. }) => assert!(victim.is_let_through(&state)),
@@ -98,7 +103,7 @@ fn no_changed_number_stops_the_process() {
         assert!(refused > 100 && restored > 100, "{what}: {refused} refused, {restored} restored");
         // Nothing of all that is left behind.
         session.reset();
-        session.restore(&victim.piece, &victim.state).unwrap();
+        session.restore(&victim.piece.positions(), &victim.state).unwrap();
         assert_eq!(victim.ask(&mut session), expected, "{what}");
     });
 }
@@ -110,12 +115,12 @@ fn a_state_of_fewer_layers_or_caches_is_refused_in_peace() {
         let ends = victim.other_ends();
         for &end in &ends {
             session.reset();
-            let refusal = session.restore(&victim.piece, &victim.state[..end]);
+            let refusal = session.restore(&victim.piece.positions(), &victim.state[..end]);
             assert!(matches!(refusal, Err(EngineError::Restore { .. })), "{what}, {end}");
         }
         for (end, more) in [(victim.state.len(), 1), (victim.state.len(), 4096)] {
             let longer = [&victim.state[..end], &vec![0; more]].concat();
-            assert!(session.restore(&victim.piece, &longer).is_err(), "{what}");
+            assert!(session.restore(&victim.piece.positions(), &longer).is_err(), "{what}");
         }
     });
 }
@@ -136,7 +141,7 @@ fn a_state_that_is_not_a_number_anywhere_gives_an_answer_all_the_same() {
         let at = data.unwrap_or_else(|| panic!("{what}: no data in the middle of the state"));
         state[at..at + 400].fill(0xff);
         let mut session = victim.session();
-        session.restore(&victim.piece, &state).unwrap();
+        session.restore(&victim.piece.positions(), &state).unwrap();
         victim.ask(&mut session);
         for temperature in [0.0, 0.8] {
             let sampling = Sampling {

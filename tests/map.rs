@@ -50,6 +50,8 @@ fn answers_are_those_of_ask_for_every_kind_of_model_alone_and_together() {
         // The tiny models' choices are far apart, so that rounding changes none of them.
         let together = program.ok(&[&map[..], &["--parallel", "3"]].concat()).stdout;
         assert_eq!(together, alone, "{model}");
+        let exact = program.ok(&[&map[..], &["--parallel", "3", "--exact"]].concat()).stdout;
+        assert_eq!(exact, alone, "{model}");
     }
 }
 
@@ -65,6 +67,8 @@ fn long_questions_go_through_several_batches_beside_answers() {
         let alone = program.ok(&map).stdout;
         let log = ["--parallel", "3", "--log", "log.jsonl"];
         assert_eq!(program.ok(&[&map[..], &log].concat()).stdout, alone, "{model}");
+        let exact = ["--parallel", "3", "--exact"];
+        assert_eq!(program.ok(&[&map[..], &exact].concat()).stdout, alone, "{model}");
         let log = lines(&std::fs::read_to_string(program.path("log.jsonl")).unwrap());
         let long = log.iter().filter(|e| e["question_tokens"].as_u64().is_some_and(|n| n > 256)).count();
         assert_eq!(long, 3, "{model}: the questions should be longer than a batch");

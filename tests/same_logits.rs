@@ -6,9 +6,10 @@ mod common;
 use std::path::Path;
 
 use common::{TINY, from_template, prose, smollm2, tiny};
+use pcache_engine::Slots;
 use pcache_engine::model::Model;
 use pcache_engine::prompt;
-use pcache_engine::session::Session;
+use pcache_engine::session::{Room, Session};
 use pcache_format::Layout;
 use pcache_format::{Chain, ChainKey, KvType, Params, Segment};
 
@@ -20,17 +21,25 @@ struct Case<'m> {
     params: Params,
     tokens: Vec<i32>,
     question: Vec<i32>,
+    slots: Slots,
 }
 
 impl<'m> Case<'m> {
     fn new(model: &'m Model, kv_type: KvType, words: usize) -> Self {
         let prompt = from_template(model, &prose(words, 1)).unwrap();
         let question = prompt::question_tokens(model, &prompt.carried, "Is it warm?", &prompt.suffix);
-        Self { model, params: Params::new(kv_type, false), tokens: prompt.tokens, question }
+        Self {
+            model,
+            params: Params::new(kv_type, false),
+            tokens: prompt.tokens,
+            question,
+            slots: Slots::None,
+        }
     }
 
     fn session(&self, cells: usize, threads: u32) -> Session {
-        Session::new(self.model, &self.params, cells, threads).unwrap()
+        let room = Room { shared: cells, each: 0, slots: self.slots };
+        Session::with_slots(self.model, &self.params, room, threads).unwrap()
     }
 
     fn cells(&self) -> usize {
@@ -59,7 +68,7 @@ impl<'m> Case<'m> {
                 Layout::Snapshot => Segment { first: 0, count: segment.end(), ..segment },
             };
             let mut state = Vec::new();
-            session.snapshot(&piece, &mut state).unwrap();
+            session.snapshot(&piece.positions(), &mut state).unwrap();
             pieces.push((piece, state));
         }
         pieces
@@ -69,7 +78,7 @@ impl<'m> Case<'m> {
     fn restored(&self, pieces: &[(Segment, Vec<u8>)]) -> Vec<f32> {
         let mut session = self.session(self.cells(), 2);
         for (piece, state) in pieces {
-            session.restore(piece, state).unwrap();
+            session.restore(&piece.positions(), state).unwrap();
         }
         session.evaluate(&self.tokens[session.position()..], false).unwrap();
         self.ask(&mut session)
@@ -86,9 +95,9 @@ impl<'m> Case<'m> {
         let mut session = self.session(self.cells(), 2);
         let mut again = Vec::new();
         for (piece, state) in pieces {
-            session.restore(piece, state).unwrap();
+            session.restore(&piece.positions(), state).unwrap();
             let mut saved = Vec::new();
-            session.snapshot(piece, &mut saved).unwrap();
+            session.snapshot(&piece.positions(), &mut saved).unwrap();
             again.push((*piece, saved));
         }
         again
@@ -134,6 +143,12 @@ fn check(path: &Path, kv_type: KvType, words: usize) {
     // A state does not remember how large the context was or how many threads there were.
     let other = case.saved(case.cells() + 1500, 1);
     assert_eq!(pieces, other, "{what}: context size or threads changed the saved bytes");
+
+    // Nor whether the sequence had cells of its own, and it goes into such a sequence, too.
+    let streams = Case { slots: Slots::Streams(2), ..case };
+    assert_eq!(pieces, streams.saved(streams.cells(), 2), "{what}: cells of its own changed the saved bytes");
+    assert_same(&streams.hit(&pieces), &expected, &format!("{what}, restored into cells of its own"));
+    assert_eq!(streams.saved_again(full), full, "{what}: restored into cells of its own and saved again");
 }
 
 #[test]

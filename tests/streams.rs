@@ -14,7 +14,7 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::token::LlamaToken;
 use pcache_engine::sys::state::{load_sequence, save_sequence};
-use pcache_format::sequence::{Expected, Place, SequenceState, join};
+use pcache_format::sequence::{Expected, Place, SequenceState, Window, join};
 use pcache_format::{KvType, Layout, SEGMENT_TOKENS};
 
 const TOKENS: usize = 600;
@@ -133,7 +133,7 @@ fn what_is_cut_and_joined_is_what_llama_cpp_writes() {
                 .map(|(a, b, bytes)| SequenceState::parse(bytes, &expected(place, *a, b - a)).unwrap())
                 .collect();
             let mut joined = Vec::new();
-            let window = window_of(&model).map(|reach| TOKENS - reach);
+            let window = window_of(&model).map_or(Window::None, |reach| Window::From(TOKENS - reach));
             join(&parsed, window, place, &mut joined).unwrap();
             assert!(joined == whole, "{what}: segments joined are the state of all positions");
 
@@ -147,7 +147,7 @@ fn what_is_cut_and_joined_is_what_llama_cpp_writes() {
             for (a, b, bytes) in &pieces {
                 let mut piece = Vec::new();
                 let cut = state.cut(*a..*b, place, &mut piece);
-                if *b < TOKENS && window.is_some() {
+                if *b < TOKENS && window != Window::None {
                     assert!(cut.is_err(), "{what}: the window has let go of positions {a}..{b}");
                     continue;
                 }

@@ -107,7 +107,7 @@ fn bytes_of(model: &Model, prefix: &Prefix, pieces: &[Segment]) -> Result<u64> {
         session.evaluate(&probe[n - 1..n], false)?;
         let mut piece = pieces[0];
         (piece.first, piece.count) = (0, n);
-        session.snapshot(&piece, &mut buffer)?;
+        session.snapshot(&piece.positions(), &mut buffer)?;
         sizes.push(buffer.len() as u64);
     }
     let each = sizes[1].saturating_sub(sizes[0]);

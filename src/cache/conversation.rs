@@ -3,6 +3,7 @@
 //! Before a message is evaluated, what was said so far is copied out of the session. With that the same message can be
 //! answered again, and a larger context takes over, without evaluating anything twice or rewinding the state.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -16,7 +17,6 @@ use pcache_engine::prompt::{message_tokens, question_tokens};
 use pcache_engine::session::Session;
 use pcache_engine::template::Turn;
 use pcache_format::Layout;
-use pcache_format::Segment;
 
 /// Answers shorter than this make no sense.
 const SHORTEST_ANSWER: usize = 16;
@@ -179,24 +179,24 @@ impl<'o, 'a> Conversation<'o, 'a> {
         self.prepared = false;
         let mut verdict = self.opened.prepare(timings)?;
         self.prepared = true;
-        let segment = self.segment(self.before_last.tokens);
+        let positions = self.positions(self.before_last.tokens);
         if self.before_last.tokens > 0 && !self.before_last.state.is_empty() {
             if self.opened.prefix.layout == Layout::Snapshot {
                 self.opened.session.reset();
             }
-            self.opened.session.restore(&segment, &self.before_last.state)?;
+            self.opened.session.restore(&positions, &self.before_last.state)?;
             verdict.restored_tokens = self.opened.session.position();
             timings.add("load_state", start.elapsed(), Some(self.before_last.tokens));
         }
         Ok(verdict)
     }
 
-    /// The place of so many tokens behind the state; of everything, where a state cannot be cut.
-    fn segment(&self, tokens: usize) -> Segment {
-        let (state, chain) = (self.opened.prefix.tokens.len(), self.opened.prefix.chain.last());
+    /// The positions of so many tokens behind the state; all of them, where a state cannot be cut.
+    fn positions(&self, tokens: usize) -> Range<usize> {
+        let state = self.opened.prefix.tokens.len();
         match self.opened.prefix.layout {
-            Layout::Segment => Segment { chain, parent: chain, first: state, count: tokens },
-            Layout::Snapshot => Segment { chain, parent: chain, first: 0, count: state + tokens },
+            Layout::Segment => state..state + tokens,
+            Layout::Snapshot => 0..state + tokens,
         }
     }
 
@@ -206,7 +206,7 @@ impl<'o, 'a> Conversation<'o, 'a> {
         let mut state = std::mem::take(&mut self.before_last.state);
         state.clear();
         if tokens > 0 {
-            self.opened.session.snapshot(&self.segment(tokens), &mut state)?;
+            self.opened.session.snapshot(&self.positions(tokens), &mut state)?;
         }
         self.before_last = Moment { tokens, state };
         Ok(())

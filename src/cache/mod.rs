@@ -18,6 +18,7 @@ pub mod explain;
 mod failure;
 pub mod fingerprint;
 mod load;
+pub mod memory;
 pub mod opened;
 pub mod prefill;
 pub mod progress;

@@ -111,7 +111,7 @@ fn evaluate_pieces(
 
         if let Some(piece) = piece_ending_with(prefix, batch) {
             let mut buffer = pipeline.buffer()?;
-            session.snapshot(&piece, &mut buffer)?;
+            session.snapshot(&piece.positions(), &mut buffer)?;
             pipeline.save(&piece, buffer)?;
         }
     }

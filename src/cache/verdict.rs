@@ -134,9 +134,10 @@ fn restore_parts(verified: &VerifiedPrefix, session: &mut Session) -> Result<Res
         for ((piece, _), state) in parts.iter().zip(decoded) {
             let first = piece.first;
             let state = state.map_err(|e| format!("the state at position {first}: {e}"))?;
-            session.restore(piece, state).map_err(|e| e.to_string())?;
+            session.take(&piece.positions(), state).map_err(|e| e.to_string())?;
         }
     }
+    session.put().map_err(|e| e.to_string())?;
     took.loading = start.elapsed().saturating_sub(took.decoding);
     Ok(took)
 }

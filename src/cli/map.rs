@@ -58,6 +58,10 @@ pub struct Map {
     /// Answer N records in the same batches: faster, and where two tokens are nearly as likely an answer may differ
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub parallel: u32,
+    /// With --parallel: give each record cells of its own, so that every answer is the one that it has alone,
+    /// to the bit; slower, and one after the other where this machine's kernels cannot
+    #[arg(long, requires = "parallel")]
+    pub exact: bool,
     /// Begin anew where the output exists
     #[arg(long)]
     pub overwrite: bool,

@@ -8,7 +8,7 @@
 //! - [`prompt`]: from a prompt file to the tokens of its state, and to the text an ask puts around a question.
 //! - [`reframe`]: a state's prompt with another text in its place.
 //! - [`session`]: one right-sized context: evaluate, snapshot, restore, logits.
-//! - [`slots`]: several sequences from one prefix, evaluated together.
+//! - [`scheduler`]: several answers from one prefix, evaluated together.
 //! - [`generate`]: sampling an answer from a session.
 //! - [`shape`]: answers that follow a grammar or a JSON schema.
 //!
@@ -21,18 +21,22 @@
 //! and recurrent caches forget what a rewind would need.
 
 pub mod compute;
+mod context;
 pub mod generate;
 pub mod gguf;
 pub mod model;
 pub mod prompt;
 pub mod reframe;
+pub mod scheduler;
+mod sequences;
 pub mod session;
 pub mod shape;
-pub mod slots;
 pub mod sys;
 pub mod template;
 pub mod text;
 pub mod utf8;
+
+pub use sequences::Slots;
 
 use std::path::PathBuf;
 

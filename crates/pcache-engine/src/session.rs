@@ -1,25 +1,16 @@
 //! One context: evaluate, snapshot, restore, logits.
 
-use std::num::NonZeroU32;
+use std::ops::Range;
 
 use llama_cpp_2::context::LlamaContext;
-use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams, RopeScalingType};
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::token::LlamaToken;
 
-use super::model::{self, Loaded, Model, whole_segments};
-use super::{EngineError, Result, logged_reason};
-use crate::sys;
-use pcache_format::Layout;
-use pcache_format::sequence::{self, Expected, Place};
-use pcache_format::{KvType, Params, Rope, RopeFactors, RopeScaling, SEGMENT_TOKENS, Segment};
-
-/// The sequence that is evaluated.
-const MAIN: i32 = 0;
-/// The sequence through which segments go in and out; it only ever shares cells with [`MAIN`].
-const PORT: i32 = 1;
-/// The first of the sequences that go on from it: see [`super::slots`].
-pub(super) const FIRST_SLOT: i32 = 2;
+use super::context::{Context, Shape};
+use super::model::{Model, whole_segments};
+use super::sequences::{MAIN, Sequences, Slots};
+use super::{EngineError, Result};
+use pcache_format::{Params, RopeFactors, SEGMENT_TOKENS};
 
 /// The cells of a context for `wanted` positions: whole segments, on the side of the line between the model's two sets
 /// of rotary factors (if it has two) that the parameters say.
@@ -32,52 +23,36 @@ fn cells_for(model: &Model, params: &Params, wanted: usize) -> usize {
     }
 }
 
-fn with_rope(mut options: LlamaContextParams, rope: &Rope) -> LlamaContextParams {
-    if let Some(scaling) = rope.scaling {
-        options = options.with_rope_scaling_type(match scaling {
-            RopeScaling::None => RopeScalingType::None,
-            RopeScaling::Linear => RopeScalingType::Linear,
-            RopeScaling::Yarn => RopeScalingType::Yarn,
-        });
-    }
-    type Set = fn(LlamaContextParams, f32) -> LlamaContextParams;
-    let floats: [(Option<f32>, Set); 6] = [
-        (rope.freq_base, LlamaContextParams::with_rope_freq_base),
-        (rope.freq_scale, LlamaContextParams::with_rope_freq_scale),
-        (rope.yarn_ext_factor, LlamaContextParams::with_yarn_ext_factor),
-        (rope.yarn_attn_factor, LlamaContextParams::with_yarn_attn_factor),
-        (rope.yarn_beta_fast, LlamaContextParams::with_yarn_beta_fast),
-        (rope.yarn_beta_slow, LlamaContextParams::with_yarn_beta_slow),
-    ];
-    for (value, set) in floats {
-        if let Some(value) = value {
-            options = set(options, value);
-        }
-    }
-    match rope.yarn_orig_ctx {
-        Some(n) => options.with_yarn_orig_ctx(n),
-        None => options,
+/// Positions that a session has room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Those of the sequence that is evaluated.
+    pub shared: usize,
+    /// Those of each slot behind it.
+    pub each: usize,
+    /// The slots.
+    pub slots: Slots,
+}
+
+impl Room {
+    /// Room for one sequence.
+    pub fn one(positions: usize) -> Self {
+        Self { shared: positions, each: 0, slots: Slots::None }
     }
 }
 
-self_cell::self_cell!(
-    /// A context and the model that it reads, which lives as long.
-    struct Context {
-        owner: Model,
-        #[covariant]
-        dependent: LlamaContext,
-    }
-);
-
 /// A context on a model, and how far its sequence goes.
 pub struct Session {
-    params: Params,
     context: Context,
+    sequences: Box<dyn Sequences>,
     batch: LlamaBatch<'static>,
     position: usize,
+    /// Where the states end that were taken last.
+    taken: usize,
+    /// Positions that a sequence has room for; where all share one pool, all of them together.
     cells: usize,
     has_logits: bool,
-    /// Whether anything may be in the cache.
+    /// Something may be in the cache.
     used: bool,
 }
 
@@ -88,79 +63,29 @@ impl Session {
     /// # Errors
     /// When llama.cpp refuses, mostly for want of memory.
     pub fn new(model: &Model, params: &Params, cells: usize, threads: u32) -> Result<Self> {
-        Self::with_slots(model, params, cells, threads, 0)
+        Self::with_slots(model, params, Room::one(cells), threads)
     }
 
-    /// As [`Self::new`], with so many sequences besides the one that is evaluated: see [`super::slots`].
+    /// As [`Self::new`], with slots besides the sequence that is evaluated: see [`super::scheduler`].
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn with_slots(
-        model: &Model,
-        params: &Params,
-        cells: usize,
-        threads: u32,
-        slots: u32,
-    ) -> Result<Self> {
-        let cells = cells_for(model, params, cells);
-        let refused = |reason| EngineError::Context { cells, reason };
-        // Positions are i32 in llama.cpp.
-        let n_ctx = i32::try_from(cells).ok().and_then(|n| NonZeroU32::new(n.unsigned_abs()));
-        if n_ctx.is_none() {
-            return Err(refused("the number is out of range".into()));
-        }
-        let kv_type = match params.kv_type {
-            KvType::F16 => KvCacheType::F16,
-            KvType::Q8_0 => KvCacheType::Q8_0,
-            KvType::Q4_0 => KvCacheType::Q4_0,
+    pub fn with_slots(model: &Model, params: &Params, room: Room, threads: u32) -> Result<Self> {
+        let sequences = room.slots.make(model.layout());
+        let pool = cells_for(model, params, sequences.pool(room.shared, room.each));
+        let shape = Shape {
+            cells: pool.saturating_mul(sequences.pools()),
+            sequences: sequences.count(),
+            unified: sequences.pools() == 1,
+            threads,
         };
-        let flash = if params.flash_attention {
-            llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_ENABLED
-        } else {
-            llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_DISABLED
-        };
-        let sequences = match model.layout() {
-            Layout::Snapshot if slots == 0 => 1,
-            Layout::Segment | Layout::Snapshot => FIRST_SLOT.unsigned_abs() + slots,
-        };
-        let threads = i32::try_from(threads).unwrap_or(1);
-        let options = LlamaContextParams::default()
-            .with_n_ctx(n_ctx)
-            .with_n_batch(SEGMENT_TOKENS as u32)
-            .with_n_ubatch(SEGMENT_TOKENS as u32)
-            .with_n_seq_max(sequences)
-            .with_n_threads(threads)
-            .with_n_threads_batch(threads)
-            .with_type_k(kv_type)
-            .with_type_v(kv_type)
-            .with_flash_attention_policy(flash)
-            .with_kv_unified(true)
-            .with_swa_full(true)
-            .with_no_perf(true);
-        let options = with_rope(options, &params.rope);
-        let backend = model::backend()?;
-        let context = Context::try_new(model.clone(), |model| -> Result<_> {
-            let Loaded { llama, adapter, .. } = &*model.0;
-            let mut context = llama.new_context(backend, options).map_err(|_| refused(logged_reason()))?;
-            let mut adapter = adapter.lock().unwrap_or_else(|e| e.into_inner());
-            match (adapter.as_mut(), &params.lora) {
-                (_, None) => {}
-                (Some(adapter), Some(lora)) => {
-                    let set = context.lora_adapter_set(adapter, lora.scale);
-                    set.map_err(|e| refused(format!("the LoRA adapter: {e}")))?;
-                }
-                (None, Some(_)) => {
-                    return Err(refused("its states need a LoRA adapter, and the model has none".into()));
-                }
-            }
-            Ok(context)
-        })?;
         Ok(Self {
-            params: params.clone(),
-            context,
+            context: Context::new(model, params, shape)?,
+            sequences,
             batch: LlamaBatch::new(SEGMENT_TOKENS, 1),
             position: 0,
-            cells,
+            taken: 0,
+            cells: pool,
             has_logits: false,
             used: false,
         })
@@ -176,9 +101,14 @@ impl Session {
         self.cells
     }
 
+    /// What a room needs is there.
+    pub fn has_room(&self, room: Room) -> bool {
+        self.sequences.pool(room.shared, room.each) <= self.cells
+    }
+
     /// The model.
     pub fn model(&self) -> &Model {
-        self.context.borrow_owner()
+        self.context.model()
     }
 
     /// Forgets everything. Zeroes the cache, so it costs what making the context did; a new one is left alone.
@@ -186,8 +116,9 @@ impl Session {
         if !std::mem::take(&mut self.used) {
             return;
         }
-        self.change(|context| context.clear_kv_cache());
-        self.position = 0;
+        self.context.clear();
+        self.sequences.forget();
+        (self.position, self.taken) = (0, 0);
         self.has_logits = false;
     }
 
@@ -233,41 +164,32 @@ impl Session {
             let added = self.batch.add(LlamaToken(id), position, &[sequence], logits);
             added.map_err(|e| failed(e.to_string()))?;
         }
-        let batch = &mut self.batch;
-        let decoded = self.context.with_dependent_mut(|_, context| context.decode(batch));
-        decoded.map_err(|e| failed(format!("{e} ({})", logged_reason())))
+        self.context.decode(first, &mut self.batch)
     }
 
-    /// Empties sequence `to` and lets it go on from what was evaluated. Where all of a state is in cells, they are only
-    /// tagged.
+    /// Empties a slot and lets it go on from what was evaluated.
     ///
     /// # Errors
     /// When llama.cpp refuses.
-    pub(super) fn fork(&mut self, to: i32) -> Result<()> {
-        self.empty(to)?;
-        self.copy(MAIN, to, None)
+    pub(super) fn fork(&mut self, slot: usize) -> Result<()> {
+        let to = self.of_slot(slot);
+        self.sequences.fork(&mut self.context, to)
     }
 
-    /// Empties a sequence.
-    fn empty(&mut self, sequence: i32) -> Result<()> {
-        let emptied =
-            self.change(|context| context.clear_kv_cache_seq(Some(sequence.unsigned_abs()), None, None));
-        match emptied {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(EngineError::Cells { sequence, reason: "it cannot be emptied".into() }),
-            Err(error) => Err(EngineError::Cells { sequence, reason: error.to_string() }),
-        }
+    /// The sequence of a slot.
+    pub(super) fn of_slot(&self, slot: usize) -> i32 {
+        self.sequences.of_slot(slot)
     }
 
-    /// Tags the cells of positions of `from`, or all of them, as those of `to`, too.
-    fn copy(&mut self, from: i32, to: i32, positions: Option<(u32, u32)>) -> Result<()> {
-        let (first, end) = positions.unzip();
-        let copied = self.change(|context| context.copy_kv_cache_seq(from, to, first, end));
-        copied.map_err(|error| EngineError::Cells { sequence: to, reason: error.to_string() })
+    /// Each sequence has cells of its own: what is evaluated for it alone has the bits that it has in a session of its own.
+    pub fn has_streams(&self) -> bool {
+        self.sequences.pools() > 1
     }
 
-    fn change<T>(&mut self, change: impl FnOnce(&mut LlamaContext<'_>) -> T) -> T {
-        self.context.with_dependent_mut(|_, context| change(context))
+    /// Positions that each of `slots` has behind what was evaluated.
+    pub fn behind(&self, slots: usize) -> usize {
+        let left = self.cells.saturating_sub(self.position);
+        if self.has_streams() { left } else { left / slots.max(1) }
     }
 
     /// Waits until what was evaluated is computed, for timings.
@@ -275,66 +197,43 @@ impl Session {
         self.context().synchronize();
     }
 
-    /// Saves the state of `segment` into `buffer`: its positions alone, or for a model whose state cannot be
-    /// cut everything up to the current position.
+    /// Saves the state of `positions` into `buffer`: of them alone, or for a model whose state cannot be
+    /// cut of everything up to the current position.
     ///
     /// # Errors
     /// When llama.cpp writes another size than it announced, or what [`Self::restore`] would refuse.
-    pub fn snapshot(&mut self, segment: &Segment, buffer: &mut Vec<u8>) -> Result<()> {
-        let save = |context: &LlamaContext<'_>, seq, buffer: &mut Vec<u8>| {
-            sys::state::save_sequence(context, seq, buffer)
-                .map_err(|(expected, written)| EngineError::Save { expected, written })
-        };
-        match self.model().layout() {
-            Layout::Snapshot => save(self.context(), MAIN, buffer)?,
-            Layout::Segment => {
-                // Tags cells only; conversions fail beyond i32::MAX, which `new` has excluded.
-                self.copy(MAIN, PORT, Some((segment.first as u32, segment.end() as u32)))?;
-                let saved = save(self.context(), PORT, buffer);
-                self.empty(PORT)?;
-                saved?;
-            }
-        }
-        sequence::check(buffer, &self.expected(segment)).map_err(EngineError::UnknownState)
+    pub fn snapshot(&mut self, positions: &Range<usize>, buffer: &mut Vec<u8>) -> Result<()> {
+        self.sequences.snapshot(&mut self.context, self.position, positions, buffer)
     }
 
-    /// The sequence through which states go in and out.
-    fn door(&self) -> i32 {
-        match self.model().layout() {
-            Layout::Segment => PORT,
-            Layout::Snapshot => MAIN,
-        }
-    }
-
-    fn expected(&self, segment: &Segment) -> Expected {
-        let model = self.model();
-        Expected::of(model.layout(), Place::unified(self.door()), segment, &self.params, model.layers())
-    }
-
-    /// Restores `state`, which [`Self::snapshot`] gave for `segment`, after what was restored so far.
+    /// Restores `state`, which [`Self::snapshot`] gave for `positions`, after what was restored so far.
     ///
     /// # Errors
-    /// When it is not a state of that segment on this model, down to the last number in it, or when llama.cpp refuses
+    /// When it is not a state of those positions on this model, down to the last number in it, or when llama.cpp refuses
     /// it. The session must then be reset.
-    pub fn restore(&mut self, segment: &Segment, state: &[u8]) -> Result<()> {
-        sequence::check(state, &self.expected(segment))
-            .map_err(|reason| EngineError::NoState { first: segment.first, reason })?;
+    pub fn restore(&mut self, positions: &Range<usize>, state: &[u8]) -> Result<()> {
+        self.take(positions, state)?;
+        self.put()
+    }
+
+    /// Takes one of several states that are restored together; [`Self::put`] ends that.
+    ///
+    /// # Errors
+    /// As [`Self::restore`].
+    pub fn take(&mut self, positions: &Range<usize>, state: &[u8]) -> Result<()> {
         self.used = true;
-        let target = self.door();
-        let loaded = self.change(|context| sys::state::load_sequence(context, target, state));
-        let last = segment.end() as i32 - 1;
-        if !loaded || self.context().kv_cache_seq_pos_max(target) != last {
-            return Err(EngineError::Restore {
-                first: segment.first,
-                bytes: state.len(),
-                reason: logged_reason(),
-            });
-        }
-        if target == PORT {
-            self.copy(PORT, MAIN, None)?;
-            self.empty(PORT)?;
-        }
-        self.position = segment.end();
+        self.sequences.take(&mut self.context, positions, state)?;
+        self.taken = positions.end;
+        Ok(())
+    }
+
+    /// Restores what was taken.
+    ///
+    /// # Errors
+    /// As [`Self::restore`].
+    pub fn put(&mut self) -> Result<()> {
+        self.sequences.put(&mut self.context, self.position)?;
+        self.position = self.taken;
         self.has_logits = false;
         Ok(())
     }
@@ -355,6 +254,6 @@ impl Session {
     }
 
     pub(super) fn context(&self) -> &LlamaContext<'_> {
-        self.context.borrow_dependent()
+        self.context.llama()
     }
 }

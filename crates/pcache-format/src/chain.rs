@@ -27,6 +27,11 @@ impl Segment {
     pub fn end(&self) -> usize {
         self.first + self.count
     }
+
+    /// Its positions.
+    pub fn positions(&self) -> std::ops::Range<usize> {
+        self.first..self.end()
+    }
 }
 
 /// The segments of a prompt, with the key of each prefix.

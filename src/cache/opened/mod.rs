@@ -15,8 +15,9 @@ use anyhow::{Result, bail};
 use super::timings::Timings;
 use super::{Call, Failure, load};
 pub use answer::{Answered, Sampled};
+use pcache_engine::Slots;
 use pcache_engine::model::Model;
-use pcache_engine::session::Session;
+use pcache_engine::session::{self, Session};
 use pcache_engine::shape::{Guides, Shape};
 use pcache_store::{FoundPrefix, Prefix, State, Store, VerifiedPrefix};
 pub use question::Question;
@@ -83,8 +84,7 @@ impl Place {
             let (room, sized) = size(&model, state, prefix)?;
 
             let start = Instant::now();
-            let session =
-                Session::with_slots(&model, &state.manifest.params, room.cells, call.threads, room.slots)?;
+            let session = room.session(&model, prefix, call.threads)?;
             timings.add("context", start.elapsed(), None);
             let recall = verifying.join().map_err(|_| anyhow::anyhow!("the verification panicked"))?;
             if !how.no_cache {
@@ -113,16 +113,25 @@ impl Place {
 pub struct Room {
     /// Positions of a sequence at most.
     pub limit: usize,
-    /// Cells of all sequences together.
-    pub cells: usize,
-    /// Sequences that are evaluated together; none where one after the other is.
-    pub slots: u32,
+    /// Sequences that are evaluated together.
+    pub slots: Slots,
 }
 
 impl Room {
     /// For one sequence of so many positions.
     pub fn one(limit: usize) -> Self {
-        Self { limit, cells: limit, slots: 0 }
+        Self { limit, slots: Slots::None }
+    }
+
+    /// As the engine counts it, behind a state.
+    pub fn within(&self, prefix: &Prefix) -> session::Room {
+        let shared = prefix.tokens.len();
+        session::Room { shared, each: self.limit.saturating_sub(shared), slots: self.slots }
+    }
+
+    /// An empty session with this room behind a state.
+    pub fn session(&self, model: &Model, prefix: &Prefix, threads: u32) -> Result<Session> {
+        Ok(Session::with_slots(model, &prefix.params, self.within(prefix), threads)?)
     }
 }
 
@@ -166,8 +175,7 @@ impl<'a> Opened<'a> {
         let mut timings = call.observer.timings();
         timings.add("verify_state", recall.took, Some(recall.tokens()));
         let start = Instant::now();
-        let session =
-            Session::with_slots(model, &state.manifest.params, room.cells, call.threads, room.slots)?;
+        let session = room.session(model, &prefix, call.threads)?;
         timings.add("context", start.elapsed(), None);
         let how = Use::default();
         Ok(Self { call, how, store, state, prefix, recall, session, limit: room.limit, guides: None })

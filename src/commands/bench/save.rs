@@ -58,7 +58,7 @@ pub fn save_all(store: &Store, session: &mut Session, prefix: &Prefix, codec: Co
     let all = writer.run(|pipeline| {
         prefix.pieces().iter().try_for_each(|piece| -> Result<()> {
             let mut buffer = pipeline.buffer()?;
-            session.snapshot(piece, &mut buffer)?;
+            session.snapshot(&piece.positions(), &mut buffer)?;
             Ok(pipeline.save(piece, buffer)?)
         })
     });
@@ -92,7 +92,7 @@ fn one(
     (prefix, codec, piece): (&Prefix, Codec, &Segment),
     sample: &mut Length,
 ) -> Result<[f64; 5]> {
-    let (taken, snapshot) = timed(|| session.snapshot(piece, state));
+    let (taken, snapshot) = timed(|| session.snapshot(&piece.positions(), state));
     taken?;
     let (encoded, encode) = timed(|| store.encoded(prefix, piece, state, codec));
     let (_, hash) = timed(|| std::hint::black_box(encoded.id()));

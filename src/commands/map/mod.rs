@@ -33,10 +33,10 @@ use crate::report::human;
 use incoming::Incoming;
 use layout::{Layout, Outcome};
 use output::Output;
-use pcache_engine::EngineError;
 use pcache_engine::generate::{Answer, Sampling, StopReason};
 use pcache_engine::model::Model;
 use pcache_engine::shape::Shape;
+use pcache_engine::{EngineError, Slots};
 use pcache_format::StateKey;
 use pcache_store::Prefix;
 use pcache_store::State;
@@ -74,9 +74,14 @@ pub fn run(app: &App, args: &Map) -> Result<()> {
     let format = records.format;
     let how = Use { no_cache: false, require_hit: args.require_hit };
     let mut tally = Tally { is_lines: layout.format == RecordFormat::Lines, ..Tally::default() };
-    let size = |model: &Model, _: &State, prefix: &Prefix| Ok((room::first(model, prefix, args, format), ()));
-    let (mut opened, (), timings) = place.open(app.call(), how, shape.as_ref(), size)?;
+    let size = |model: &Model, state: &State, prefix: &Prefix| {
+        let room = room::first(model, prefix, args, format);
+        room::check_memory(state, prefix, room)?;
+        Ok((room, room.slots))
+    };
+    let (mut opened, slots, timings) = place.open(app.call(), how, shape.as_ref(), size)?;
     tally.timings = timings;
+    let slots = room::exact(app, &mut opened, slots)?;
     // Only now: what cannot be answered should leave no file.
     let output = match &app.global.output {
         OutputTo::File(path) => Output::to_file(app, layout, path, &run, args.overwrite)?,
@@ -88,9 +93,9 @@ pub fn run(app: &App, args: &Map) -> Result<()> {
     let progress = if is_typed { Box::new(Silent) } else { app.progress() };
     let mut work = Work { app, args, template, sampling, records, output, json, progress, tally: &mut tally };
     work.skip_done(limit.map_or(total, |limit| total.map(|total| total.min(limit))))?;
-    let done = match args.parallel {
-        1 => one_by_one::run(&mut opened, &mut work),
-        n => together::run(&mut opened, &mut work, n as usize),
+    let done = match slots {
+        Slots::None => one_by_one::run(&mut opened, &mut work),
+        slots => together::run(&mut opened, &mut work, slots),
     };
     work.progress.finish();
     done?;

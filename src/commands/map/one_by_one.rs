@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::{Arrival, Asking, Cost, Opened, Work, interruption, problem_of, room};
 use crate::cache::opened::Sampled;
+use pcache_engine::Slots;
 
 /// Answers all records.
 pub fn run(opened: &mut Opened<'_>, work: &mut Work<'_>) -> Result<()> {
@@ -14,7 +15,7 @@ pub fn run(opened: &mut Opened<'_>, work: &mut Work<'_>) -> Result<()> {
         let outcome = match question {
             Err(why) => why.into(),
             Ok(question) => {
-                room::ensure(opened, &question, work.sampling.max_tokens, 0)?;
+                room::ensure(opened, &question, work.sampling.max_tokens, Slots::None)?;
                 let timings = opened.call.observer.timings();
                 let how = Sampled { sampling: &work.sampling, since: Instant::now(), timings };
                 match opened.answer(&question, how, |_| Ok(())) {

@@ -34,11 +34,11 @@ mod cursor;
 mod splice;
 mod walk;
 
-pub use splice::join;
+pub use splice::{Window, join};
 
 use std::ops::Range;
 
-use crate::{KvType, Layout, Params, Segment};
+use crate::{KvType, Layout, Params};
 use walk::Cache;
 
 /// Place of a sequence in a context.
@@ -84,13 +84,19 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// The state of `segment` on a model of `layers` layers.
-    pub fn of(layout: Layout, place: Place, segment: &Segment, params: &Params, layers: usize) -> Self {
+    /// The state of `positions` on a model of `layers` layers.
+    pub fn of(
+        layout: Layout,
+        place: Place,
+        positions: &Range<usize>,
+        params: &Params,
+        layers: usize,
+    ) -> Self {
         Self {
             layout,
             place,
-            first: segment.first,
-            count: segment.count,
+            first: positions.start,
+            count: positions.len(),
             kv_type: params.kv_type,
             transposed: !params.flash_attention,
             layers,

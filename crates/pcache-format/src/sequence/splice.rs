@@ -38,16 +38,26 @@ pub(super) fn cut(
     Ok(())
 }
 
+/// What of a sliding window's cache is joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    /// Every position: the model has no window, or parts have let go of nothing.
+    None,
+    /// What a window at the end of the last part reaches, from this position on: as llama.cpp saves it.
+    From(usize),
+    /// What the parts have: what is in the cache when they are loaded one after the other.
+    Held,
+}
+
 /// Writes the state that `parts`, which follow each other without a gap, are together, as `place` would save it, into `into`,
-/// which is emptied first. A single part only gets other heads. `window` is the first position that a sliding window at the
-/// end of the last part reaches; none where the model has no windows.
+/// which is emptied first. A single part only gets other heads.
 ///
 /// # Errors
 /// When a part does not begin where the one before it ends, when their caches are not of one form, when one of
 /// several has a recurrent cache, or when a part has let go of what a window reaches.
 pub fn join(
     parts: &[SequenceState<'_>],
-    window: Option<usize>,
+    window: Window,
     place: Place,
     into: &mut Vec<u8>,
 ) -> Result<(), SequenceError> {
@@ -69,11 +79,13 @@ pub fn join(
             }
             Cache::Recurrent(range) => into.extend(&first.bytes[range.clone()]),
             Cache::Attention(model) => {
-                let from = window.filter(|_| n == WINDOWED && parts.len() > 1).unwrap_or(0);
                 // With nothing before it, a part's own window is what counts.
-                let last = if parts.len() == 1 { first.positions.end } else { usize::MAX };
-                let same =
-                    parts.iter().map(|part| same_form(first, model, part, &part.caches[n], from, last));
+                let wanted = match window {
+                    _ if parts.len() == 1 => Window::Held,
+                    window if n == WINDOWED => window,
+                    _ => Window::None,
+                };
+                let same = parts.iter().map(|part| same_form(first, model, part, &part.caches[n], wanted));
                 write_attention(&same.collect::<Result<Vec<_>, _>>()?, place, into);
             }
         }
@@ -87,14 +99,13 @@ const WINDOWED: usize = 1;
 /// A cache of a part, and the range of its cells that is wanted.
 type Piece<'a> = (&'a [u8], &'a Attention, Range<usize>);
 
-/// The cache of a part, if it has the form of the first part's and all of the part's positions that are not before `from`.
+/// The cache of a part, if it has the form of the first part's and the positions that are wanted.
 fn same_form<'a>(
     first: &SequenceState<'_>,
     model: &Attention,
     part: &SequenceState<'a>,
     cache: &'a Cache,
-    from: usize,
-    last: usize,
+    wanted: Window,
 ) -> Result<Piece<'a>, SequenceError> {
     let Cache::Attention(cache) = cache else { return Err(differs("the kind of a cache", 1, 0)) };
     let form = |state: &SequenceState<'_>, cache: &Attention| {
@@ -104,8 +115,13 @@ fn same_form<'a>(
     if form(first, model) != form(part, cache) {
         return Err(differs("the form of a cache", 1, 0));
     }
+    let from = match wanted {
+        Window::Held => return Ok((part.bytes, cache, 0..cache.cells)),
+        Window::None => 0,
+        Window::From(first) => first,
+    };
     let wanted = part.positions.start.max(from)..part.positions.end;
-    let cells = if wanted.is_empty() { 0..0 } else { cells_at(cache, &wanted, last)? };
+    let cells = if wanted.is_empty() { 0..0 } else { cells_at(cache, &wanted, usize::MAX)? };
     Ok((part.bytes, cache, cells))
 }
 

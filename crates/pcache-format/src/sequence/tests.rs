@@ -299,7 +299,7 @@ fn what_is_cut_is_joined_to_the_same_bytes() {
                 pieces.iter().zip(&ranges).map(|(bytes, r)| SequenceState::parse(bytes, &expected_of(r)));
             let parsed: Vec<_> = parsed.collect::<Result<_, _>>().unwrap_or_else(|e| panic!("{what}: {e}"));
             let mut joined = Vec::new();
-            join(&parsed, None, expected.place, &mut joined).unwrap();
+            join(&parsed, Window::None, expected.place, &mut joined).unwrap();
             assert!(joined == whole, "{what}: {ranges:?} in {:?}", expected.place);
         }
     }
@@ -316,10 +316,10 @@ fn windows_of_parts_are_joined_to_the_window_of_the_whole() {
         let (a, b, whole) = (of(0, 3), of(3, 4), of(0, 7));
         let parts = [&a, &b].map(|(bytes, expected)| SequenceState::parse(bytes, expected).unwrap());
         let mut joined = Vec::new();
-        join(&parts, Some(7 - window), whole.1.place, &mut joined).unwrap();
+        join(&parts, Window::From(7 - window), whole.1.place, &mut joined).unwrap();
         assert_eq!(check(&joined, &whole.1), Ok(()), "{window}");
         assert_eq!(joined.len(), whole.0.len(), "{window}");
-        let lacking = join(&parts, None, whole.1.place, &mut joined);
+        let lacking = join(&parts, Window::None, whole.1.place, &mut joined);
         assert_eq!(lacking.is_err(), window < 4, "{window}: a part has let go of some");
     }
 }
@@ -370,7 +370,7 @@ fn what_cannot_be_cut_or_joined_is_refused() {
     let bytes = State::of(&hybrid, &caches).bytes;
     let state = SequenceState::parse(&bytes, &hybrid).unwrap();
     assert!(state.cut(0..3, to, &mut into).is_err(), "a recurrent cache is of its end alone");
-    assert!(join(&[state.clone(), state], None, to, &mut into).is_err());
+    assert!(join(&[state.clone(), state], Window::None, to, &mut into).is_err());
 
     let part = |first: usize, count: usize, layers: usize| {
         let expected = Expected { first, count, ..right.clone() };
@@ -381,9 +381,9 @@ fn what_cannot_be_cut_or_joined_is_refused() {
         |(bytes, expected): &'static (Vec<u8>, Expected)| SequenceState::parse(bytes, expected).unwrap();
     let leak = |part| -> &'static (Vec<u8>, Expected) { Box::leak(Box::new(part)) };
     let [a, b, gap, other] = [a, b, gap, other].map(|part| parse(leak(part)));
-    assert!(join(&[a.clone(), b.clone()], None, to, &mut into).is_ok());
+    assert!(join(&[a.clone(), b.clone()], Window::None, to, &mut into).is_ok());
     for wrong in [vec![], vec![a.clone(), gap], vec![a.clone(), other], vec![b, a]] {
-        assert!(join(&wrong, None, to, &mut into).is_err());
+        assert!(join(&wrong, Window::None, to, &mut into).is_err());
     }
 }
 
