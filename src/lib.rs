@@ -28,20 +28,21 @@
 //! `examples/` has three short programs. How it is built:
 //!
 //! ```text
-//! cli → commands → cache → { pcache-store, pcache-engine } → pcache-format
+//! cli → cache → { pcache-store, pcache-engine } → pcache-format
 //! ```
 //!
 //! [`cache`] carries bytes between [`pcache_store`] and [`pcache_engine`], which do not know each other. [`pcache_format`]
-//! names a state by what it was computed from, and is the files; [`report`] is what people and programs read. The design is
+//! names a state by what it was computed from, and is the files. [`bench`] and [`eval`] are features over it. The design is
 //! explained in `docs/design.md` and in the modules' own pages.
 
+pub mod bench;
 pub mod cache;
+#[cfg(feature = "cli")]
 pub mod cli;
-pub mod commands;
 mod error;
 pub mod eval;
 mod library;
-pub mod report;
+pub mod text;
 
 pub use cache::verdict::{Status, Verdict};
 pub use cache::{CancelToken, Observer};

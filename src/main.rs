@@ -2,15 +2,14 @@
 
 use std::process::ExitCode;
 
-use pcache::cli::Cli;
-use pcache::commands;
+use pcache::cli::{self, Cli};
 
 fn main() -> ExitCode {
     let started = std::time::Instant::now();
-    commands::complete_for_a_shell();
+    cli::complete_for_a_shell();
     let cli = Cli::of_process();
     begin_in_a_clean_environment(cli.command.evaluates());
-    commands::run(cli, started)
+    cli::run(cli, started)
 }
 
 /// Starts the program again where its environment is not as it should be; if that fails, it goes on as it is.

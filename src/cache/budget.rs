@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use anyhow::{Result, bail};
 
 use super::{Call, Failure};
-use crate::report::human;
+use crate::text::human;
 use pcache_engine::model::Model;
 use pcache_engine::session::Session;
 use pcache_format::{Codec, Layout};

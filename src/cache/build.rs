@@ -13,7 +13,7 @@ use super::target::Target;
 use super::timings::Timings;
 use super::verdict::{self, Status, Verdict};
 use super::{Call, budget};
-use crate::report::human;
+use crate::text::human;
 use pcache_engine::model::Model;
 use pcache_engine::prompt::Prompt;
 use pcache_engine::session::Session;

@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use crate::cache::opened::{Answered, Opened, Sampled};
 use crate::cache::timings::Timings;
 use crate::cache::verdict::Verdict;
-use crate::report::human;
+use crate::text::human;
 use pcache_engine::generate::{Sampling, StopReason};
 use pcache_engine::prompt::{message_tokens, question_tokens};
 use pcache_engine::session::Session;

@@ -7,7 +7,7 @@ use super::Call;
 use super::source::Source;
 use super::target::Target;
 use super::verdict::{self, Status};
-use crate::report::human::file_name;
+use crate::text::human::file_name;
 use pcache_engine::model::Model;
 use pcache_engine::prompt::Prompt;
 use pcache_format::{Difference, StateKey};

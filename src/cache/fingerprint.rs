@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use super::Observer;
 use super::progress::Unit;
-use crate::report::human::file_name;
+use crate::text::human::file_name;
 use pcache_engine::gguf::Header;
 use pcache_format::ModelHash;
 use pcache_store::fingerprint::{FileIdentity, hash_file};

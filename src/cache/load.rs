@@ -9,7 +9,7 @@ use pcache_engine::model::{Model, ModelOptions};
 
 use super::Observer;
 use super::progress::Unit;
-use crate::report::human::file_name;
+use crate::text::human::file_name;
 
 /// Loads that take no longer show no bar.
 const LOAD_WITHOUT_BAR: Duration = Duration::from_secs(1);

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use super::progress::{Progress, Unit};
 use super::{Call, Failure};
-use crate::report::human;
+use crate::text::human;
 use pcache_engine::session::Session;
 use pcache_format::Layout;
 use pcache_format::Segment;

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use super::Observer;
-use crate::report::human;
+use crate::text::human;
 use pcache_engine::model::Model;
 use pcache_engine::prompt::{self, ChatFraming, Framing, Prompt};
 use pcache_format::epoch::LLAMA_CPP_BUILD;

@@ -9,7 +9,7 @@ use pcache_format::{ChainKey, Layout, ModelHash, Params};
 use pcache_store::Prefix;
 
 use super::{Observer, load};
-use crate::report::human::file_name;
+use crate::text::human::file_name;
 
 /// A model, what is put on top of it, and the parameters of its states.
 pub struct Target {

@@ -1,38 +1,96 @@
-//! Arguments of `extend`.
+//! `pcache extend`: a new state from a saved one, with text added to its prompt or its end replaced.
 
-use std::path::PathBuf;
+use std::time::Instant;
 
-use clap::Args;
+use anyhow::{Result, bail};
 
-use super::prompt::{KeepArgs, ParamArgs};
+use super::app::{App, read_text};
+use super::build::{self, report};
+use super::failure::Failure;
+use super::states::{self, check_name};
+use super::target;
+use crate::cache::build::Builder;
+use crate::cache::source::Origin;
+use crate::cli::args::Extend;
+use pcache_engine::model::Model;
+use pcache_engine::prompt::Prompt;
+use pcache_engine::reframe::{Reframe, Saved};
+use pcache_format::StateKind;
+use pcache_store::State;
 
-/// Arguments of `extend`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  pcache extend menu today.txt                      the prompt, and today.txt behind it
-  pcache extend menu today.txt --name menu          and the name goes to the new state
-  pcache extend base today.txt --replace-from \"## Today\" --name menu
-                                                    each day: what follows the line
-                                                    \"## Today\" is replaced, and the name goes
-                                                    over from yesterday's version
+pub fn run(app: &App, args: &Extend) -> Result<()> {
+    let name = args.keep.name.as_deref();
+    name.map_or(Ok(()), check_name)?;
+    let update = match read_text(&args.update) {
+        Err(error) if args.update.as_os_str() != "-" && !args.update.exists() => {
+            return Err(error.context(hint(args)));
+        }
+        read => read?,
+    };
+    if update.trim().is_empty() {
+        bail!("{} is empty: there is nothing to add", args.update.display());
+    }
+    let store = states::store_with(app, &args.key)?;
+    let old = states::state(&store, &states::key(&store, &args.key)?)?;
+    let target = target::of_state(app, &store, &old, &args.params)?;
 
-Evaluated are the segments of 256 tokens from the one on where old and new
-part. The old state stays until gc takes it.")]
-pub struct Extend {
-    /// Key of the state (6 digits or more), or its name
-    #[arg(value_name = "KEY", index = 1)]
-    pub key: String,
-    /// The text to add; - reads stdin
-    #[arg(value_name = "UPDATE", index = 2)]
-    pub update: PathBuf,
-    /// Put the text in the place of all that follows this line of the prompt
-    #[arg(long, value_name = "LINE")]
-    pub replace_from: Option<String>,
-    /// How the new state is kept.
-    #[command(flatten)]
-    pub keep: KeepArgs,
-    /// What the state was built with; only needed to say where a LoRA adapter lies now.
-    #[command(flatten)]
-    pub params: ParamArgs,
+    let start = Instant::now();
+    let model = target.load(app)?;
+    let load = start.elapsed();
+    let prompt = extended(&model, &old, &update, args)?;
+    let keep = build::keep(&store, &args.keep);
+    let mut builder = Builder::new(app.call(), &keep, &store, &target);
+    let report = builder.save(&model, &prompt, &origin(&old, args), Some(load))?;
+    builder.enforce_budget()?;
+    report::print(app, &report, false, args.keep.stats)
+}
+
+/// Whoever gives a text where a file is expected should hear how that is done.
+fn hint(args: &Extend) -> String {
+    format!("UPDATE is a file; to add a text itself: echo \"…\" | pcache extend {} -", args.key)
+}
+
+/// The prompt with the update.
+fn extended(model: &Model, old: &State, update: &str, args: &Extend) -> Result<Prompt> {
+    let key = old.key().short();
+    let manifest = &old.manifest;
+    let Some(own) = manifest.prompt_span.as_ref().map(|span| (span.start, span.len())) else {
+        bail!(
+            "state {key} has no prompt of its own to extend: it is a conversation (pcache chat --resume {key} goes on with it), or an older pcache built it"
+        );
+    };
+    let (tokens, carried, suffix) = (&manifest.tokens, &manifest.pending_text, &manifest.suffix);
+    let saved = Saved { tokens, carried, suffix, own, raw: manifest.raw };
+    let Some(reframe) = Reframe::of(model, &saved) else {
+        bail!(
+            "state {key} cannot be extended: its text does not give its tokens again; build the whole prompt anew"
+        );
+    };
+    let mark = args.replace_from.as_deref();
+    let text = reframe.updated(update, mark).map_err(|found| {
+        let mark = mark.unwrap_or_default();
+        let near =
+            reframe.line_like(mark).map(|line| format!("; did you mean {line:?}? It must be the whole line"));
+        Failure::Usage(match found {
+            0 => {
+                let near = near.unwrap_or_else(|| format!("; pcache show {key} --prompt shows it"));
+                format!("no line of the prompt is {mark:?}{near}")
+            }
+            n => format!("{n} lines of the prompt are {mark:?}; --replace-from needs one that is there once"),
+        })
+    })?;
+    Ok(reframe.render(model, &text))
+}
+
+/// Text between the origin of a state and that of what it was extended by.
+const EXTENDED_BY: &str = " + ";
+
+/// Where the new state comes from, for people: the names of both files.
+fn origin(old: &State, args: &Extend) -> Origin {
+    let update = super::models::file_name(&args.update);
+    let update = if update == "-" { "stdin" } else { update.as_str() };
+    let base = old.label.origin.split(EXTENDED_BY).next().unwrap_or_default();
+    let label = format!("{base}{EXTENDED_BY}{update}");
+    let framing = old.label.prompt_format.clone();
+    Origin { label, framing, kind: StateKind::Extension, raw: old.manifest.raw, text: None, digest: None }
 }

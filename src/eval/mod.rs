@@ -5,10 +5,12 @@
 //! - [`check`]: what an answer must be.
 //! - [`agree`]: whether two answers say the same.
 //! - [`interval`]: how sure a pass rate is.
+//! - [`report`]: what is shown of it.
 //! - [`outcome`]: what came of a run, and its sums.
 
 pub mod agree;
 pub mod check;
 pub mod interval;
 pub mod outcome;
+pub mod report;
 pub mod suite;

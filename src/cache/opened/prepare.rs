@@ -8,7 +8,7 @@ use super::Opened;
 use crate::cache::timings::Timings;
 use crate::cache::verdict::{Status, Verdict, restore};
 use crate::cache::{Failure, prefill, state};
-use crate::report::human;
+use crate::text::human;
 use pcache_format::Codec;
 use pcache_store::{StoreError, VerifiedPrefix};
 

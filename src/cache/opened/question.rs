@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::report::human;
+use crate::text::human;
 use pcache_engine::model::Model;
 use pcache_engine::prompt::question_tokens;
 use pcache_store::Prefix;

@@ -1,0 +1,31 @@
+//! Where questions come from.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::cli::app::read_text;
+use crate::cli::args::Ask;
+use crate::cli::failure::Failure;
+
+/// The questions from the arguments, a file with one a line, or stdin as one.
+pub fn read(args: &Ask) -> Result<Vec<String>> {
+    let questions: Vec<String> = match &args.questions_file {
+        Some(file) => read_text(file)?.lines().filter(|l| !l.trim().is_empty()).map(str::to_owned).collect(),
+        None if args.questions.is_empty() => {
+            if std::io::stdin().is_terminal() {
+                let _ = writeln!(std::io::stderr(), "type the question, then Ctrl-D:");
+            }
+            vec![read_text(Path::new("-"))?.trim_end_matches(['\n', '\r']).to_owned()]
+        }
+        None => args.questions.clone(),
+    };
+    if let Some(file) = args.questions_file.as_ref().filter(|_| questions.is_empty()) {
+        bail!(Failure::Usage(format!("{} has no questions", file.display())));
+    }
+    if questions.is_empty() || questions.iter().any(|q| q.trim().is_empty()) {
+        bail!(Failure::Usage("a question is empty".into()));
+    }
+    Ok(questions)
+}

@@ -1,0 +1,326 @@
+//! `pcache chat`: a conversation from a saved state, which can be kept as a state of its own.
+
+mod lines;
+
+use anyhow::{Context, Result, bail};
+
+use super::app::{App, read_text};
+use super::ask::report::{self, Report};
+use super::failure::Failure;
+use super::signals::At;
+use super::states::{self, check_name};
+use super::{build, place, sampling, target};
+use crate::cache::build::Builder;
+use crate::cache::conversation::Conversation;
+use crate::cache::opened::{Answered, Opened, Question, Room, Use};
+use crate::cache::source::Origin;
+use crate::cache::target::Target;
+use crate::cli::args::{Chat, KeepArgs, Output};
+use crate::text::human;
+use lines::{Input, Lines};
+use pcache_engine::generate::{self, Sampling, StopReason};
+use pcache_engine::model::Model;
+use pcache_engine::prompt::{self, ChatFraming};
+use pcache_engine::template::Turn;
+use pcache_format::StateKind;
+use pcache_store::{Prefix, State};
+
+/// Tokens of a conversation that there is room for from the beginning.
+const ROOM: usize = 1024;
+/// The temperature of another answer where the first one had none.
+const RETRY_TEMPERATURE: f32 = 0.8;
+
+/// How the origin of a saved conversation begins.
+const CONVERSATION: &str = "conversation from ";
+
+const HELP: &str = "\
+/save NAME    keep the conversation as a state of its own;
+              pcache chat --resume NAME goes on with it
+/retry        another answer to the last message
+/drop [N]     forget the oldest N messages (1) with their answers
+/reset        begin anew from the state
+/stats        where the last answer's time went, and how full the context is
+/quit         or Ctrl-D
+A line that ends with \\ goes on in the next one. Ctrl-C stops an answer.
+// begins a message with a /.";
+
+pub fn run(app: &App, args: &Chat) -> Result<()> {
+    let text = args.key.as_deref().or(args.resume.as_deref()).unwrap_or_default();
+    let place = place::find(app, text, &args.params)?;
+    let target = target::of_state(app, &place.store, &place.state, &args.params)?;
+    let framing = ChatFraming {
+        template: args.template.as_deref().map(read_text).transpose()?,
+        arguments: args.template_args.clone(),
+        ..ChatFraming::default()
+    };
+    let sampling = sampling::of_args(&args.sampling, args.sampling.seed);
+    let size = |model: &Model, state: &State, prefix: &Prefix| {
+        let turn = turn(model, state, &framing)?;
+        Ok((Room::one(Question::limit(model, prefix, ROOM, args.sampling.max_tokens)), turn))
+    };
+    let (mut opened, turn, _) = place.open(app.call(), Use::default(), None, size)?;
+    app.signals.set(At::Answer);
+    let mut chat = Talk { app, args, target: &target, sampling, last: None, first_failure: None };
+    chat.greet(&opened, args.resume.is_some(), &turn);
+    chat.go_on(&mut Conversation::new(&mut opened, turn))?;
+    opened.note_use();
+    Ok(())
+}
+
+/// What stands between an answer and the next message of a state's conversations. The template must be the one that the
+/// state was built with: what it puts behind a question shows that.
+fn turn(model: &Model, state: &State, framing: &ChatFraming) -> Result<Turn> {
+    if state.manifest.raw {
+        // A raw prompt has no turns but those of its question format.
+        let whole = model.text_of(&state.manifest.tokens) + &state.manifest.pending_text;
+        let format = state.manifest.prompt_span.as_ref().and_then(|span| whole.get(span.end..));
+        let between = format!("\n{}", format.unwrap_or_default());
+        return Ok(Turn { between, after: state.manifest.suffix.clone() });
+    }
+    let turn = prompt::turn(model, framing)?;
+    if turn.after != state.manifest.suffix {
+        bail!(Failure::Usage(format!(
+            "state {} was built with another template or other template arguments; pass the same --template and --template-arg",
+            state.key().short()
+        )));
+    }
+    Ok(turn)
+}
+
+/// What stays the same from message to message.
+struct Talk<'a> {
+    app: &'a App,
+    args: &'a Chat,
+    target: &'a Target,
+    sampling: Sampling,
+    last: Option<Answered>,
+    /// Whether a signal should end the program.
+    /// What went wrong first.
+    first_failure: Option<anyhow::Error>,
+}
+
+impl Talk<'_> {
+    fn greet(&self, opened: &Opened<'_>, resumed: bool, turn: &Turn) {
+        let label = states::label(&opened.state.key(), opened.state.label.name());
+        let tokens = human::count(opened.prefix.tokens.len(), "token");
+        self.app.say(format!("{label}: {tokens}; /help says what there is, /quit ends"));
+        let whole = opened.session.model().text_of(&opened.state.manifest.tokens)
+            + &opened.state.manifest.pending_text;
+        let last =
+            whole.strip_suffix(&turn.between).and_then(|t| t.rsplit_once(&opened.state.manifest.suffix));
+        if let Some((_, answer)) = last.filter(|_| resumed && !opened.state.manifest.suffix.is_empty()) {
+            self.app.say(format!("the last answer was: {}", answer.trim()));
+        }
+    }
+
+    fn go_on(&mut self, talk: &mut Conversation<'_, '_>) -> Result<()> {
+        let mut lines = Lines::of_stdin()?;
+        loop {
+            self.app.take_interrupt();
+            let line = match self.app.listen(|| lines.next())? {
+                Input::Line(line) => line,
+                Input::Unreadable => {
+                    self.failed(anyhow::anyhow!("the message is not UTF-8 text; nothing was asked"));
+                    continue;
+                }
+                Input::End => return self.end(&lines),
+                Input::Interrupt => {
+                    self.app.say("/quit or Ctrl-D ends the conversation");
+                    continue;
+                }
+            };
+            let done = match line.trim() {
+                "" => Ok(()),
+                "/quit" | "/exit" | "/q" => return self.end(&lines),
+                command if command.starts_with('/') && !command.starts_with("//") => {
+                    self.command(talk, command)
+                }
+                _ => self.say(talk, line.strip_prefix('/').unwrap_or(&line)),
+            };
+            match done {
+                _ if self.app.signals.told_to_end() => {
+                    bail!(Failure::Interrupted("interrupted".into()))
+                }
+                Ok(()) => {}
+                // What cannot be shown any more has nobody to talk to.
+                Err(error) if is_broken_pipe(&error) => return Err(error),
+                // An answer that was stopped where nobody types stops the rest.
+                Err(error) if !lines.are_typed() && is_interruption(&error) => return Err(error),
+                Err(error) => self.failed(error),
+            }
+        }
+    }
+
+    /// Tells what went wrong; the conversation goes on.
+    fn failed(&mut self, error: anyhow::Error) {
+        self.app.warn(format!("{error:#}"));
+        self.first_failure.get_or_insert(error);
+    }
+
+    /// A program that talks should hear that something went wrong; a person has.
+    fn end(&mut self, lines: &Lines) -> Result<()> {
+        match self.first_failure.take().filter(|_| !lines.are_typed()) {
+            Some(failure) => Err(failure.context("not everything was done")),
+            None => Ok(()),
+        }
+    }
+
+    fn command(&mut self, talk: &mut Conversation<'_, '_>, command: &str) -> Result<()> {
+        let (name, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
+        match (name, rest.trim()) {
+            ("/help" | "/?", _) => self.app.say(HELP),
+            ("/quit" | "/exit" | "/q", _) => bail!(Failure::Usage(format!("{name} takes nothing behind it"))),
+            ("/save", "") => bail!(Failure::Usage("/save needs a name".into())),
+            ("/save", name) => self.save(talk, name)?,
+            ("/retry", _) => self.retry(talk)?,
+            ("/reset", _) => {
+                talk.drop_oldest(usize::MAX);
+                self.app.say("the conversation begins anew");
+            }
+            ("/drop", count) => {
+                let count = if count.is_empty() { Ok(1) } else { count.parse() };
+                let Ok(count) = count else {
+                    bail!(Failure::Usage("/drop takes a number of messages".into()))
+                };
+                let before = talk.said_so_far();
+                if before == 0 {
+                    bail!(Failure::Usage(self.nothing_said("dropped")));
+                }
+                talk.drop_oldest(count);
+                let (gone, left) = (before - talk.said_so_far(), talk.said_so_far());
+                let gone = human::count(gone, "message");
+                self.app.say(format!("{gone} forgotten, {} left", human::thousands(left)));
+            }
+            ("/stats", _) => self.stats(talk),
+            _ => bail!(Failure::Usage(format!("there is no {name}; /help says what there is"))),
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, talk: &mut Conversation<'_, '_>, message: &str) -> Result<()> {
+        let sampling = self.sampling.clone();
+        let answered = talk.say(message, &sampling, |text| self.emit(text))?;
+        self.told(talk, message, sampling.seed, answered)
+    }
+
+    fn retry(&mut self, talk: &mut Conversation<'_, '_>) -> Result<()> {
+        let Some(message) = talk.last_message().map(str::to_owned) else {
+            bail!(Failure::Usage(self.nothing_said("answered again")));
+        };
+        self.sampling.seed = generate::trial_seed(self.sampling.seed, 1);
+        let mut sampling = self.sampling.clone();
+        if sampling.temperature <= 0.0 {
+            sampling.temperature = RETRY_TEMPERATURE;
+            self.app
+                .say(format!("with --temp 0 the answer would be the same: this one has {RETRY_TEMPERATURE}"));
+        }
+        let answered = talk.retry(&sampling, |text| self.emit(text))?;
+        self.told(talk, &message, sampling.seed, answered)
+    }
+
+    /// That there is no message to do something with.
+    fn nothing_said(&self, done: &str) -> String {
+        match self.args.resume {
+            Some(_) => format!(
+                "nothing was said since; what was said before /save is part of the state and cannot be {done}"
+            ),
+            None => "nothing was said yet".into(),
+        }
+    }
+
+    fn emit(&self, text: &str) -> Result<()> {
+        match self.app.output() {
+            Output::Text => self.app.write(text),
+            Output::Jsonl => self.app.named_event("text", &serde_json::json!({ "text": text })),
+            Output::Json => Ok(()),
+        }
+    }
+
+    /// Ends an answer that was shown.
+    fn told(
+        &mut self,
+        talk: &Conversation<'_, '_>,
+        message: &str,
+        seed: u32,
+        answered: Answered,
+    ) -> Result<()> {
+        let report = Report {
+            key: talk.opened.state.key().to_hex(),
+            question: message,
+            answer: &answered.answer.text,
+            stop_reason: answered.answer.stop,
+            answer_tokens: answered.answer.tokens.len(),
+            seed,
+            cache: &answered.verdict,
+            time_to_first_token_s: answered.time_to_first_token.as_secs_f64(),
+            timings: &answered.timings,
+        };
+        report::print_with(self.app, &report, false, self.args.stats, self.tells(&answered))?;
+        self.last = Some(answered);
+        Ok(())
+    }
+
+    /// Whether what an answer took is told: if it was asked for, or if something is out of the ordinary.
+    fn tells(&self, answered: &Answered) -> bool {
+        let usual = answered.verdict.reason.is_none() && answered.answer.stop == StopReason::Eos;
+        !usual || self.args.stats || self.app.explains()
+    }
+
+    fn stats(&self, talk: &Conversation<'_, '_>) {
+        let (used, most) = talk.fill();
+        let state = talk.opened.prefix.tokens.len();
+        self.app.say(format!(
+            "{} of {} used: the state {}, {} since",
+            human::thousands(used),
+            human::count(most, "token"),
+            human::thousands(state),
+            human::count(talk.said_so_far(), "message")
+        ));
+        if let Some(last) = &self.last {
+            self.app.say(last.timings.table().trim_end());
+        }
+    }
+
+    /// Keeps the conversation as a state. It is evaluated again in whole segments, as a build would: what was evaluated
+    /// message by message has other bytes, and a key means the same bytes always.
+    fn save(&mut self, talk: &mut Conversation<'_, '_>, name: &str) -> Result<()> {
+        check_name(name)?;
+        if talk.said_so_far() == 0 {
+            bail!(Failure::Usage("nothing was said behind the state, so there is nothing to save".into()));
+        }
+        let (model, state) =
+            (&talk.opened.session.model().clone(), std::sync::Arc::clone(&talk.opened.state));
+        let tokens = [state.manifest.tokens.clone(), talk.said()].concat();
+        let opened = &mut *talk.opened;
+        let prompt = prompt::conversation(model, tokens, &talk.turn.between, &state.manifest.suffix);
+        let keep = KeepArgs { name: Some(name.to_owned()), ..KeepArgs::default() };
+        let keep = build::keep(opened.store, &keep);
+        let label = state.label.name().unwrap_or(&state.label.origin);
+        let origin = Origin {
+            label: format!("{CONVERSATION}{label}"),
+            framing: state.label.prompt_format.clone(),
+            kind: StateKind::Conversation,
+            raw: state.manifest.raw,
+            text: None,
+            digest: None,
+        };
+        let mut builder = Builder::new(self.app.call(), &keep, opened.store, self.target);
+        let report = builder.save(model, &prompt, &origin, None);
+        let report = report.context("the conversation is not saved; /drop makes it shorter")?;
+        self.app.say(format!(
+            "saved {} as {name} ({}); pcache chat --resume {name} goes on from here",
+            human::count(report.tokens, "token"),
+            &report.key[..12]
+        ));
+        Ok(())
+    }
+}
+
+fn is_interruption(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Failure::Interrupted(_)))
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let broken = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
+    error.chain().any(|e| e.downcast_ref().is_some_and(broken))
+}

@@ -1,0 +1,325 @@
+//! Models by name: pcache's own folder, and what other programs have downloaded. Nothing is copied or changed.
+//!
+//! The layouts are documented by their programs: Ollama keeps manifests (JSON) that name blobs by their SHA-256
+//! (<https://github.com/ollama/ollama/blob/main/docs/faq.mdx>), LM Studio `publisher/model/file.gguf`
+//! (<https://lmstudio.ai/docs/app/basics/import-model>), the Hugging Face cache
+//! `models--publisher--model/snapshots/revision/file.gguf`
+//! (<https://huggingface.co/docs/huggingface_hub/guides/manage-cache>), llama.cpp one folder of files.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde::Deserialize;
+
+use crate::cli::app::{user_cache, user_home};
+use pcache_engine::gguf::Header;
+
+/// Folders within folders at most: more is no models folder.
+const MAX_DEPTH: usize = 6;
+/// A manifest is a page of JSON; more than this is something else.
+const MAX_MANIFEST_BYTES: u64 = 1 << 20;
+
+/// A model file that can be named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The name for `-m`.
+    pub name: String,
+    /// A longer name that tells it from others of the same name.
+    pub full: String,
+    /// Whose folder it lies in.
+    pub place: &'static str,
+    /// The file.
+    pub path: PathBuf,
+}
+
+impl Found {
+    /// Whether it is a whole model that continues text, as far as its header says.
+    pub fn is_usable(&self) -> bool {
+        Header::of(&self.path).is_ok_and(|h| h.is_causal() && !h.is_adapter() && h.parts() == 1)
+    }
+}
+
+/// The folders that are looked into.
+pub struct Places {
+    own: PathBuf,
+    ollama: Vec<PathBuf>,
+    lm_studio: Vec<PathBuf>,
+    hugging_face: Vec<PathBuf>,
+    llama_cpp: Vec<PathBuf>,
+}
+
+impl Places {
+    /// Those of the user, by the environment variables of each program or its usual folder.
+    pub fn of_user() -> Result<Self> {
+        let home = user_home()?;
+        let named = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let cache = named("XDG_CACHE_HOME").unwrap_or_else(|| home.join(".cache"));
+        let or =
+            |named: Option<PathBuf>, usual: &[PathBuf]| named.map_or_else(|| usual.to_vec(), |p| vec![p]);
+        let hub = named("HF_HUB_CACHE").or_else(|| named("HF_HOME").map(|p| p.join("hub")));
+        Ok(Self {
+            own: user_cache()?.join("models"),
+            ollama: or(
+                named("OLLAMA_MODELS"),
+                &[home.join(".ollama/models"), "/usr/share/ollama/.ollama/models".into()],
+            ),
+            lm_studio: vec![home.join(".lmstudio/models"), cache.join("lm-studio/models")],
+            hugging_face: or(hub, &[cache.join("huggingface/hub")]),
+            llama_cpp: or(
+                named("LLAMA_CACHE"),
+                &[cache.join("llama.cpp"), home.join("Library/Caches/llama.cpp")],
+            ),
+        })
+    }
+
+    /// pcache's own models folder.
+    pub fn own(&self) -> &Path {
+        &self.own
+    }
+
+    /// The models in pcache's own folder.
+    pub fn own_models(&self) -> Vec<Found> {
+        sorted(files(&self.own, "pcache", |path| (stem(path), stem(path))))
+    }
+
+    /// All models, pcache's own first, each file once.
+    pub fn models(&self) -> Vec<Found> {
+        let mut found = self.own_models();
+        for folder in &self.ollama {
+            found.extend(sorted(ollama(folder)));
+        }
+        for folder in &self.lm_studio {
+            let name = |path: &Path| (stem(path), relative(folder, path));
+            found.extend(sorted(files(folder, "LM Studio", name)));
+        }
+        for folder in &self.hugging_face {
+            let name = |path: &Path| (stem(path), hugging_face_name(folder, path));
+            found.extend(sorted(files(folder, "Hugging Face", name)));
+        }
+        for folder in &self.llama_cpp {
+            found.extend(sorted(files(folder, "llama.cpp", |path| (stem(path), stem(path)))));
+        }
+        let mut seen = HashSet::new();
+        found.retain(|f| seen.insert(f.path.canonicalize().unwrap_or_else(|_| f.path.clone())));
+        found
+    }
+}
+
+/// The models that `text` names: those with exactly this name, whatever the case; else those of which it is a part.
+pub fn named(models: &[Found], text: &str) -> Vec<Found> {
+    let text = text.to_lowercase();
+    let text = text.strip_suffix(".gguf").unwrap_or(&text);
+    let exact = |f: &&Found| {
+        let (name, full) = (f.name.to_lowercase(), f.full.to_lowercase());
+        // Ollama's own short form.
+        name == text || full == text || name.strip_suffix(":latest") == Some(text)
+    };
+    let part = |f: &&Found| f.name.to_lowercase().contains(text) || f.full.to_lowercase().contains(text);
+    let found: Vec<Found> = models.iter().filter(exact).cloned().collect();
+    match found.as_slice() {
+        [] if text.is_empty() => Vec::new(),
+        [] => models.iter().filter(part).cloned().collect(),
+        // The same name in several folders: pcache's own folder comes first.
+        [first, ..] if first.place == "pcache" => vec![first.clone()],
+        _ => found,
+    }
+}
+
+fn sorted(mut found: Vec<Found>) -> Vec<Found> {
+    found.sort_by(|a, b| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
+    found
+}
+
+/// The GGUF files under a folder; `name` gives a file's short and full name.
+fn files(folder: &Path, place: &'static str, name: impl Fn(&Path) -> (String, String)) -> Vec<Found> {
+    let mut paths = Vec::new();
+    walk(folder, MAX_DEPTH, &mut |path| {
+        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
+            paths.push(path.to_owned());
+        }
+    });
+    let model = |path: PathBuf| {
+        let (name, full) = name(&path);
+        Found { name, full, place, path }
+    };
+    paths.into_iter().map(model).filter(|f| !f.name.to_lowercase().starts_with("mmproj")).collect()
+}
+
+/// Visits the files under a folder; folders that cannot be read are passed over.
+fn walk(folder: &Path, depth: usize, visit: &mut dyn FnMut(&Path)) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            if depth > 0 {
+                walk(&path, depth - 1, visit);
+            }
+        } else if path.is_file() {
+            visit(&path);
+        }
+    }
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn relative(folder: &Path, path: &Path) -> String {
+    path.strip_prefix(folder).unwrap_or(path).with_extension("").to_string_lossy().into_owned()
+}
+
+/// `publisher/model/file` for `models--publisher--model/snapshots/revision/file.gguf`.
+fn hugging_face_name(folder: &Path, path: &Path) -> String {
+    let relative = relative(folder, path);
+    let mut parts = relative.split('/');
+    let repository = parts.next().and_then(|r| r.strip_prefix("models--")).map(|r| r.replace("--", "/"));
+    match (repository, parts.nth(1)) {
+        (Some(repository), Some(_revision)) => {
+            format!("{repository}/{}", parts.collect::<Vec<_>>().join("/"))
+        }
+        _ => relative,
+    }
+}
+
+/// What of an Ollama manifest matters.
+#[derive(Deserialize)]
+struct Manifest {
+    layers: Vec<Layer>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Layer {
+    media_type: String,
+    digest: String,
+}
+
+/// The models that Ollama's manifests name.
+fn ollama(folder: &Path) -> Vec<Found> {
+    let manifests = folder.join("manifests");
+    let mut found = Vec::new();
+    walk(&manifests, MAX_DEPTH, &mut |path| {
+        if let Some(path_of_model) = ollama_blob(folder, path) {
+            let full = relative_tag(&manifests, path);
+            let name = full.strip_prefix("registry.ollama.ai/").unwrap_or(&full);
+            let name = name.strip_prefix("library/").unwrap_or(name).to_owned();
+            found.push(Found { name, full, place: "Ollama", path: path_of_model });
+        }
+    });
+    found
+}
+
+/// `host/namespace/model:tag` for `host/namespace/model/tag`.
+fn relative_tag(manifests: &Path, path: &Path) -> String {
+    let text = path.strip_prefix(manifests).unwrap_or(path).to_string_lossy().into_owned();
+    match text.rsplit_once('/') {
+        Some((model, tag)) => format!("{model}:{tag}"),
+        None => text,
+    }
+}
+
+/// The blob with the weights that a manifest names, if it is there.
+fn ollama_blob(folder: &Path, manifest: &Path) -> Option<PathBuf> {
+    if std::fs::metadata(manifest).ok()?.len() > MAX_MANIFEST_BYTES {
+        return None;
+    }
+    let manifest: Manifest = serde_json::from_slice(&std::fs::read(manifest).ok()?).ok()?;
+    let weights = |l: &&Layer| l.media_type == "application/vnd.ollama.image.model";
+    let digest = &manifest.layers.iter().find(weights)?.digest;
+    // A digest is a name for a file here, so it has to be one and nothing else.
+    let hex = digest.strip_prefix("sha256:").filter(|h| h.len() == 64)?;
+    let path = folder.join("blobs").join(format!("sha256-{hex}"));
+    (hex.bytes().all(|b| b.is_ascii_hexdigit()) && path.is_file()).then_some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::TempDir;
+
+    fn write(root: &Path, name: &str, content: &str) {
+        let path = root.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    fn places(root: &Path) -> Places {
+        Places {
+            own: root.join("own"),
+            ollama: vec![root.join("ollama")],
+            lm_studio: vec![root.join("lm")],
+            hugging_face: vec![root.join("hf")],
+            llama_cpp: vec![root.join("llama")],
+        }
+    }
+
+    fn example() -> TempDir {
+        let dir = TempDir::new().unwrap();
+        let hex = "a".repeat(64);
+        let manifest = |digest: &str| {
+            format!(
+                r#"{{"schemaVersion":2,"layers":[{{"mediaType":"application/vnd.ollama.image.model","digest":"{digest}","size":3}}]}}"#
+            )
+        };
+        write(dir.path(), "own/mine.gguf", "x");
+        write(
+            dir.path(),
+            "ollama/manifests/registry.ollama.ai/library/qwen2.5/0.5b",
+            &manifest(&format!("sha256:{hex}")),
+        );
+        write(
+            dir.path(),
+            "ollama/manifests/registry.ollama.ai/library/evil/latest",
+            &manifest("sha256:../../own/mine.gguf"),
+        );
+        write(
+            dir.path(),
+            "ollama/manifests/registry.ollama.ai/library/gone/latest",
+            &manifest(&format!("sha256:{}", "b".repeat(64))),
+        );
+        write(dir.path(), &format!("ollama/blobs/sha256-{hex}"), "y");
+        write(dir.path(), "lm/unsloth/Phi-4-GGUF/phi-4-Q4_K_M.gguf", "z");
+        write(dir.path(), "lm/unsloth/Phi-4-GGUF/mmproj-phi-4.gguf", "z");
+        write(dir.path(), "hf/models--bart--Gemma-GGUF/snapshots/abc/gemma-q4.gguf", "g");
+        write(dir.path(), "hf/models--bart--Gemma-GGUF/snapshots/abc/README.md", "g");
+        write(dir.path(), "llama/mine.gguf", "other");
+        dir
+    }
+
+    #[test]
+    fn each_programs_models_are_found_by_name() {
+        let dir = example();
+        let models = places(dir.path()).models();
+        let names: Vec<_> = models.iter().map(|f| (f.place, f.name.as_str(), f.full.as_str())).collect();
+        assert_eq!(
+            names,
+            [
+                ("pcache", "mine", "mine"),
+                ("Ollama", "qwen2.5:0.5b", "registry.ollama.ai/library/qwen2.5:0.5b"),
+                ("LM Studio", "phi-4-Q4_K_M", "unsloth/Phi-4-GGUF/phi-4-Q4_K_M"),
+                ("Hugging Face", "gemma-q4", "bart/Gemma-GGUF/gemma-q4"),
+                ("llama.cpp", "mine", "mine"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_name_is_exact_or_a_part_and_never_silently_one_of_several() {
+        let dir = example();
+        let models = places(dir.path()).models();
+        let found = |text: &str| named(&models, text).into_iter().map(|f| f.full).collect::<Vec<_>>();
+        assert_eq!(found("QWEN2.5:0.5b"), ["registry.ollama.ai/library/qwen2.5:0.5b"]);
+        assert_eq!(found("phi-4"), ["unsloth/Phi-4-GGUF/phi-4-Q4_K_M"]);
+        assert_eq!(found("bart/gemma-gguf/gemma-q4"), ["bart/Gemma-GGUF/gemma-q4"]);
+        assert_eq!(named(&models, "mine").len(), 1, "pcache's own folder comes first");
+        assert_eq!(
+            found("q"),
+            [
+                "registry.ollama.ai/library/qwen2.5:0.5b",
+                "unsloth/Phi-4-GGUF/phi-4-Q4_K_M",
+                "bart/Gemma-GGUF/gemma-q4"
+            ]
+        );
+        assert!(found("").is_empty() && found("nothing").is_empty());
+    }
+}

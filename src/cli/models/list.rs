@@ -1,0 +1,100 @@
+//! `pcache models`: what `-m` finds by name.
+
+use std::ops::RangeInclusive;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::catalog::{Found, Places, named};
+use crate::cli::app::App;
+use crate::cli::args::{Models, Output};
+use crate::cli::table::fitted;
+use crate::text::human;
+use pcache_engine::gguf::Header;
+
+/// What `--json` prints for each model.
+#[derive(Debug, Serialize)]
+struct Listed {
+    name: String,
+    place: &'static str,
+    path: String,
+    bytes: u64,
+    architecture: String,
+    quantisation: String,
+    context: Option<u64>,
+    /// Why pcache cannot use it, if it cannot.
+    problem: Option<String>,
+}
+
+pub fn run(app: &App, args: &Models) -> Result<()> {
+    let places = Places::of_user()?;
+    let all = places.models();
+    let shown = args.filter.as_ref().map_or_else(|| all.clone(), |text| named(&all, text));
+    let listed: Vec<Listed> = shown.iter().map(listed).collect();
+    listed.iter().try_for_each(|m| app.named_event("model", m))?;
+    match app.output() {
+        Output::Json => app.print_json(&serde_json::json!({ "models": listed })),
+        Output::Jsonl => Ok(()),
+        Output::Text if listed.is_empty() => {
+            app.say(match &args.filter {
+                Some(text) if !all.is_empty() => {
+                    format!("none of {} has {text:?} in its name", human::count(all.len(), "model"))
+                }
+                _ => format!(
+                    "no models; put a GGUF file into {}, or name one with --model",
+                    places.own().display()
+                ),
+            });
+            Ok(())
+        }
+        Output::Text => {
+            app.print(text(&listed))?;
+            for m in listed.iter().filter(|m| m.problem.is_some()) {
+                app.say(format!("{} cannot be used: {}", m.name, m.problem.as_deref().unwrap_or_default()));
+            }
+            Ok(())
+        }
+    }
+}
+
+fn listed(found: &Found) -> Listed {
+    let bytes = std::fs::metadata(&found.path).map_or(0, |m| m.len());
+    let header = Header::of(&found.path);
+    let problem = match &header {
+        Err(e) => Some(e.to_string()),
+        Ok(h) if h.is_adapter() => Some("it is a LoRA adapter".into()),
+        Ok(h) if h.parts() > 1 => Some(format!("it is one of {} parts", h.parts())),
+        Ok(h) if !h.is_causal() => Some("it does not continue text".into()),
+        Ok(_) => None,
+    };
+    let header = header.ok();
+    Listed {
+        name: found.name.clone(),
+        place: found.place,
+        path: found.path.display().to_string(),
+        bytes,
+        architecture: header.as_ref().map_or_else(|| "-".into(), |h| h.architecture().to_owned()),
+        quantisation: header.as_ref().map_or_else(|| "-".into(), Header::quantisation),
+        context: header.as_ref().and_then(Header::context),
+        problem,
+    }
+}
+
+/// Letters of a path that are shown at least, and at most.
+const PATH_WIDTH: RangeInclusive<usize> = 16..=200;
+
+fn text(models: &[Listed]) -> String {
+    let row = |m: &Listed, path_width: usize| {
+        vec![
+            m.name.clone(),
+            m.architecture.clone(),
+            m.quantisation.clone(),
+            m.context.map_or_else(|| "-".into(), |n| human::thousands(n as usize)),
+            human::bytes(m.bytes),
+            m.place.into(),
+            human::shortened(&m.path, path_width),
+        ]
+    };
+    let header = ["NAME", "ARCH", "QUANT", "CONTEXT", "SIZE", "FROM", "PATH"];
+    fitted(&header, &[3, 4], PATH_WIDTH, |width| models.iter().map(|m| row(m, width)).collect())
+}

@@ -1,0 +1,97 @@
+//! Which model is meant, and its hash.
+
+pub mod catalog;
+pub mod list;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+use super::app::App;
+use super::failure::Failure;
+use crate::cache::fingerprint::{fingerprint, fingerprint_again, is_the_one};
+pub use crate::text::human::file_name;
+use catalog::{Found, Places};
+use pcache_store::State;
+use pcache_store::Store;
+
+/// The model that `--model`, the environment or the config file names, else the only one in pcache's models folder,
+/// else the only one that other programs have downloaded.
+pub fn chosen(app: &App) -> Result<PathBuf> {
+    if let Some(named) = &app.global.model {
+        return resolve(named);
+    }
+    let places = Places::of_user()?;
+    let own = places.own_models();
+    let found =
+        if own.is_empty() { places.models().into_iter().filter(Found::is_usable).collect() } else { own };
+    match found.as_slice() {
+        [only] => Ok(only.path.clone()),
+        [] => bail!(Failure::Usage(format!(
+            "no model: pass --model FILE.gguf, set PCACHE_MODEL, or put one into {}",
+            places.own().display()
+        ))),
+        several => bail!(Failure::Usage(format!(
+            "several models: say which one with --model or PCACHE_MODEL:\n{}",
+            several.iter().map(|f| format!("  {}", f.name)).collect::<Vec<_>>().join("\n")
+        ))),
+    }
+}
+
+/// A path as it is, or the name of a model that `pcache models` lists.
+pub fn resolve(named: &Path) -> Result<PathBuf> {
+    if named.exists() {
+        return Ok(named.to_owned());
+    }
+    let places = Places::of_user()?;
+    let text = named.to_string_lossy();
+    let known = places.models();
+    let chosen = match catalog::named(&known, &text).as_slice() {
+        [only] => only.path.clone(),
+        [] => bail!(
+            "there is no model {text}: no such file, and no model of that name in {}; pcache models lists them",
+            places.own().display()
+        ),
+        several => {
+            let lines = several.iter().map(|f| format!("  {}  {}", f.name, f.path.display()));
+            bail!(Failure::Usage(format!(
+                "several models are called {text}; pass one of these paths:\n{}",
+                lines.collect::<Vec<_>>().join("\n")
+            )))
+        }
+    };
+    Ok(chosen)
+}
+
+/// The file of the model that a state was built with: the one named on the command line if there is one, else
+/// where it was last seen, else what the environment or the models folder offers.
+pub fn of_state(app: &App, store: &Store, state: &State) -> Result<PathBuf> {
+    if app.global.model_is_explicit {
+        let path = chosen(app)?;
+        let found = fingerprint(app, Some(store), &path)?;
+        if found != state.manifest.model {
+            bail!(
+                "state {} needs model {} (blake3 {}…), but {} has blake3 {}…",
+                state.key().short(),
+                file_name(Path::new(&state.label.model_path)),
+                state.manifest.model.short(),
+                path.display(),
+                found.short()
+            );
+        }
+        return Ok(path);
+    }
+    let last_seen = PathBuf::from(&state.label.model_path);
+    for path in [Some(last_seen.clone()), chosen(app).ok()].into_iter().flatten() {
+        if path.is_file() && is_the_one(fingerprint_again(app, store, &path), &state.manifest.model)? {
+            return Ok(path);
+        }
+    }
+    let fate = if last_seen.is_file() { "has changed" } else { "has moved" };
+    bail!(
+        "state {} needs model {} (blake3 {}…), which {fate}; pass --model",
+        state.key().short(),
+        last_seen.display(),
+        state.manifest.model.short()
+    )
+}

@@ -1,0 +1,94 @@
+//! `pcache rm`: remove states.
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+use super::app::App;
+use super::failure::Failure;
+use super::states::{self, label, label_of_all};
+use crate::cli::args::{Output, Rm};
+use crate::text::human;
+use pcache_format::StateKey;
+use pcache_store::{Left, Removed, Store};
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report {
+    dry_run: bool,
+    removed: Vec<Reported>,
+    freed_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Reported {
+    key: String,
+    name: Option<String>,
+    names: Vec<String>,
+    freed_bytes: u64,
+    /// Files that could not be removed.
+    left: Vec<String>,
+}
+
+pub fn run(app: &App, args: &Rm) -> Result<()> {
+    let store = states::store_with(app, &args.keys[0])?;
+    let keys = states::keys(&store, &args.keys)?;
+    refuse_pinned(&store, &keys, args)?;
+    let guard = app.lock_exclusive(&store)?;
+    // While this waited, somebody may have pinned one, or given its name to another.
+    let keys = states::keys(&store, &args.keys)?;
+    refuse_pinned(&store, &keys, args)?;
+    let removed = store.remove_states(&guard, &keys, args.dry_run)?;
+    let report = report(&removed, args.dry_run);
+    let event = if args.dry_run { "would_remove" } else { "removed" };
+    report.removed.iter().try_for_each(|r| app.named_event(event, r))?;
+    match app.output() {
+        Output::Text => {
+            let verb = if args.dry_run { "would remove" } else { "removed" };
+            removed.iter().try_for_each(|r| {
+                let label = label_of_all(&r.key, &r.names);
+                app.print(format!("{verb} {label} ({})", human::bytes(r.frees)))
+            })?;
+            let freed = removed.iter().map(|r| r.frees).sum();
+            app.say(format!("{} {}", if args.dry_run { "would free" } else { "freed" }, human::bytes(freed)));
+        }
+        Output::Json => app.print_json(&report)?,
+        Output::Jsonl => {}
+    }
+    fail_if_left(app, removed.iter().flat_map(|r| &r.left))
+}
+
+/// Warns of files that could not be removed, and fails if there are any.
+pub fn fail_if_left<'l>(app: &App, left: impl Iterator<Item = &'l Left>) -> Result<()> {
+    let mut count = 0;
+    for Left { path, why, .. } in left {
+        app.warn(format!("cannot remove {}: {why}", path.display()));
+        count += 1;
+    }
+    if count > 0 {
+        bail!("{} stay on the disk; the next gc tries again", human::count(count, "file"));
+    }
+    Ok(())
+}
+
+fn refuse_pinned(store: &Store, keys: &[StateKey], args: &Rm) -> Result<()> {
+    for key in keys.iter().filter(|_| !args.force) {
+        let Some(state) = store.state(key)? else { continue };
+        if state.label.is_pinned() {
+            let label = label(key, state.label.name());
+            bail!(Failure::Usage(format!("state {label} is pinned; pcache unpin it first, or pass --force")));
+        }
+    }
+    Ok(())
+}
+
+fn report(removed: &[Removed], dry_run: bool) -> Report {
+    let freed_bytes = removed.iter().map(|r| r.frees).sum();
+    let reported = |r: &Removed| Reported {
+        key: r.key.to_hex(),
+        name: r.names.first().cloned(),
+        names: r.names.clone(),
+        freed_bytes: r.frees,
+        left: r.left.iter().map(|left| left.path.display().to_string()).collect(),
+    };
+    Report { dry_run, removed: removed.iter().map(reported).collect(), freed_bytes }
+}

@@ -1,0 +1,261 @@
+//! `pcache verify`: check what is saved, and repair what is damaged.
+
+mod check;
+mod mend;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+use super::app::App;
+use super::failure::Failure;
+use super::gc;
+use super::states::{self, label};
+use crate::cli::args::{Output, Verify};
+use crate::text::human;
+use check::Checker;
+use mend::work_on_models;
+use pcache_format::StateKey;
+use pcache_store::disk::RealDisk;
+use pcache_store::{Miss, Store, StoreError, Survey};
+
+/// What was found of a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Ok,
+    Corrupt,
+    Missing,
+    Healed,
+}
+
+impl Status {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Corrupt => "corrupt",
+            Self::Missing => "missing",
+            Self::Healed => "healed",
+        }
+    }
+}
+
+/// What `--json` prints for each state.
+#[derive(Debug, Serialize)]
+struct Checked {
+    key: StateKey,
+    name: Option<String>,
+    status: Status,
+    objects: usize,
+    bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_logit_difference: Option<f32>,
+    /// What the logits of the restored state were compared with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compared: Option<Compared>,
+    /// Files that describe it, of a later version, and left alone.
+    #[serde(skip)]
+    newer: Vec<PathBuf>,
+    /// What is wrong with it, or was.
+    reason: Option<String>,
+    #[serde(skip)]
+    trouble: Option<Trouble>,
+}
+
+impl Checked {
+    /// Notes why what is wrong with it stays.
+    fn cannot_be_mended(&mut self, why: &str) {
+        if let Some(trouble) = &self.trouble {
+            self.reason = Some(format!("{}; it cannot be mended: {why}", trouble.reason()));
+        }
+    }
+}
+
+/// What was compared by `--logits`.
+#[derive(Debug, Clone, Serialize)]
+struct Compared {
+    /// Identity that computed the restored state.
+    restored: String,
+    /// It is what computes here: then the difference must be none.
+    own: bool,
+}
+
+/// What is wrong with a state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Trouble {
+    /// A manifest, the label or the record.
+    Description(Miss),
+    /// A segment.
+    Segment(Miss),
+}
+
+impl Trouble {
+    fn status(&self) -> Status {
+        match self {
+            Self::Description(miss) | Self::Segment(miss) if miss.is_missing() => Status::Missing,
+            _ => Status::Corrupt,
+        }
+    }
+
+    fn reason(&self) -> String {
+        match self {
+            Self::Description(miss) | Self::Segment(miss) => miss.to_string(),
+        }
+    }
+}
+
+pub fn run(app: &App, args: &Verify) -> Result<()> {
+    let start = Instant::now();
+    let damaged = |e: &anyhow::Error| matches!(e.downcast_ref(), Some(StoreError::DamagedIndex { .. }));
+    let (mut checked, survey) = match check_store(app, args) {
+        Err(error) if args.repair && damaged(&error) => {
+            app.warn(format!("the index is damaged ({})", error.root_cause()));
+            let aside = Store::set_index_aside(&RealDisk, &app.cache_dir()?, || {
+                app.say("waiting for a build or gc to finish …")
+            })?;
+            app.say(format!("the damaged index was moved to {}; gc removes it", aside.display()));
+            check_store(app, args)?
+        }
+        other => other?,
+    };
+    let nothing_to_say = checked.is_empty() && survey.as_ref().is_none_or(|survey| survey.lost > 0);
+    let survey = survey.unwrap_or_default();
+    if args.logits || args.repair {
+        work_on_models(app, args, &mut checked)?;
+    }
+    if !nothing_to_say || app.output() != Output::Text {
+        report(app, args, &checked, &survey, start)?;
+    }
+    tell_leftovers(app, &checked, &survey);
+    if survey.lost > 0 {
+        let (n, are) = (human::count(survey.lost, "state"), if survey.lost == 1 { "is" } else { "are" });
+        let why = format!("{n} on disk {are} not in the index; pcache verify --repair puts them back");
+        bail!(Failure::Corrupt(why));
+    }
+    let bad = checked.iter().filter(|c| matches!(c.status, Status::Corrupt | Status::Missing)).count();
+    if bad > 0 {
+        let hint = if args.repair { "" } else { "; pcache verify --repair mends what can be mended" };
+        let are = if bad == 1 { "is" } else { "are" };
+        bail!(Failure::Corrupt(format!("{} {are} damaged{hint}", human::count(bad, "state"))));
+    }
+    gc::fail_if_unseen(app, &survey.unseen, survey.unreadable.len())
+}
+
+/// Paths named at most.
+const MOST_PATHS: usize = 10;
+
+/// Says what lies in the folder and is no damage: what a killed build left, and what is newer than this version.
+fn tell_leftovers(app: &App, checked: &[Checked], survey: &Survey) {
+    if survey.uncommitted > 0 {
+        let n = human::count(survey.uncommitted, "state");
+        app.say(format!("{n} of interrupted builds not listed yet; pcache gc lists what is complete"));
+    }
+    let newer: Vec<&PathBuf> = checked.iter().flat_map(|c| &c.newer).collect();
+    if !newer.is_empty() {
+        let n = human::count(newer.len(), "description");
+        app.say(format!("{n} of a later version of pcache, left alone:"));
+        name_paths(app, newer.iter().map(|path| path.as_path()));
+    }
+    if survey.unknown.is_empty() {
+        return;
+    }
+    let bytes = human::bytes(survey.unknown.iter().map(|e| e.bytes).sum());
+    let n = human::count(survey.unknown.len(), "file");
+    app.say(format!("{n} ({bytes}) of a later version of pcache, or of another program, left alone:"));
+    name_paths(app, survey.unknown.iter().map(|e| e.path.as_path()));
+}
+
+fn name_paths<'p>(app: &App, paths: impl ExactSizeIterator<Item = &'p Path>) {
+    let more = paths.len().saturating_sub(MOST_PATHS);
+    paths.take(MOST_PATHS).for_each(|path| app.say(format!("  {}", path.display())));
+    if more > 0 {
+        app.say(format!("  and {} more", human::thousands(more)));
+    }
+}
+
+/// Checks the index and every object of the states in question; with `--repair` gives back their rows to what lost them,
+/// else counts them; without a store there is nothing to count.
+fn check_store(app: &App, args: &Verify) -> Result<(Vec<Checked>, Option<Survey>)> {
+    let store = match args.keys.first() {
+        Some(key) => Some(states::store_with(app, key)?),
+        None => app.existing_store()?,
+    };
+    let Some(store) = store else {
+        app.say(format!("no store in {}: nothing to verify", app.cache_dir()?.display()));
+        return Ok((Vec::new(), None));
+    };
+    if args.keys.is_empty() {
+        store.check_index()?;
+    }
+    if args.repair {
+        let guard = app.lock_exclusive(&store)?;
+        let found = app.reindex(&store, &guard)?;
+        if found.states + found.segments > 0 {
+            let (states, segments) =
+                (human::count(found.states, "state"), human::count(found.segments, "segment"));
+            app.say(format!("found on disk and put back into the index: {states}, {segments}"));
+        }
+    }
+    let survey = if args.keys.is_empty() { store.survey()? } else { Survey::default() };
+    let keys = match args.keys.as_slice() {
+        [] => store.list()?.0.into_iter().map(|s| s.key).collect(),
+        keys => states::keys(&store, keys)?,
+    };
+    let guard = app.lock_shared(&store)?;
+    let known = HashMap::new();
+    let mut checker = Checker { app, store: &store, guard: &guard, repair: args.repair, known };
+    Ok((checker.check_all(app, &keys)?, Some(survey)))
+}
+
+fn paths<'p>(paths: impl Iterator<Item = &'p PathBuf>) -> Vec<String> {
+    paths.map(|path| path.display().to_string()).collect()
+}
+
+fn report(app: &App, args: &Verify, checked: &[Checked], survey: &Survey, start: Instant) -> Result<()> {
+    checked.iter().try_for_each(|c| app.named_event("state", c))?;
+    let newer = checked.iter().flat_map(|c| &c.newer);
+    match app.output() {
+        Output::Json => {
+            return app.print_json(&serde_json::json!({
+                "states": checked,
+                "uncommitted_states": survey.uncommitted,
+                "unknown_files": paths(survey.unknown.iter().map(|e| &e.path).chain(newer)),
+                "unreadable_files": paths(survey.unreadable.iter().map(|e| &e.path)),
+                "unreadable_folders": paths(survey.unseen.iter().map(|(path, _)| path)),
+            }));
+        }
+        Output::Jsonl => return Ok(()),
+        Output::Text => {}
+    }
+    let each = args.logits || !args.keys.is_empty();
+    for c in checked.iter().filter(|c| each || c.status != Status::Ok) {
+        let mut line = format!("{:<8} {}", c.status.name(), label(&c.key, c.name.as_deref()));
+        if let Some(difference) = c.max_logit_difference {
+            let own = c.compared.as_ref().is_none_or(|compared| compared.own);
+            let exact = if difference == 0.0 && own { ": bit-identical" } else { "" };
+            line.push_str(&format!("  largest difference of logits {difference}{exact}"));
+            if let Some(compared) = c.compared.as_ref().filter(|compared| !compared.own) {
+                line.push_str(&format!(", between this machine and {}", compared.restored));
+            }
+        }
+        if let Some(reason) = &c.reason {
+            let was = if c.status == Status::Healed { "it was: " } else { "" };
+            line.push_str(&format!("  {was}{reason}"));
+        }
+        app.print(line)?;
+    }
+    let of = |status: Status| checked.iter().filter(|c| c.status == status).count();
+    let (n, intact) = (human::count(checked.len(), "state"), of(Status::Ok) == checked.len());
+    let verdict = if intact {
+        "all intact".to_owned()
+    } else {
+        let counts = [Status::Ok, Status::Healed, Status::Corrupt, Status::Missing];
+        let counts = counts.map(|s| (of(s), s.name())).into_iter().filter(|(n, _)| *n > 0);
+        counts.map(|(n, name)| format!("{n} {name}")).collect::<Vec<_>>().join(", ")
+    };
+    app.say(format!("{n} verified in {}: {verdict}", human::seconds(start.elapsed().as_secs_f64())));
+    Ok(())
+}
