@@ -54,7 +54,7 @@ impl std::error::Error for Error {}
 impl From<anyhow::Error> for Error {
     fn from(source: anyhow::Error) -> Self {
         let of_failure = |failure: &Failure| match failure {
-            Failure::Usage(_) => ErrorKind::Refused,
+            Failure::Usage(_) | Failure::Refused { .. } => ErrorKind::Refused,
             Failure::NotFound(_) => ErrorKind::NotFound,
             Failure::Miss(_) => ErrorKind::Miss,
             Failure::Corrupt(_) => ErrorKind::Corrupt,

@@ -32,7 +32,7 @@
 //! ```
 //!
 //! [`cache`] carries bytes between [`pcache_store`] and [`pcache_engine`], which do not know each other. [`pcache_format`]
-//! names a state by what it was computed from, and is the files. [`bench`] and [`eval`] are features over it. The design is
+//! names a state by what it was computed from, and is the files. [`map`], [`eval`] and [`bench`] are features over it. The design is
 //! explained in `docs/design.md` and in the modules' own pages.
 
 pub mod bench;
@@ -42,6 +42,7 @@ pub mod cli;
 mod error;
 pub mod eval;
 mod library;
+pub mod map;
 pub mod text;
 
 pub use cache::verdict::{Status, Verdict};

@@ -1,5 +1,6 @@
 //! What an operation is given beside its arguments: who hears of it, what stops it, and how it evaluates.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,6 +10,7 @@ use pcache_store::evict::Limits;
 use pcache_store::gc::Outcome;
 use pcache_store::labels::Saved;
 use pcache_store::{BuildLock, Prefix, SharedGuard, Store};
+use serde::Serialize;
 
 use super::explain::Explanation;
 use super::progress::{Progress, Silent};
@@ -39,6 +41,12 @@ pub trait Observer {
     fn event(&self, _name: &str, _value: &serde_json::Value) -> Result<()> {
         Ok(())
     }
+
+    /// An event that only a full log is interested in.
+    fn detail(&self, _name: &str, _value: &serde_json::Value) {}
+
+    /// A folder that goes when the operation ends, and should go as well when the program is stopped.
+    fn scratch(&self, _folder: &Path) {}
 
     /// Evaluating begins: what is cancelled from now on keeps its work.
     fn evaluating(&self) {}
@@ -110,6 +118,29 @@ pub struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// Cancelling was asked for.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
+    /// See [`Observer::progress`].
+    pub fn progress(&self) -> Box<dyn Progress> {
+        self.observer.progress()
+    }
+
+    /// See [`Observer::timings`].
+    pub fn timings(&self) -> Timings {
+        self.observer.timings()
+    }
+
+    /// See [`Observer::event`].
+    ///
+    /// # Errors
+    /// As there, or when the value is no JSON.
+    pub fn event(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        self.observer.event(name, &serde_json::to_value(value)?)
+    }
+
     /// See [`Observer::say`].
     pub fn say(&self, text: impl std::fmt::Display) {
         self.observer.say(&text.to_string());

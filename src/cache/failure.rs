@@ -6,6 +6,14 @@ pub enum Failure {
     /// The call makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// The call makes no sense, and there is something to do about it.
+    #[error("{what}")]
+    Refused {
+        /// What is wrong.
+        what: String,
+        /// What can be done about it; whoever asked has the words for it.
+        hint: Hint,
+    },
     /// There is no such state.
     #[error("{0}")]
     NotFound(String),
@@ -21,4 +29,25 @@ pub enum Failure {
     /// Somebody cancelled it.
     #[error("{0}")]
     Interrupted(String),
+}
+
+/// What can be done about a call that was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Hint {
+    /// Write the output anew.
+    BeginAnew,
+    /// Say what is between the columns.
+    NameDelimiter,
+    /// Say what the input holds.
+    NameFormat,
+    /// Give the answer another field, or let it replace the one that is there.
+    NameField,
+}
+
+impl Hint {
+    /// A failure with this hint.
+    pub fn with(self, what: String) -> Failure {
+        Failure::Refused { what, hint: self }
+    }
 }

@@ -22,13 +22,14 @@ pub mod memory;
 pub mod opened;
 pub mod prefill;
 pub mod progress;
+pub mod shape;
 pub mod source;
 pub mod target;
 pub mod timings;
 pub mod verdict;
 
 pub use call::{Call, CancelToken, Observer};
-pub use failure::Failure;
+pub use failure::{Failure, Hint};
 pub use load::load;
 
 use anyhow::{Result, bail};

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use super::Observer;
 use crate::text::human;
 use pcache_engine::model::Model;
-use pcache_engine::prompt::{self, ChatFraming, Framing, Prompt};
+use pcache_engine::prompt::{self, ChatFraming, Framing, Prompt, QuestionFormat};
 use pcache_format::epoch::LLAMA_CPP_BUILD;
 use pcache_format::{ChainKey, PromptDigest, StateKind, TextDigest};
 
@@ -20,6 +20,27 @@ pub struct Framed {
 }
 
 impl Framed {
+    /// As it is; `question_format` is what stands before and after a question.
+    pub fn raw(question_format: Option<(String, String)>) -> Self {
+        let description = if question_format.is_some() { "raw, with a question format" } else { "raw" };
+        let format = question_format.map(|(before, after)| QuestionFormat { before, after });
+        Self { framing: Framing::Raw(format), description: description.into() }
+    }
+
+    /// In a chat template; `name` is that of another one than the model's own.
+    pub fn chat(chat: ChatFraming, name: Option<&str>) -> Self {
+        let template = name.map_or_else(|| "chat template".into(), |name| format!("template {name}"));
+        let mut parts = vec![template];
+        match (&chat.system, chat.said_by_user) {
+            (Some(_), _) => parts.push("as the user's, after a system message".into()),
+            (None, true) => parts.push("as the user's".into()),
+            (None, false) => {}
+        }
+        parts.extend(chat.arguments.iter().map(|(name, value)| format!("{name}={value}")));
+        parts.extend(chat.date.map(|date| format!("dated {date}")));
+        Self { framing: Framing::Chat(chat), description: parts.join(", ") }
+    }
+
     /// Everything that the framing consists of, for the digest.
     fn canonical(&self) -> String {
         match &self.framing {

@@ -18,7 +18,7 @@ use crate::cache::{Call, CancelToken};
 use crate::cli::args::{Global, Output, OutputTo};
 use crate::cli::log::{self, Log};
 use crate::cli::progress::Bar;
-use crate::text::human;
+use crate::text::{file, human};
 use pcache_engine as engine;
 use pcache_format::epoch::LLAMA_CPP_BUILD;
 use pcache_store::{ExclusiveGuard, Options, Reindexed, SharedGuard, Store, check_owner};
@@ -323,15 +323,10 @@ pub fn user_home() -> Result<PathBuf> {
 
 /// Reads a text file, or stdin for `-`.
 pub fn read_text(path: &Path) -> Result<String> {
-    let (bytes, name) = if path.as_os_str() == "-" {
-        let mut bytes = Vec::new();
-        io::Read::read_to_end(&mut io::stdin().lock(), &mut bytes).context("cannot read stdin")?;
-        (bytes, "stdin".to_owned())
-    } else {
-        (fs_err::read(path)?, path.display().to_string())
-    };
-    String::from_utf8(bytes).map_err(|e| {
-        let at = e.utf8_error().valid_up_to();
-        anyhow::anyhow!("{name} is not UTF-8 text: the bytes from position {at} on are not a character")
-    })
+    if path.as_os_str() != "-" {
+        return file::read(path);
+    }
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut io::stdin().lock(), &mut bytes).context("cannot read stdin")?;
+    file::decoded(bytes, "stdin")
 }

@@ -2,15 +2,15 @@
 
 use std::io::{self, Write};
 
-pub use crate::cache::Failure;
 use crate::cache::fingerprint::IsAdapter;
+pub use crate::cache::{Failure, Hint};
 use pcache_store::StoreError;
 
 /// Exit code of a failure; `interrupted` is that of the signal that came.
 fn code(failure: &Failure, interrupted: u8) -> u8 {
     match failure {
         Failure::NoRoom(_) => 1,
-        Failure::Usage(_) => 2,
+        Failure::Usage(_) | Failure::Refused { .. } => 2,
         Failure::NotFound(_) | Failure::Miss(_) => 3,
         Failure::Corrupt(_) => 4,
         Failure::Interrupted(_) => interrupted,
@@ -26,7 +26,11 @@ pub fn report(error: &anyhow::Error, interrupted: u8) -> u8 {
     let _ = writeln!(io::stderr(), "pcache: {error:#}");
     let no_room = matches!(error.downcast_ref(), Some(Failure::NoRoom(_)));
     let adapter = error.is::<IsAdapter>().then_some("pass it with --lora, and its model with --model");
-    let advice = error.downcast_ref().and_then(advice).or(no_room.then_some(MAKE_ROOM)).or(adapter);
+    let hint = match error.downcast_ref() {
+        Some(Failure::Refused { hint, .. }) => Some(words(*hint)),
+        _ => None,
+    };
+    let advice = error.downcast_ref().and_then(advice).or(no_room.then_some(MAKE_ROOM)).or(adapter).or(hint);
     if let Some(advice) = advice {
         let _ = writeln!(io::stderr(), "pcache: {advice}");
     }
@@ -38,6 +42,18 @@ pub fn report(error: &anyhow::Error, interrupted: u8) -> u8 {
 }
 
 const MAKE_ROOM: &str = "the disk is full: pcache gc --max-size SIZE or pcache rm KEY makes room, as does whatever else can go from it; or choose another --cache-dir";
+
+/// A hint in flags.
+pub fn words(hint: Hint) -> &'static str {
+    match hint {
+        Hint::BeginAnew => "--overwrite begins it anew",
+        Hint::NameDelimiter => "--delimiter CHAR says what is between columns",
+        Hint::NameFormat => "--input-format jsonl, csv or tsv says what else the input is",
+        Hint::NameField => {
+            "--into NAME gives the answer another field, --replace puts it in that one's place"
+        }
+    }
+}
 
 /// What to do about a disk that is full or cannot be written.
 fn advice(error: &StoreError) -> Option<&'static str> {

@@ -1,5 +1,7 @@
 //! The command line hears what the application says, and puts it into words.
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use super::app::App;
@@ -33,6 +35,14 @@ impl Observer for App {
 
     fn event(&self, name: &str, value: &serde_json::Value) -> Result<()> {
         self.named_event(name, value)
+    }
+
+    fn detail(&self, name: &str, value: &serde_json::Value) {
+        self.record(name, value);
+    }
+
+    fn scratch(&self, folder: &Path) {
+        self.signals.remove_if_stopped(folder);
     }
 
     fn evaluating(&self) {

@@ -9,8 +9,13 @@
 //! - [`outcome`]: what came of a run, and its sums.
 
 pub mod agree;
+mod asked;
+pub mod asking;
 pub mod check;
+mod generate;
 pub mod interval;
 pub mod outcome;
+pub mod plan;
 pub mod report;
+pub mod results;
 pub mod suite;

@@ -1,4 +1,6 @@
-//! Numbers, times and tables as people read them.
+//! Text: files of it, and numbers, times and tables as people read them.
 
+pub mod escapes;
+pub mod file;
 pub mod human;
 pub mod table;

@@ -34,13 +34,18 @@ pub struct Sampling {
 impl Sampling {
     /// Always the likeliest token; `max_tokens` of them at most.
     pub fn greedy(max_tokens: usize) -> Self {
+        Self::at(0.0, 0, max_tokens)
+    }
+
+    /// At this temperature, with this seed; `max_tokens` tokens at most.
+    pub fn at(temperature: f32, seed: u32, max_tokens: usize) -> Self {
         Self {
-            temperature: 0.0,
+            temperature,
             top_k: 40,
             top_p: 0.95,
             min_p: 0.05,
             repeat_penalty: 1.0,
-            seed: 0,
+            seed,
             max_tokens,
             stop: Vec::new(),
         }

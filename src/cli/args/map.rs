@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::ask::{SamplingArgs, ShapeArgs};
 use super::prompt::ParamArgs;
+use super::values::named;
+use crate::map::RecordFormat;
 
 /// Arguments of `map`.
 #[derive(Debug, Args)]
@@ -32,10 +34,10 @@ pub struct Map {
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     pub input: PathBuf,
     /// What the input holds, if its name does not say so
-    #[arg(long, value_enum, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", value_parser = named(&RecordFormat::ALL, RecordFormat::name))]
     pub input_format: Option<RecordFormat>,
     /// What the output holds [default: what its name says, else what the input holds]
-    #[arg(long, value_enum, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", value_parser = named(&RecordFormat::ALL, RecordFormat::name))]
     pub output_format: Option<RecordFormat>,
     /// What is between the columns of CSV, in the input and the output [default: ,]
     #[arg(long, value_name = "CHAR", value_parser = delimiter)]
@@ -88,30 +90,5 @@ fn delimiter(text: &str) -> Result<u8, String> {
         b"\\t" | b"tab" => Ok(b'\t'),
         [one] if !b"\"\r\n".contains(one) && one.is_ascii() => Ok(*one),
         _ => Err("expected one character, as ; or |, or tab".into()),
-    }
-}
-
-/// How records lie in a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum RecordFormat {
-    /// A JSON object a line.
-    Jsonl,
-    /// A text a line.
-    Lines,
-    /// Columns with a header.
-    Csv,
-    /// As csv, with tabs.
-    Tsv,
-}
-
-impl RecordFormat {
-    /// Name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Jsonl => "jsonl",
-            Self::Lines => "lines",
-            Self::Csv => "csv",
-            Self::Tsv => "tsv",
-        }
     }
 }

@@ -25,13 +25,13 @@ use config::Config;
 pub use eval::Eval;
 pub use extend::Extend;
 pub use manage::{Completions, Gc, Ls, Man, Models, Pin, Recode, Rename, Rm, Shell, Show, Sort, Verify};
-pub use map::{Map, RecordFormat};
+pub use map::Map;
 use output::OutputParser;
 pub use output::{Output, OutputTo};
 pub use prompt::{Build, Explain, FlashAttention, FramingArgs, KeepArgs, ParamArgs};
 pub use tokens::Tokens;
 use values::path;
-pub use values::{LoraFile, Ttl, question_format, unescaped};
+pub use values::{LoraFile, Ttl};
 
 /// Saves the state of a language model after a long prompt, and answers from it in milliseconds.
 #[derive(Debug, Parser)]

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use jiff::civil::Date;
 
-use super::values::{
-    LoraFile, Ttl, argument, base, date, factor, finite, lora, named, question_format, size, ttl,
-};
+use super::values::{LoraFile, Ttl, argument, base, date, factor, finite, lora, named, size, ttl};
+use crate::text::escapes::question_format;
 use pcache_format::Codec;
 use pcache_format::{KvType, RopeScaling};
 

@@ -1,0 +1,118 @@
+//! `pcache bench`: what saving and restoring costs on this machine, and from how many tokens on it pays.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use super::app::{App, read_text};
+use super::args::{Bench, BenchCommand, Compare, Measure, Output, ParamArgs, Report};
+use super::failure::Failure;
+use super::{models, target};
+use crate::bench::files::{names, read_all};
+use crate::bench::measure::{self, Options, each_once};
+use crate::bench::results::Results;
+use crate::bench::{compare, html, markdown, pictures, text};
+use crate::cache::target::Target;
+
+pub fn run(app: &App, args: &Bench) -> Result<()> {
+    match &args.command {
+        None => measured(app, &args.measure),
+        Some(BenchCommand::Compare(args)) => compared(app, args),
+        Some(BenchCommand::Report(args)) => reported(app, args),
+    }
+}
+
+fn measured(app: &App, args: &Measure) -> Result<()> {
+    let text = args.prompt.as_deref().map(read_text).transpose()?;
+    if text.as_ref().is_some_and(|text| text.trim().is_empty()) {
+        let file = args.prompt.as_deref().unwrap_or(Path::new("the prompt"));
+        bail!("{} is empty: there is nothing to evaluate", file.display());
+    }
+    if let Some(file) = &args.save {
+        check_can_be_written(file)?;
+    }
+    models::chosen(app).map(drop)?;
+    let home = app.store()?;
+    let params =
+        |kv_type| ParamArgs { kv_type: Some(kv_type), flash_attn: args.flash_attn, ..ParamArgs::default() };
+    let kv_types = each_once(&args.kv_type).into_iter();
+    let targets: Vec<Target> =
+        kv_types.map(|kv_type| target::of_args(app, Some(&home), &params(kv_type))).collect::<Result<_>>()?;
+    app.signals.hear();
+    let options = Options {
+        codecs: args.codec.clone(),
+        text,
+        max_tokens: args.max_tokens.map(|n| n as usize),
+        runs: args.runs as usize,
+    };
+    let results = measure::run(app.call(), &home, &targets, &options)?;
+    // Shown first: a file that cannot be written loses nothing then.
+    show(app, &results)?;
+    if let Some(file) = &args.save {
+        fs_err::write(file, json(&results)?)?;
+        let file = file.display();
+        app.say(format!("every sample is in {file}; pcache bench report {file} -o report.html draws it"));
+    }
+    Ok(())
+}
+
+/// A file that cannot be written should not be found after minutes of measuring.
+fn check_can_be_written(file: &Path) -> Result<()> {
+    let exists = file.exists();
+    fs_err::OpenOptions::new().append(true).create(true).open(file)?;
+    if !exists {
+        let _ = std::fs::remove_file(file);
+    }
+    Ok(())
+}
+
+fn json(results: &Results) -> Result<String> {
+    Ok(serde_json::to_string_pretty(results).context("cannot write the results as JSON")? + "\n")
+}
+
+fn show(app: &App, results: &Results) -> Result<()> {
+    app.named_event("bench", results)?;
+    match app.output() {
+        Output::Text => app.write(&text::whole(results, app.explains()))?,
+        Output::Json => app.print_json(results)?,
+        Output::Jsonl => {}
+    }
+    text::warnings(results).into_iter().for_each(|warning| app.say(warning));
+    Ok(())
+}
+
+fn compared(app: &App, args: &Compare) -> Result<()> {
+    let all = read_all(&args.files)?;
+    let Some(table) = compare::table(&all, &names(&args.files), args.all) else {
+        bail!(Failure::Usage(
+            "the measurements have nothing in common: no KV type, codec and length is in all of them".into()
+        ));
+    };
+    let differences = compare::differences(&all);
+    differences.iter().try_for_each(|row| app.named_event("difference", row))?;
+    match app.output() {
+        Output::Text => app.print(text::shown(&table)),
+        Output::Json => {
+            app.print_json(&serde_json::json!({ "files": args.files, "differences": differences }))
+        }
+        Output::Jsonl => Ok(()),
+    }
+}
+
+fn reported(app: &App, args: &Report) -> Result<()> {
+    let all = read_all(&args.files)?;
+    let names = names(&args.files);
+    let ending = args.out.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let text = match ending.as_str() {
+        "html" | "htm" => html::page(&all, &names),
+        "md" => markdown::page(&all, &names),
+        "svg" => pictures::first_tokens(&all, &names).standalone(),
+        _ => bail!(Failure::Usage(format!(
+            "{} says no kind of report; -o FILE ends with .html, .svg or .md",
+            args.out.display()
+        ))),
+    };
+    fs_err::write(&args.out, text)?;
+    app.say(format!("wrote {}", args.out.display()));
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! A suite's files, read before anything is evaluated: what is wrong should not be found after minutes.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::suite::{PromptCase, QuestionCase, Suite};
+use crate::cache::source::Framed;
+use crate::cache::{Failure, shape};
+use crate::text::escapes::question_format;
+use crate::text::file;
+use pcache_engine::prompt::ChatFraming;
+use pcache_engine::shape::Shape;
+
+/// What is to be asked.
+pub struct Plan {
+    /// Its prompts.
+    pub prompts: Vec<PlannedPrompt>,
+}
+
+/// A prompt with its text.
+pub struct PlannedPrompt {
+    /// Its name in reports.
+    pub label: String,
+    /// What the prompt is known by in the store.
+    pub path: PathBuf,
+    /// The text.
+    pub text: String,
+    /// How it is put before the model.
+    pub framed: Framed,
+    /// What is asked.
+    pub questions: Vec<PlannedQuestion>,
+}
+
+/// A question with what keeps its answers in shape.
+#[derive(Clone)]
+pub struct PlannedQuestion {
+    /// The question, as the suite has it.
+    pub case: QuestionCase,
+    /// The shape of its answers.
+    pub shape: Option<Shape>,
+}
+
+impl Plan {
+    /// Reads the files that a suite names, from its own folder on.
+    pub fn of(suite: &Suite, file: &Path) -> Result<Self> {
+        let folder = file.parent().unwrap_or(Path::new(""));
+        let prompts = suite.prompts.iter().map(|case| {
+            planned(case, folder).with_context(|| format!("{}: prompt {:?}", file.display(), case.label()))
+        });
+        Ok(Self { prompts: prompts.collect::<Result<_>>()? })
+    }
+}
+
+fn planned(case: &PromptCase, folder: &Path) -> Result<PlannedPrompt> {
+    let path = case.file.as_ref().map(|file| folder.join(file));
+    let text = match (&path, &case.text) {
+        (Some(path), _) => file::read(path)?,
+        (None, text) => text.clone().unwrap_or_default(),
+    };
+    let format = case.question_format.as_deref().map(question_format).transpose();
+    let format = format.map_err(|e| Failure::Usage(format!("question-format: {e}")))?;
+    let framed = match case.raw {
+        true => Framed::raw(format),
+        false => {
+            let system = case.system.as_deref().map(text_or_file).transpose()?;
+            let chat = ChatFraming { said_by_user: case.user, system, ..ChatFraming::default() };
+            Framed::chat(chat, None)
+        }
+    };
+    let questions = case.questions.iter().map(|question| {
+        let shape = shape_of(question, folder)?;
+        Ok(PlannedQuestion { case: question.clone(), shape })
+    });
+    let questions = questions.collect::<Result<_>>()?;
+    let label = case.label();
+    let path = path.unwrap_or_else(|| PathBuf::from(&label));
+    Ok(PlannedPrompt { label, path, text, framed, questions })
+}
+
+/// The text itself, or with `@` before it that of a file.
+fn text_or_file(text: &str) -> Result<String> {
+    text.strip_prefix('@').map_or_else(|| Ok(text.to_owned()), |name| file::read(Path::new(name)))
+}
+
+fn shape_of(question: &QuestionCase, folder: &Path) -> Result<Option<Shape>> {
+    let read = |name: &PathBuf| -> Result<_> {
+        let path = folder.join(name);
+        let text = file::read(&path)?;
+        Ok((path, text))
+    };
+    match (&question.grammar, &question.json_schema) {
+        (Some(name), _) => {
+            let (path, text) = read(name).context("the grammar cannot be read")?;
+            shape::grammar(&path, &text).map(Some)
+        }
+        (None, Some(name)) => {
+            let (path, text) = read(name).context("the JSON schema cannot be read")?;
+            shape::schema(&path, &text).map(Some)
+        }
+        (None, None) => Ok(None),
+    }
+}

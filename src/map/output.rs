@@ -1,0 +1,104 @@
+//! Where answers go, in the order of their records: to what the caller prints, a pipe or a device, or a file that a run can go on with.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::journal::Sink;
+use super::layout::{Layout, Outcome};
+use super::records::Record;
+
+/// Where answers go.
+pub struct Output<'a> {
+    layout: Layout,
+    to: To<'a>,
+}
+
+/// The kinds of places.
+enum To<'a> {
+    /// What the caller prints.
+    Lines(Print<'a>),
+    /// A pipe or a device: it keeps nothing to go on with.
+    Stream(fs_err::File),
+    /// A file that a run can go on with.
+    File(Box<Sink>),
+}
+
+/// Prints a piece of the output.
+pub type Print<'a> = Box<dyn FnMut(&str) -> Result<()> + 'a>;
+
+impl<'a> Output<'a> {
+    /// Answers are printed.
+    ///
+    /// # Errors
+    /// When they cannot be.
+    pub fn printed(layout: Layout, mut print: Print<'a>) -> Result<Self> {
+        print(&layout.head())?;
+        Ok(Self { layout, to: To::Lines(print) })
+    }
+
+    /// Answers go to a file, behind those that the same run has put there already. `run` names the state and the options.
+    ///
+    /// # Errors
+    /// When the file cannot be written, or holds something else.
+    pub fn to_file(layout: Layout, path: &Path, run: &str, overwrite: bool) -> Result<Self> {
+        if fs_err::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
+            let mut file = fs_err::OpenOptions::new().write(true).open(path)?;
+            file.write_all(layout.head().as_bytes())?;
+            return Ok(Self { layout, to: To::Stream(file) });
+        }
+        let file = Sink::open(path, run, &layout.head(), overwrite)?;
+        Ok(Self { layout, to: To::File(Box::new(file)) })
+    }
+
+    /// Whether an interrupted run can be gone on with.
+    pub fn is_file(&self) -> bool {
+        matches!(self.to, To::File(_))
+    }
+
+    fn sink(&self) -> Option<&Sink> {
+        match &self.to {
+            To::File(sink) => Some(sink),
+            To::Lines(_) | To::Stream(_) => None,
+        }
+    }
+
+    /// How many records are answered already.
+    pub fn done(&self) -> usize {
+        self.sink().map_or(0, Sink::done)
+    }
+
+    /// How many of them could not be answered.
+    pub fn failed(&self) -> usize {
+        self.sink().map_or(0, Sink::failed)
+    }
+
+    /// Refuses a record that is not the one that was answered in its place.
+    pub fn check_done(&self, record: &Record) -> Result<()> {
+        self.sink().map_or(Ok(()), |sink| sink.check_done(record))
+    }
+
+    /// Why a record has no place in the output, if it has none.
+    pub fn check(&self, record: &Record) -> Result<(), String> {
+        self.layout.check(record)
+    }
+
+    /// Writes what became of the next record.
+    pub fn write(&mut self, record: &Record, outcome: &Outcome) -> Result<()> {
+        let line = self.layout.line(record, outcome);
+        match &mut self.to {
+            To::File(sink) => sink.write(&line, record, matches!(outcome, Outcome::Problem(_))),
+            To::Stream(stream) => Ok(stream.write_all(line.as_bytes())?),
+            To::Lines(print) => print(&line),
+        }
+    }
+
+    /// The run is over. When all records are answered the journal goes; else the same command goes on.
+    pub fn close(self, is_complete: bool) -> Result<()> {
+        match self.to {
+            To::File(sink) => sink.close(is_complete),
+            To::Lines(_) | To::Stream(_) => Ok(()),
+        }
+    }
+}
