@@ -1,9 +1,8 @@
 //! Errors of the library, with kinds.
 
+use crate::cache::Failure;
 use pcache_engine::EngineError;
 use pcache_store::StoreError;
-
-use crate::cache::Failure;
 
 /// Kinds of errors that callers tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

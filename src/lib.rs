@@ -49,6 +49,7 @@ pub use cache::verdict::{Status, Verdict};
 pub use cache::{CancelToken, Observer};
 pub use error::{Error, ErrorKind, Result};
 pub use library::{Answer, Cache, CacheOptions, GcPlan, Model, Prompt, Session, State, Watch};
+
 pub use pcache_engine::generate::{Sampling, StopReason};
 pub use pcache_format::StateKey;
 pub use pcache_store::evict::Limits;

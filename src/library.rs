@@ -3,13 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use pcache_engine::generate::{Sampling, StopReason};
-use pcache_engine::prompt::{ChatFraming, Framing};
-use pcache_format::{KvType, Params, StateKey};
-use pcache_store::evict::Limits;
-use pcache_store::gc::Outcome;
-use pcache_store::{Claim, ListedState, Lookup, Options, Prefix, Reindexed, Store};
-
 use crate::cache::build::{Builder, Keep, Report};
 use crate::cache::fingerprint::fingerprint;
 use crate::cache::opened::{Opened, Question, Room, Sampled};
@@ -19,6 +12,12 @@ use crate::cache::timings::Timings;
 use crate::cache::verdict::Verdict;
 use crate::cache::{self, Call, CancelToken, Failure, Observer};
 use crate::error::{Error, Result};
+use pcache_engine::generate::{Sampling, StopReason};
+use pcache_engine::prompt::{ChatFraming, Framing};
+use pcache_format::{KvType, Params, StateKey};
+use pcache_store::evict::Limits;
+use pcache_store::gc::Outcome;
+use pcache_store::{Claim, ListedState, Lookup, Options, Prefix, Reindexed, Store};
 
 /// How a [`Cache`] is opened.
 #[derive(Debug, Clone, Copy, Default)]

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
-use pcache_format::{Label, Params, StateKey};
-use pcache_store::evict::Limits;
-use pcache_store::gc::Outcome;
-use pcache_store::labels::Saved;
-use pcache_store::{BuildLock, Prefix, SharedGuard, Store};
 use serde::Serialize;
 
 use super::explain::Explanation;
 use super::progress::{Progress, Silent};
 use super::timings::Timings;
+use pcache_format::{Label, Params, StateKey};
+use pcache_store::evict::Limits;
+use pcache_store::gc::Outcome;
+use pcache_store::labels::Saved;
+use pcache_store::{BuildLock, Prefix, SharedGuard, Store};
 
 /// Hears of what an operation does. Every method does nothing by default.
 pub trait Observer {

@@ -5,11 +5,11 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use pcache_engine::model::{Model, ModelOptions};
 
 use super::Observer;
 use super::progress::Unit;
 use crate::text::human::file_name;
+use pcache_engine::model::{Model, ModelOptions};
 
 /// Loads that take no longer show no bar.
 const LOAD_WITHOUT_BAR: Duration = Duration::from_secs(1);

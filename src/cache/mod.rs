@@ -28,11 +28,11 @@ pub mod target;
 pub mod timings;
 pub mod verdict;
 
+use anyhow::{Result, bail};
 pub use call::{Call, CancelToken, Observer};
-pub use failure::{Failure, Hint};
 pub use load::load;
 
-use anyhow::{Result, bail};
+pub use failure::{Failure, Hint};
 use pcache_format::StateKey;
 use pcache_store::{State, Store};
 

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+
+use super::{Observer, load};
+use crate::text::human::file_name;
 use pcache_engine::gguf::Header;
 use pcache_engine::model::Model;
 use pcache_format::{ChainKey, Layout, ModelHash, Params};
 use pcache_store::Prefix;
-
-use super::{Observer, load};
-use crate::text::human::file_name;
 
 /// A model, what is put on top of it, and the parameters of its states.
 pub struct Target {

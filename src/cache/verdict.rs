@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use pcache_format::Lineage;
-use pcache_store::{ReadBuffers, Store, VerifiedPrefix};
 use rayon::prelude::*;
 use serde::Serialize;
 
 use pcache_engine::session::Session;
+use pcache_format::Lineage;
+use pcache_store::{ReadBuffers, Store, VerifiedPrefix};
 
 /// The verdict of the cache on one prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

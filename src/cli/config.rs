@@ -1,15 +1,39 @@
 //! `pcache config`: every setting, and where its value comes from.
 
 use anyhow::Result;
-use clap::CommandFactory;
+use clap::{Args, CommandFactory};
 
 use super::app::App;
-use crate::cli::args::config::{self, Config};
+use crate::cli::Run;
+use crate::cli::args::config::{self, Config as File};
 use crate::cli::args::{Cli, Output};
 use crate::text::table;
 
-pub fn run(app: &App) -> Result<()> {
-    let config = Config::of_user()?;
+/// `config` has no arguments of its own.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pcache config                           every setting, and where it comes from
+  pcache config --json
+
+The file is ~/.config/pcache/config.toml, or what PCACHE_CONFIG names. Its names
+are those of the flags:
+  model = \"qwen2.5-coder-0.5b\"
+  max-size = \"20GiB\"
+  [build]
+  ttl = \"30d\"
+  [ask]
+  max-tokens = 256")]
+pub struct Config {}
+
+impl Run for Config {
+    fn run(&self, app: &App) -> Result<()> {
+        run(app)
+    }
+}
+
+fn run(app: &App) -> Result<()> {
+    let config = File::of_user()?;
     let mut settings = config.effective(&Cli::command());
     if let Some(setting) = settings.iter_mut().find(|s| s.name == "cache-dir" && s.value.is_none()) {
         setting.value = Some(app.cache_dir()?.display().to_string());

@@ -1,6 +1,9 @@
 //! `pcache explain`: what a prompt's key is made of, how much of it is saved, and where it parts from what is saved.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
+use clap::Args;
 
 use super::app::App;
 use super::models::file_name;
@@ -10,14 +13,42 @@ use crate::cache::explain::{Explanation, Nearest, with_saved_attention};
 use crate::cache::source::{Source, check_length};
 use crate::cache::target::Target;
 use crate::cache::verdict::Status;
-use crate::cli::args::{Explain, Output};
+use crate::cli::Run;
+use crate::cli::args::{FramingArgs, Output, ParamArgs};
 use crate::text::human;
 use pcache_engine::gguf::Header;
 use pcache_engine::model::Model;
 use pcache_format::StateKey;
 use pcache_store::Prefix;
 
-pub fn run(app: &App, args: &Explain) -> Result<()> {
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pcache explain menu.txt                 its key, and how much of it is saved
+  pcache explain menu.txt --kv-type q8_0  with the options of build
+
+Where a saved prompt begins like this one, the first token that differs is
+shown with its lines. Nothing is evaluated or saved.")]
+pub struct Explain {
+    /// The prompt file; - reads stdin
+    #[arg(value_name = "PROMPT")]
+    pub prompt: PathBuf,
+    /// How the prompt is put before the model.
+    #[command(flatten)]
+    pub framing: FramingArgs,
+    /// What the state would be built with.
+    #[command(flatten)]
+    pub params: ParamArgs,
+}
+
+impl Run for Explain {
+    fn run(&self, app: &App) -> Result<()> {
+        run(app, self)
+    }
+}
+
+fn run(app: &App, args: &Explain) -> Result<()> {
     let framed = source::framed(&args.framing)?;
     let store = app.existing_store()?;
     super::ls::warn_if_lost(app, store.as_ref())?;

@@ -1,24 +1,68 @@
 //! `pcache extend`: a new state from a saved one, with text added to its prompt or its end replaced.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
+use clap::Args;
 
 use super::app::{App, read_text};
-use super::build::{self, report};
+use super::build;
 use super::failure::Failure;
 use super::states::{self, check_name};
 use super::target;
 use crate::cache::build::Builder;
 use crate::cache::source::Origin;
-use crate::cli::args::Extend;
+use crate::cli::Run;
+use crate::cli::args::{KeepArgs, ParamArgs};
 use pcache_engine::model::Model;
 use pcache_engine::prompt::Prompt;
 use pcache_engine::reframe::{Reframe, Saved};
 use pcache_format::StateKind;
 use pcache_store::State;
 
-pub fn run(app: &App, args: &Extend) -> Result<()> {
+/// Arguments of `extend`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pcache extend menu today.txt                      the prompt, and today.txt behind it
+  pcache extend menu today.txt --name menu          and the name goes to the new state
+  pcache extend base today.txt --replace-from \"## Today\" --name menu
+                                                    each day: what follows the line
+                                                    \"## Today\" is replaced, and the name goes
+                                                    over from yesterday's version
+
+Evaluated are the segments of 256 tokens from the one on where old and new
+part. The old state stays until gc takes it.")]
+pub struct Extend {
+    /// Key of the state (6 digits or more), or its name
+    #[arg(value_name = "KEY", index = 1)]
+    pub key: String,
+    /// The text to add; - reads stdin
+    #[arg(value_name = "UPDATE", index = 2)]
+    pub update: PathBuf,
+    /// Put the text in the place of all that follows this line of the prompt
+    #[arg(long, value_name = "LINE")]
+    pub replace_from: Option<String>,
+    /// How the new state is kept.
+    #[command(flatten)]
+    pub keep: KeepArgs,
+    /// What the state was built with; only needed to say where a LoRA adapter lies now.
+    #[command(flatten)]
+    pub params: ParamArgs,
+}
+
+impl Run for Extend {
+    fn run(&self, app: &App) -> Result<()> {
+        run(app, self)
+    }
+
+    fn evaluates(&self) -> bool {
+        true
+    }
+}
+
+fn run(app: &App, args: &Extend) -> Result<()> {
     let name = args.keep.name.as_deref();
     name.map_or(Ok(()), check_name)?;
     let update = match read_text(&args.update) {
@@ -42,7 +86,7 @@ pub fn run(app: &App, args: &Extend) -> Result<()> {
     let mut builder = Builder::new(app.call(), &keep, &store, &target);
     let report = builder.save(&model, &prompt, &origin(&old, args), Some(load))?;
     builder.enforce_budget()?;
-    report::print(app, &report, false, args.keep.stats)
+    build::print(app, &report, false, args.keep.stats)
 }
 
 /// Whoever gives a text where a file is expected should hear how that is done.

@@ -3,16 +3,46 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
+use clap::Args;
 use serde::Serialize;
 
 use super::app::App;
 use super::failure::Failure;
 use super::rm::fail_if_left;
 use super::states::label_of_all;
-use crate::cli::args::{Gc, Output};
+use crate::cli::Run;
+use crate::cli::args::Output;
+use crate::cli::args::values::{seconds, size};
 use crate::text::human;
 use pcache_store::evict::{Limits, Reason};
 use pcache_store::gc::{Evicted, Files, Outcome};
+
+/// Arguments of `gc`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pcache gc --dry-run                     what lies there, what nobody needs
+  pcache gc --max-age 30d                 states not used for 30 days go
+  pcache gc --max-size 10GiB              the least recently used go until it fits
+  pcache gc --keep 20                     the 20 most recently used stay
+
+Without limits only leftovers and expired states go: segments of interrupted
+builds, staging files. Pinned states always stay; limits go before a --ttl that
+has not ended.")]
+pub struct Gc {
+    /// Bytes of the whole folder, as 10GiB or 500MB
+    #[arg(long, env = "PCACHE_MAX_SIZE", value_name = "SIZE", value_parser = size)]
+    pub max_size: Option<u64>,
+    /// Time since a state's last use, as 30d or 12h
+    #[arg(long, value_name = "AGE", value_parser = seconds)]
+    pub max_age: Option<i64>,
+    /// Keep at most N states, the most recently used
+    #[arg(long, value_name = "N")]
+    pub keep: Option<usize>,
+    /// Say what would go, and let it stay
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+}
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -51,7 +81,13 @@ struct Folder {
     adopted_states: usize,
 }
 
-pub fn run(app: &App, args: &Gc) -> Result<()> {
+impl Run for Gc {
+    fn run(&self, app: &App) -> Result<()> {
+        run(app, self)
+    }
+}
+
+fn run(app: &App, args: &Gc) -> Result<()> {
     if app.global.model_is_explicit {
         let why = "gc works on the whole folder; it does not choose by --model";
         bail!(Failure::Usage(why.into()));

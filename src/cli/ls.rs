@@ -5,16 +5,52 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use anyhow::Result;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::app::App;
 use super::models::file_name;
 use super::table;
-use crate::cli::args::{Ls, Output, Sort};
+use crate::cli::Run;
+use crate::cli::args::Output;
 use crate::text::human;
 use pcache_format::{Lineage, StateKind};
 use pcache_store::Store;
 use pcache_store::{ListedState, SegmentRow};
+
+/// Arguments of `ls`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pcache ls
+  pcache ls --sort size
+  pcache ls --model smollm2 --json        models with this in their file name
+
+SIZE is all a state needs, OWN what would be freed without it; the rest is
+shared with other states. A state without a name shows its prompt file in
+parentheses; * marks a pinned state, ! one that has expired, + one with more names.")]
+pub struct Ls {
+    /// Order of the rows; newest, largest or most first
+    #[arg(long, value_enum, value_name = "BY", default_value = "used")]
+    pub sort: Sort,
+}
+
+/// Orders of `ls`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Sort {
+    /// By last use.
+    Used,
+    /// By when it was built.
+    Created,
+    /// By size.
+    Size,
+    /// By number of tokens.
+    Tokens,
+    /// By number of hits.
+    Hits,
+    /// By name, then key.
+    Name,
+}
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -59,7 +95,13 @@ pub fn warn_if_lost(app: &App, store: Option<&Store>) -> Result<bool> {
     Ok(lost)
 }
 
-pub fn run(app: &App, args: &Ls) -> Result<()> {
+impl Run for Ls {
+    fn run(&self, app: &App) -> Result<()> {
+        run(app, self)
+    }
+}
+
+fn run(app: &App, args: &Ls) -> Result<()> {
     let store = app.existing_store()?;
     let (states, segments, now, unused) = match &store {
         Some(store) => {

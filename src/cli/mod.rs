@@ -1,4 +1,6 @@
-//! One file per subcommand: orchestration only. What several of them need lies beside them.
+//! The command line: arguments and the config file, a file for each command, what is printed, signals.
+//!
+//! A command is a file with its arguments and how it runs ([`Run`]), and a line in the list here.
 
 mod app;
 mod args;
@@ -6,9 +8,8 @@ mod ask;
 mod bench;
 mod build;
 mod chat;
-mod complete;
+mod completions;
 mod config;
-mod edit;
 mod eval;
 mod explain;
 mod extend;
@@ -16,12 +17,15 @@ mod failure;
 mod gc;
 mod log;
 mod ls;
+mod man;
 mod map;
 mod models;
 mod observer;
+mod pin;
 mod place;
 mod progress;
 mod recode;
+mod rename;
 mod rm;
 mod sampling;
 mod show;
@@ -37,14 +41,14 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Result;
-pub use args::Cli;
-use args::Command;
+use clap::Subcommand;
 
 use app::App;
+pub use args::Cli;
 
 /// Answers a shell that asks for completions, and ends the program; does nothing otherwise.
 pub fn complete_for_a_shell() {
-    clap_complete::CompleteEnv::with_factory(complete::command).var(complete::VARIABLE).complete();
+    clap_complete::CompleteEnv::with_factory(completions::command).var(completions::VARIABLE).complete();
 }
 
 /// Runs a parsed command line; `started` is when the process began.
@@ -53,7 +57,7 @@ pub fn run(cli: Cli, started: Instant) -> ExitCode {
     signals::open_many_files();
     let mut app = App::new(cli.global, started);
     pcache_engine::sys::log::show(app.shows_log());
-    let result = app.start_log().and_then(|()| run_command(&app, cli.command));
+    let result = app.start_log().and_then(|()| cli.command.as_run().run(&app));
     let code = match &result {
         Ok(()) => 0,
         Err(error) => failure::report(error, app.signals.exit_code()),
@@ -62,29 +66,109 @@ pub fn run(cli: Cli, started: Instant) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn run_command(app: &App, command: Command) -> Result<()> {
-    match command {
-        Command::Build(args) => build::run(app, &args),
-        Command::Ask(args) => ask::run(app, &args),
-        Command::Map(args) => map::run(app, &args),
-        Command::Chat(args) => chat::run(app, &args),
-        Command::Extend(args) => extend::run(app, &args),
-        Command::Eval(args) => eval::run(app, &args),
-        Command::Tokens(args) => tokens::run(app, &args),
-        Command::Ls(args) => ls::run(app, &args),
-        Command::Show(args) => show::run(app, &args),
-        Command::Explain(args) => explain::run(app, &args),
-        Command::Verify(args) => verify::run(app, &args),
-        Command::Rm(args) => rm::run(app, &args),
-        Command::Pin(args) => edit::pin(app, &args, true),
-        Command::Unpin(args) => edit::pin(app, &args, false),
-        Command::Rename(args) => edit::rename(app, &args),
-        Command::Recode(args) => recode::run(app, &args),
-        Command::Gc(args) => gc::run(app, &args),
-        Command::Bench(args) => bench::run(app, &args),
-        Command::Models(args) => models::list::run(app, &args),
-        Command::Config => config::run(app),
-        Command::Completions(args) => complete::completions(app, &args),
-        Command::Man(args) => complete::man(app, &args),
+/// A command: its arguments, and what is done with them.
+trait Run {
+    /// Does what the arguments ask for.
+    ///
+    /// # Errors
+    /// Why it could not be done.
+    fn run(&self, app: &App) -> Result<()>;
+
+    /// It evaluates tokens, or may.
+    fn evaluates(&self) -> bool {
+        false
+    }
+
+    /// `--output FILE` names a file that it writes.
+    fn writes_a_file(&self) -> bool {
+        false
+    }
+
+    /// It has results for CI.
+    fn has_junit(&self) -> bool {
+        false
+    }
+}
+
+/// Makes the commands of their list: a name, and where its arguments are.
+macro_rules! commands {
+    ($($(#[$about:meta])* $name:ident($args:ty),)+) => {
+        /// The commands.
+        #[derive(Debug, Subcommand)]
+        pub enum Command {
+            $($(#[$about])* $name($args),)+
+        }
+
+        impl Command {
+            fn as_run(&self) -> &dyn Run {
+                match self {
+                    $(Self::$name(args) => args,)+
+                }
+            }
+        }
+    };
+}
+
+commands! {
+    /// Evaluate prompts and save their states
+    Build(build::Build),
+    /// Answer questions from a saved state
+    Ask(ask::Ask),
+    /// Answer each record of a file, or of stdin, from a saved state
+    Map(map::Map),
+    /// Talk with the model from a saved state
+    Chat(chat::Chat),
+    /// Make a new state from a saved one, with text added or its end replaced
+    Extend(extend::Extend),
+    /// Put a suite of questions to prompts and models, and check the answers
+    Eval(eval::Eval),
+    /// Show how a prompt is tokenised, and where its segments and its state end
+    Tokens(tokens::Tokens),
+    /// List the saved states
+    #[command(alias = "list")]
+    Ls(ls::Ls),
+    /// Show everything about one state
+    Show(show::Show),
+    /// Say why a prompt is saved or not, and where it parts from a saved one
+    Explain(explain::Explain),
+    /// Check every object, and repair what is damaged
+    Verify(verify::Verify),
+    /// Remove states
+    #[command(aliases = ["remove", "delete"])]
+    Rm(rm::Rm),
+    /// Keep states from being collected
+    Pin(pin::Pin),
+    /// Let states be collected again
+    Unpin(pin::Unpin),
+    /// Give a state another name
+    Rename(rename::Rename),
+    /// Store states in another codec
+    Recode(recode::Recode),
+    /// Throw away states by age, number and size
+    Gc(gc::Gc),
+    /// Measure what saving and restoring costs on this machine, and from where on it pays
+    Bench(bench::Bench),
+    /// List the models that can be used by name
+    Models(models::list::Models),
+    /// Show every setting and where its value comes from
+    Config(config::Config),
+    /// Print a completion script for a shell
+    Completions(completions::Completions),
+    /// Print or write man pages
+    Man(man::Man),
+}
+
+impl Command {
+    /// It evaluates tokens, or may.
+    pub fn evaluates(&self) -> bool {
+        self.as_run().evaluates()
+    }
+
+    fn writes_a_file(&self) -> bool {
+        self.as_run().writes_a_file()
+    }
+
+    fn has_junit(&self) -> bool {
+        self.as_run().has_junit()
     }
 }

@@ -3,8 +3,9 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use crate::cache::progress::{Progress, Unit};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::cache::progress::{Progress, Unit};
 
 /// A bar on stderr, when that is a terminal.
 pub struct Bar {

@@ -5,17 +5,42 @@
 //! is removed by the next gc.
 
 use anyhow::{Result, bail};
+use clap::Args;
 use serde::Serialize;
 
 use super::app::App;
 use super::failure::Failure;
 use super::states::{self, label};
 use crate::cache::progress::Unit;
-use crate::cli::args::{Output, Recode};
+use crate::cli::Run;
+use crate::cli::args::Output;
 use crate::text::human;
+use pcache_format::Codec;
 use pcache_format::StateKey;
 use pcache_store::Prefix;
 use pcache_store::{ReadBuffers, Replaced, Store};
+
+/// Arguments of `recode`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pcache recode menu --codec zstd         a seventh smaller; restored slower
+  pcache recode --all --codec raw         restored without decoding again
+
+A state has the same key and gives the same answers in every codec. Segments
+that others share are recoded with it. What a codec does not make smaller, such
+as a quantised cache that hardly compresses, stays as it is.")]
+pub struct Recode {
+    /// Keys or names
+    #[arg(value_name = "KEY", required_unless_present = "all")]
+    pub keys: Vec<String>,
+    /// All states
+    #[arg(long, conflicts_with = "keys")]
+    pub all: bool,
+    /// raw, zstd or zstd:LEVEL; what is in zstd already keeps its level
+    #[arg(long, value_name = "CODEC", value_parser = str::parse::<Codec>)]
+    pub codec: Codec,
+}
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -35,7 +60,13 @@ struct Recoded {
     bytes_after: u64,
 }
 
-pub fn run(app: &App, args: &Recode) -> Result<()> {
+impl Run for Recode {
+    fn run(&self, app: &App) -> Result<()> {
+        run(app, self)
+    }
+}
+
+fn run(app: &App, args: &Recode) -> Result<()> {
     let store = match args.keys.first() {
         Some(key) => states::store_with(app, key)?,
         None => app.store()?,

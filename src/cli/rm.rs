@@ -1,15 +1,38 @@
 //! `pcache rm`: remove states.
 
 use anyhow::{Result, bail};
+use clap::Args;
 use serde::Serialize;
 
 use super::app::App;
 use super::failure::Failure;
 use super::states::{self, label, label_of_all};
-use crate::cli::args::{Output, Rm};
+use crate::cli::Run;
+use crate::cli::args::Output;
 use crate::text::human;
 use pcache_format::StateKey;
 use pcache_store::{Left, Removed, Store};
+
+/// Arguments of `rm`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pcache rm menu 4f2a91
+  pcache rm --dry-run menu                what it would free
+
+A state goes with all of its names; pcache rename NAME --clear takes a name
+away and leaves the state.")]
+pub struct Rm {
+    /// Keys or names of states
+    #[arg(required = true, value_name = "KEY")]
+    pub keys: Vec<String>,
+    /// Remove pinned states, too
+    #[arg(short, long)]
+    pub force: bool,
+    /// Say what would go, and let it stay
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+}
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -29,7 +52,13 @@ struct Reported {
     left: Vec<String>,
 }
 
-pub fn run(app: &App, args: &Rm) -> Result<()> {
+impl Run for Rm {
+    fn run(&self, app: &App) -> Result<()> {
+        run(app, self)
+    }
+}
+
+fn run(app: &App, args: &Rm) -> Result<()> {
     let store = states::store_with(app, &args.keys[0])?;
     let keys = states::keys(&store, &args.keys)?;
     refuse_pinned(&store, &keys, args)?;

@@ -3,13 +3,15 @@
 use std::collections::HashSet;
 
 use anyhow::{Result, bail};
+use clap::Args;
 use serde::Serialize;
 
 use super::app::App;
 use super::models::{self, file_name};
 use super::states::{self, label};
 use crate::cache::verdict;
-use crate::cli::args::{Output, Show};
+use crate::cli::Run;
+use crate::cli::args::Output;
 use crate::text::{human, table};
 use pcache_engine::model::Model;
 use pcache_format::label::NEVER;
@@ -17,6 +19,25 @@ use pcache_format::{Lineage, StateKind};
 use pcache_store::State;
 use pcache_store::Store;
 use pcache_store::{Relative, SegmentRow, Usage};
+
+/// Arguments of `show`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pcache show menu                        model, parameters, segments, costs
+  pcache show 4f2a91 --prompt > menu.txt  the prompt that it was built from
+  pcache show menu --json | jq .segments")]
+pub struct Show {
+    /// Key of the state (6 digits or more), or its name
+    #[arg(value_name = "KEY")]
+    pub key: String,
+    /// Print the prompt and nothing else; loads the model's vocabulary
+    #[arg(long)]
+    pub prompt: bool,
+    /// With --prompt: all that the model reads, the chat template's text included
+    #[arg(long, requires = "prompt")]
+    pub all: bool,
+}
 
 /// Other states listed at most.
 const MOST_RELATIVES: usize = 10;
@@ -101,7 +122,13 @@ struct ShownRelative {
     bytes: u64,
 }
 
-pub fn run(app: &App, args: &Show) -> Result<()> {
+impl Run for Show {
+    fn run(&self, app: &App) -> Result<()> {
+        run(app, self)
+    }
+}
+
+fn run(app: &App, args: &Show) -> Result<()> {
     let store = states::store_with(app, &args.key)?;
     let key = states::key(&store, &args.key)?;
     let state = states::state(&store, &key)?;

@@ -1,10 +1,10 @@
 //! From what a user typed to a state.
 
-pub use crate::cache::state;
 use anyhow::{Result, bail};
 
 use super::app::App;
 use super::failure::Failure;
+pub use crate::cache::state;
 use crate::text::human;
 use pcache_format::Label;
 use pcache_format::StateKey;

@@ -1,18 +1,50 @@
 //! `pcache tokens`: how a prompt is tokenised, and where its segments and its state end.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
+use clap::Args;
 use serde::Serialize;
 
 use super::app::App;
 use super::{source, target};
 use crate::cache::source::Source;
 use crate::cache::target::Target;
-use crate::cli::args::{Output, Tokens};
+use crate::cli::Run;
+use crate::cli::args::{FramingArgs, Output, ParamArgs};
 use crate::cli::table::fitted;
 use crate::text::{human, table};
 use pcache_engine::model::Model;
 use pcache_engine::prompt::{Prompt, question_tokens};
 use pcache_engine::text::Text;
+
+/// Arguments of `tokens`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pcache tokens menu.txt                  how many, and where the segments fall
+  pcache tokens menu.txt --list           every token with its place and number
+  pcache tokens menu.txt --question \"Is there soup?\" --list
+  pcache tokens menu.txt --raw --json
+
+Nothing is evaluated or saved; only the vocabulary of the model is loaded.")]
+pub struct Tokens {
+    /// The prompt file; - reads stdin
+    #[arg(value_name = "PROMPT")]
+    pub prompt: PathBuf,
+    /// Every token: its position, its number in the vocabulary, its text and who wrote it
+    #[arg(long)]
+    pub list: bool,
+    /// Show the tokens of a question behind the state, too
+    #[arg(long, value_name = "TEXT")]
+    pub question: Option<String>,
+    /// How the prompt is put before the model.
+    #[command(flatten)]
+    pub framing: FramingArgs,
+    /// What the state would be built with.
+    #[command(flatten)]
+    pub params: ParamArgs,
+}
 
 /// Letters of a segment's beginning that are shown.
 const BEGINNING: usize = 40;
@@ -100,7 +132,13 @@ impl From {
     }
 }
 
-pub fn run(app: &App, args: &Tokens) -> Result<()> {
+impl Run for Tokens {
+    fn run(&self, app: &App) -> Result<()> {
+        run(app, self)
+    }
+}
+
+fn run(app: &App, args: &Tokens) -> Result<()> {
     let framed = source::framed(&args.framing)?;
     let store = app.existing_store()?;
     let target = target::of_args(app, store.as_ref(), &args.params)?;

@@ -19,14 +19,13 @@ pub mod tally;
 mod together;
 mod work;
 
-pub use format::RecordFormat;
-
 use anyhow::Result;
 
 use crate::cache::Call;
 use crate::cache::opened::{Place, Use};
 use crate::cache::progress::Silent;
 use crate::cache::source::named;
+pub use format::RecordFormat;
 use incoming::Incoming;
 use layout::Layout;
 use output::Output;

@@ -2,11 +2,10 @@
 
 use std::sync::OnceLock;
 
-use pcache_format::ComputeIdentity;
-use pcache_format::epoch::LLAMA_CPP_BUILD;
-
 use super::{EngineError, Result};
 use crate::sys::compute::{Variables, cards, instruction_sets};
+use pcache_format::ComputeIdentity;
+use pcache_format::epoch::LLAMA_CPP_BUILD;
 
 /// Compiler and flags of the kernels, as far as the build script sees them.
 const COMPILER: &str = env!("PCACHE_COMPILER");

@@ -36,9 +36,9 @@ pub mod template;
 pub mod text;
 pub mod utf8;
 
-pub use sequences::Slots;
-
 use std::path::PathBuf;
+
+pub use sequences::Slots;
 
 use pcache_format::sequence::SequenceError;
 

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
+pub use answer::{Answered, Sampled};
 use anyhow::{Result, bail};
 
 use super::timings::Timings;
 use super::{Call, Failure, load};
-pub use answer::{Answered, Sampled};
 use pcache_engine::Slots;
 use pcache_engine::model::Model;
 use pcache_engine::session::{self, Session};

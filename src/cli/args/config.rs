@@ -324,7 +324,8 @@ pub fn shown(path: Option<&Path>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::args::{Cli, Command as Sub};
+    use crate::cli::Command as Sub;
+    use crate::cli::args::Cli;
     use clap::{CommandFactory, FromArgMatches};
 
     fn config(text: &str) -> Result<Config, String> {

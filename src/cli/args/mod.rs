@@ -1,35 +1,22 @@
 //! The command line: clap structs, the values of options, and the config file that gives them other defaults.
 
-pub mod ask;
-pub mod bench;
-pub mod chat;
 pub mod config;
-pub mod eval;
-pub mod extend;
-pub mod manage;
-pub mod map;
 mod output;
 pub mod prompt;
-pub mod tokens;
+pub mod sampling;
 pub mod values;
 
 use std::path::PathBuf;
 
 use clap::parser::ValueSource;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser};
 
-pub use ask::{Ask, SamplingArgs, ShapeArgs};
-pub use bench::{Bench, BenchCommand, Compare, Measure, Report};
-pub use chat::Chat;
+use super::Command;
 use config::Config;
-pub use eval::Eval;
-pub use extend::Extend;
-pub use manage::{Completions, Gc, Ls, Man, Models, Pin, Recode, Rename, Rm, Shell, Show, Sort, Verify};
-pub use map::Map;
 use output::OutputParser;
 pub use output::{Output, OutputTo};
-pub use prompt::{Build, Explain, FlashAttention, FramingArgs, KeepArgs, ParamArgs};
-pub use tokens::Tokens;
+pub use prompt::{FlashAttention, FramingArgs, KeepArgs, ParamArgs};
+pub use sampling::{SamplingArgs, ShapeArgs};
 use values::path;
 pub use values::{LoraFile, Ttl};
 
@@ -130,8 +117,8 @@ impl Cli {
     /// Refuses a way of printing that the command does not have.
     fn check_output(&self) -> Result<(), clap::Error> {
         let problem = match &self.global.output {
-            OutputTo::File(_) if matches!(self.command, Command::Map(_)) => return Ok(()),
-            OutputTo::Junit if matches!(self.command, Command::Eval(_)) => return Ok(()),
+            OutputTo::File(_) if self.command.writes_a_file() => return Ok(()),
+            OutputTo::Junit if self.command.has_junit() => return Ok(()),
             OutputTo::File(path) => format!("--output {}: only map writes to a file", path.display()),
             OutputTo::Junit => "--output junit: only eval has it".into(),
             OutputTo::Format(_) => return Ok(()),
@@ -154,84 +141,6 @@ fn with_plain_usage(command: clap::Command) -> clap::Command {
     }
     plain(command, "pcache")
 }
-
-/// The commands.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Evaluate prompts and save their states
-    Build(Build),
-    /// Answer questions from a saved state
-    Ask(Ask),
-    /// Answer each record of a file, or of stdin, from a saved state
-    Map(Map),
-    /// Talk with the model from a saved state
-    Chat(Chat),
-    /// Make a new state from a saved one, with text added or its end replaced
-    Extend(Extend),
-    /// Put a suite of questions to prompts and models, and check the answers
-    Eval(Eval),
-    /// Show how a prompt is tokenised, and where its segments and its state end
-    Tokens(Tokens),
-    /// List the saved states
-    #[command(alias = "list")]
-    Ls(Ls),
-    /// Show everything about one state
-    Show(Show),
-    /// Say why a prompt is saved or not, and where it parts from a saved one
-    Explain(Explain),
-    /// Check every object, and repair what is damaged
-    Verify(Verify),
-    /// Remove states
-    #[command(aliases = ["remove", "delete"])]
-    Rm(Rm),
-    /// Keep states from being collected
-    Pin(Pin),
-    /// Let states be collected again
-    Unpin(Pin),
-    /// Give a state another name
-    Rename(Rename),
-    /// Store states in another codec
-    Recode(Recode),
-    /// Throw away states by age, number and size
-    Gc(Gc),
-    /// Measure what saving and restoring costs on this machine, and from where on it pays
-    Bench(Bench),
-    /// List the models that can be used by name
-    Models(Models),
-    /// Show every setting and where its value comes from
-    #[command(after_help = CONFIG_HELP)]
-    Config,
-    /// Print a completion script for a shell
-    Completions(Completions),
-    /// Print or write man pages
-    Man(Man),
-}
-
-impl Command {
-    /// It evaluates tokens, or may.
-    pub fn evaluates(&self) -> bool {
-        match self {
-            Self::Build(_) | Self::Ask(_) | Self::Map(_) | Self::Chat(_) | Self::Extend(_) => true,
-            Self::Eval(_) | Self::Bench(_) => true,
-            Self::Verify(args) => args.repair || args.logits,
-            _ => false,
-        }
-    }
-}
-
-const CONFIG_HELP: &str = "\
-Examples:
-  pcache config                           every setting, and where it comes from
-  pcache config --json
-
-The file is ~/.config/pcache/config.toml, or what PCACHE_CONFIG names. Its names
-are those of the flags:
-  model = \"qwen2.5-coder-0.5b\"
-  max-size = \"20GiB\"
-  [build]
-  ttl = \"30d\"
-  [ask]
-  max-tokens = 256";
 
 #[cfg(test)]
 mod tests {

@@ -10,32 +10,6 @@ use crate::text::escapes::question_format;
 use pcache_format::Codec;
 use pcache_format::{KvType, RopeScaling};
 
-/// Arguments of `build`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  pcache build menu.txt                   with the only model there is
-  pcache build -m model.gguf a.txt b.txt  what they share is evaluated once
-  pcache build --name menu menu.txt       then: pcache ask menu \"...\"
-  generate-prompt | pcache build -        reads stdin
-  pcache build --max-size 20GiB --ttl 30d menu.txt
-  pcache build --user --system \"Answer from the document.\" document.txt
-  pcache build --raw --question-format \"Q: {question}\\nA:\" story.txt")]
-pub struct Build {
-    /// Prompt files; - reads stdin
-    #[arg(required = true, value_name = "PROMPT")]
-    pub prompts: Vec<PathBuf>,
-    /// How the states are kept.
-    #[command(flatten)]
-    pub keep: KeepArgs,
-    /// How the prompts are put before the model.
-    #[command(flatten)]
-    pub framing: FramingArgs,
-    /// What the states are built with.
-    #[command(flatten)]
-    pub params: ParamArgs,
-}
-
 /// How a state is kept.
 #[derive(Debug, Clone, Default, Args)]
 pub struct KeepArgs {
@@ -57,27 +31,6 @@ pub struct KeepArgs {
     /// Print the timing table on stderr
     #[arg(long)]
     pub stats: bool,
-}
-
-/// Arguments of `explain`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  pcache explain menu.txt                 its key, and how much of it is saved
-  pcache explain menu.txt --kv-type q8_0  with the options of build
-
-Where a saved prompt begins like this one, the first token that differs is
-shown with its lines. Nothing is evaluated or saved.")]
-pub struct Explain {
-    /// The prompt file; - reads stdin
-    #[arg(value_name = "PROMPT")]
-    pub prompt: PathBuf,
-    /// How the prompt is put before the model.
-    #[command(flatten)]
-    pub framing: FramingArgs,
-    /// What the state would be built with.
-    #[command(flatten)]
-    pub params: ParamArgs,
 }
 
 /// How a prompt is put before the model.

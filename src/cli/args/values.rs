@@ -7,7 +7,7 @@ use jiff::civil::Date;
 
 /// A path that may be empty: an environment variable that is set to nothing is as good as unset.
 /// A `~` at its beginning is the home folder, as shells have it where they see it.
-pub(super) fn path() -> impl TypedValueParser<Value = PathBuf> {
+pub fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(|text| expanded(PathBuf::from(text)))
 }
 
@@ -19,7 +19,7 @@ fn expanded(path: PathBuf) -> PathBuf {
 }
 
 /// One of some named values.
-pub(super) fn named<T: Copy + Send + Sync + 'static>(
+pub fn named<T: Copy + Send + Sync + 'static>(
     all: &'static [T],
     name: fn(T) -> &'static str,
 ) -> impl TypedValueParser<Value = T> {
@@ -27,7 +27,7 @@ pub(super) fn named<T: Copy + Send + Sync + 'static>(
     names.try_map(move |text| all.iter().copied().find(|value| name(*value) == text).ok_or("not one of them"))
 }
 
-pub(super) fn size(text: &str) -> Result<u64, String> {
+pub fn size(text: &str) -> Result<u64, String> {
     let bytes: Result<bytesize::ByteSize, _> = text.parse();
     let bytes =
         bytes.map(|b| b.as_u64()).map_err(|_| "expected a size, as 10GiB, 500MB or 1000000".to_owned())?;
@@ -37,21 +37,21 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     Ok(bytes)
 }
 
-pub(super) fn temperature(text: &str) -> Result<f32, String> {
+pub fn temperature(text: &str) -> Result<f32, String> {
     number(text, "a number from 0 to 100", |t| (0.0..=100.0).contains(&t))
 }
 
-pub(super) fn probability(text: &str) -> Result<f32, String> {
+pub fn probability(text: &str) -> Result<f32, String> {
     number(text, "a probability from 0 to 1", |p| (0.0..=1.0).contains(&p))
 }
 
 /// A share, exactly as it is written: 0.8 is reached by 4 of 5.
-pub(super) fn share(text: &str) -> Result<f64, String> {
+pub fn share(text: &str) -> Result<f64, String> {
     let value = text.parse().ok().filter(|v| (0.0..=1.0).contains(v));
     value.ok_or_else(|| "expected a share from 0 to 1".into())
 }
 
-pub(super) fn penalty(text: &str) -> Result<f32, String> {
+pub fn penalty(text: &str) -> Result<f32, String> {
     number(text, "a number above 0 and up to 100", |x| x > 0.0 && x <= 100.0)
 }
 
@@ -61,7 +61,7 @@ fn number(text: &str, expected: &str, fits: impl Fn(f32) -> bool) -> Result<f32,
 }
 
 /// A length of time, as `30d`, `12h` or `1h 30m`, in seconds.
-pub(super) fn seconds(text: &str) -> Result<i64, String> {
+pub fn seconds(text: &str) -> Result<i64, String> {
     let time = humantime::parse_duration(text).map_err(|e| format!("expected a time, as 30d or 12h: {e}"))?;
     i64::try_from(time.as_secs()).map_err(|_| "that is longer than any clock runs".into())
 }
@@ -76,7 +76,7 @@ pub enum Ttl {
 }
 
 /// A time to live: a length of time above 0, or `never`.
-pub(super) fn ttl(text: &str) -> Result<Ttl, String> {
+pub fn ttl(text: &str) -> Result<Ttl, String> {
     if text == "never" {
         return Ok(Ttl::Never);
     }
@@ -87,27 +87,27 @@ pub(super) fn ttl(text: &str) -> Result<Ttl, String> {
 }
 
 /// A base frequency of the rotary embedding: above 0.
-pub(super) fn base(text: &str) -> Result<f32, String> {
+pub fn base(text: &str) -> Result<f32, String> {
     number(text, "a number above 0 and up to 1e12", |x| x > 0.0 && x <= 1e12)
 }
 
 /// A factor of the rotary embedding's frequencies: a context a thousand times as long is beyond any model.
-pub(super) fn factor(text: &str) -> Result<f32, String> {
+pub fn factor(text: &str) -> Result<f32, String> {
     number(text, "a number from 0.001 to 1000", |x| (0.001..=1000.0).contains(&x))
 }
 
 /// Any finite number.
-pub(super) fn finite(text: &str) -> Result<f32, String> {
+pub fn finite(text: &str) -> Result<f32, String> {
     number(text, "a number", |x| x.is_finite())
 }
 
 /// A day, as `2026-01-31`.
-pub(super) fn date(text: &str) -> Result<Date, String> {
+pub fn date(text: &str) -> Result<Date, String> {
     text.parse().map_err(|_| "expected a date, as 2026-01-31".into())
 }
 
 /// `NAME=VALUE`, where the value is JSON or else a text.
-pub(super) fn argument(text: &str) -> Result<(String, serde_json::Value), String> {
+pub fn argument(text: &str) -> Result<(String, serde_json::Value), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE, as enable_thinking=false")?;
     if name.trim().is_empty() {
         return Err("expected a name before the =".into());
@@ -126,7 +126,7 @@ pub struct LoraFile {
 }
 
 /// `FILE` or `FILE=SCALE`; a file whose name has a `=` is found as it is.
-pub(super) fn lora(text: &str) -> Result<LoraFile, String> {
+pub fn lora(text: &str) -> Result<LoraFile, String> {
     let whole = PathBuf::from(text);
     match text.rsplit_once('=') {
         Some((file, scale)) if !whole.exists() => {

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
+use super::Ask;
 use crate::cli::app::read_text;
-use crate::cli::args::Ask;
 use crate::cli::failure::Failure;
 
 /// The questions from the arguments, a file with one a line, or stdin as one.

@@ -2,7 +2,11 @@
 
 mod lines;
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, bail};
+use clap::Args;
+use lines::{Input, Lines};
 
 use super::app::{App, read_text};
 use super::ask::report::{self, Report};
@@ -15,15 +19,55 @@ use crate::cache::conversation::Conversation;
 use crate::cache::opened::{Answered, Opened, Question, Room, Use};
 use crate::cache::source::Origin;
 use crate::cache::target::Target;
-use crate::cli::args::{Chat, KeepArgs, Output};
+use crate::cli::Run;
+use crate::cli::args::{KeepArgs, Output, ParamArgs, SamplingArgs};
 use crate::text::human;
-use lines::{Input, Lines};
 use pcache_engine::generate::{self, Sampling, StopReason};
 use pcache_engine::model::Model;
 use pcache_engine::prompt::{self, ChatFraming};
 use pcache_engine::template::Turn;
 use pcache_format::StateKind;
 use pcache_store::{Prefix, State};
+
+/// Arguments of `chat`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pcache chat menu
+  pcache chat menu --temp 0.7
+  pcache chat --resume monday             goes on with what /save monday kept
+
+In a conversation:
+  /save NAME    keep it as a state of its own
+  /retry        another answer to the last message
+  /drop [N]     forget the oldest N messages with their answers
+  /reset        begin anew from the state
+  /stats        where the time of the last answer went
+  /help, /quit  (or Ctrl-D)
+A line that ends with \\ goes on in the next one. Ctrl-C stops an answer.")]
+pub struct Chat {
+    /// Key of the state (6 digits or more), or its name
+    #[arg(value_name = "KEY", required_unless_present = "resume", conflicts_with = "resume")]
+    pub key: Option<String>,
+    /// Go on with a conversation that /save kept
+    #[arg(long, value_name = "NAME")]
+    pub resume: Option<String>,
+    /// The template that the state was built with, if not the model's own
+    #[arg(long, value_name = "FILE")]
+    pub template: Option<PathBuf>,
+    /// A variable of the template that the state was built with
+    #[arg(long = "template-arg", value_name = "NAME=VALUE", value_parser = super::args::values::argument)]
+    pub template_args: Vec<(String, serde_json::Value)>,
+    /// Print the timing table on stderr after each answer
+    #[arg(long)]
+    pub stats: bool,
+    /// How answers are sampled.
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// What the state was built with; only needed to say where a LoRA adapter lies now.
+    #[command(flatten)]
+    pub params: ParamArgs,
+}
 
 /// Tokens of a conversation that there is room for from the beginning.
 const ROOM: usize = 1024;
@@ -44,7 +88,17 @@ const HELP: &str = "\
 A line that ends with \\ goes on in the next one. Ctrl-C stops an answer.
 // begins a message with a /.";
 
-pub fn run(app: &App, args: &Chat) -> Result<()> {
+impl Run for Chat {
+    fn run(&self, app: &App) -> Result<()> {
+        run(app, self)
+    }
+
+    fn evaluates(&self) -> bool {
+        true
+    }
+}
+
+fn run(app: &App, args: &Chat) -> Result<()> {
     let text = args.key.as_deref().or(args.resume.as_deref()).unwrap_or_default();
     let place = place::find(app, text, &args.params)?;
     let target = target::of_state(app, &place.store, &place.state, &args.params)?;

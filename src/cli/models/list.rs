@@ -3,14 +3,31 @@
 use std::ops::RangeInclusive;
 
 use anyhow::Result;
+use clap::Args;
 use serde::Serialize;
 
 use super::catalog::{Found, Places, named};
+use crate::cli::Run;
 use crate::cli::app::App;
-use crate::cli::args::{Models, Output};
+use crate::cli::args::Output;
 use crate::cli::table::fitted;
 use crate::text::human;
 use pcache_engine::gguf::Header;
+
+/// Arguments of `models`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pcache models                           every model that -m finds by name
+  pcache models qwen                      only those with this in their name
+
+Looked for in pcache's models folder and in what Ollama, LM Studio, the Hugging
+Face cache and llama.cpp have downloaded. Nothing is copied.")]
+pub struct Models {
+    /// A part of the name
+    #[arg(value_name = "TEXT")]
+    pub filter: Option<String>,
+}
 
 /// What `--json` prints for each model.
 #[derive(Debug, Serialize)]
@@ -26,7 +43,13 @@ struct Listed {
     problem: Option<String>,
 }
 
-pub fn run(app: &App, args: &Models) -> Result<()> {
+impl Run for Models {
+    fn run(&self, app: &App) -> Result<()> {
+        run(app, self)
+    }
+}
+
+fn run(app: &App, args: &Models) -> Result<()> {
     let places = Places::of_user()?;
     let all = places.models();
     let shown = args.filter.as_ref().map_or_else(|| all.clone(), |text| named(&all, text));

@@ -6,12 +6,12 @@ pub mod list;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use catalog::{Found, Places};
 
 use super::app::App;
 use super::failure::Failure;
 use crate::cache::fingerprint::{fingerprint, fingerprint_again, is_the_one};
 pub use crate::text::human::file_name;
-use catalog::{Found, Places};
 use pcache_store::State;
 use pcache_store::Store;
 

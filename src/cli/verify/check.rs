@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use pcache_format::{ChainKey, Lineage, StateKey};
-use pcache_store::{Miss, Prefix, SegmentRow, SharedGuard, State, Store};
 
 use super::super::app::App;
 use super::super::states;
 use super::{Checked, Status, Trouble};
 use crate::cache::progress::Unit;
+use pcache_format::{ChainKey, Lineage, StateKey};
+use pcache_store::{Miss, Prefix, SegmentRow, SharedGuard, State, Store};
 
 /// Hashes objects, each once.
 pub(super) struct Checker<'s> {

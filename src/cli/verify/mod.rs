@@ -8,19 +8,46 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Result, bail};
+use clap::Args;
 use serde::Serialize;
 
 use super::app::App;
 use super::failure::Failure;
 use super::gc;
 use super::states::{self, label};
-use crate::cli::args::{Output, Verify};
+use crate::cli::Run;
+use crate::cli::args::Output;
 use crate::text::human;
 use check::Checker;
 use mend::work_on_models;
 use pcache_format::StateKey;
 use pcache_store::disk::RealDisk;
 use pcache_store::{Miss, Store, StoreError, Survey};
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pcache verify                           hashes every object of every state
+  pcache verify menu --logits             compares with a cold evaluation
+  pcache verify --repair                  evaluates again what is damaged, and
+                                          rebuilds a lost index
+
+Exit code 4 when something is damaged and was not repaired.")]
+pub struct Verify {
+    /// Keys or names of states; without any, all of them
+    #[arg(value_name = "KEY")]
+    pub keys: Vec<String>,
+    /// All states (as without any key)
+    #[arg(long, conflicts_with = "keys")]
+    pub all: bool,
+    /// Compare the logits after a restore with those after a cold evaluation; takes as long as a build
+    #[arg(long)]
+    pub logits: bool,
+    /// Evaluate again what is damaged, and rebuild the index from the objects where it is lost
+    #[arg(long)]
+    pub repair: bool,
+}
 
 /// What was found of a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -107,7 +134,17 @@ impl Trouble {
     }
 }
 
-pub fn run(app: &App, args: &Verify) -> Result<()> {
+impl Run for Verify {
+    fn run(&self, app: &App) -> Result<()> {
+        run(app, self)
+    }
+
+    fn evaluates(&self) -> bool {
+        self.repair || self.logits
+    }
+}
+
+fn run(app: &App, args: &Verify) -> Result<()> {
     let start = Instant::now();
     let damaged = |e: &anyhow::Error| matches!(e.downcast_ref(), Some(StoreError::DamagedIndex { .. }));
     let (mut checked, survey) = match check_store(app, args) {

@@ -7,6 +7,7 @@
 mod gbnf;
 mod schema;
 
+pub use gbnf::GrammarError;
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token::data::LlamaTokenData;
@@ -14,8 +15,6 @@ use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 use llguidance::api::TopLevelGrammar;
 use llguidance::{Matcher, ParserFactory};
 use serde_json::Value;
-
-pub use gbnf::GrammarError;
 
 use super::model::Model;
 use super::{EngineError, Result, logged_reason};

@@ -1,19 +1,46 @@
-//! Shell completions, with keys and names of states, and man pages.
+//! `pcache completions`: shell completions, with keys and names of states.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::CommandFactory;
+use clap::{Args, CommandFactory, ValueEnum};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
 
 use super::app::{App, user_cache};
 use super::models::catalog::Places;
+use crate::cli::Run;
+use crate::cli::args::Cli;
 use crate::cli::args::config::Config;
-use crate::cli::args::{Cli, Completions, Man, Shell};
 use pcache_format::ComputeIdentity;
 use pcache_store::{Options, Store};
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pcache completions bash >> ~/.bashrc
+  pcache completions zsh > ~/.zfunc/_pcache
+  pcache completions fish > ~/.config/fish/completions/pcache.fish
+
+Keys and names of states are completed, too.")]
+pub struct Completions {
+    /// The shell
+    #[arg(value_enum, value_name = "SHELL")]
+    pub shell: Shell,
+}
+
+/// Shells with completions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// GNU Bash.
+    Bash,
+    /// Z shell.
+    Zsh,
+    /// fish.
+    Fish,
+}
 
 /// The variable by which a shell asks for completions.
 pub const VARIABLE: &str = "PCACHE_COMPLETE";
@@ -35,8 +62,14 @@ fn names_a_state(arg: &clap::Arg) -> bool {
     arg.get_value_names().is_some_and(|names| names.iter().any(is_key)) || arg.get_id() == "resume"
 }
 
+impl Run for Completions {
+    fn run(&self, app: &App) -> Result<()> {
+        run(app, self)
+    }
+}
+
 /// Prints the script that makes a shell ask for completions.
-pub fn completions(app: &App, args: &Completions) -> Result<()> {
+fn run(app: &App, args: &Completions) -> Result<()> {
     let shell: &dyn EnvCompleter = match args.shell {
         Shell::Bash => &Bash,
         Shell::Zsh => &Zsh,
@@ -45,40 +78,6 @@ pub fn completions(app: &App, args: &Completions) -> Result<()> {
     let mut script = Vec::new();
     shell.write_registration(VARIABLE, "pcache", "pcache", "pcache", &mut script)?;
     app.write(&String::from_utf8_lossy(&script))
-}
-
-/// Prints the main man page, or writes all of them into a folder.
-pub fn man(app: &App, args: &Man) -> Result<()> {
-    let command = Cli::command();
-    let Some(dir) = &args.dir else { return app.write(&page(command)?) };
-    fs_err::create_dir_all(dir)?;
-    let commands = command.get_subcommands().map(|c| {
-        let name = format!("pcache-{}", c.get_name());
-        c.clone().name(name).version(env!("CARGO_PKG_VERSION"))
-    });
-    for command in commands.chain([command.clone()]) {
-        let file = dir.join(format!("{}.1", command.get_name()));
-        fs_err::write(file, page(command)?)?;
-    }
-    app.say(format!("wrote the man pages into {}", dir.display()));
-    Ok(())
-}
-
-/// A man page; its examples keep their columns.
-fn page(command: clap::Command) -> Result<String> {
-    let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-    let mut page = Vec::new();
-    clap_mangen::Man::new(command.after_help(None)).render(&mut page)?;
-    let mut page = String::from_utf8_lossy(&page).into_owned();
-    page.push_str(".SH EXAMPLES\n.nf\n");
-    for line in examples.lines().filter(|l| *l != "Examples:") {
-        let line = line.replace('\\', "\\e").replace('-', "\\-");
-        // A line that began with one of these would be a request to the formatter.
-        let guard = if line.starts_with(['.', '\'']) { "\\&" } else { "" };
-        page.push_str(&format!("{guard}{line}\n"));
-    }
-    page.push_str(".fi\n");
-    Ok(page)
 }
 
 /// Names and keys of states. Whatever goes wrong, there are only fewer of them.

@@ -1,54 +1,46 @@
-//! `pcache pin`, `unpin` and `rename`: changes to a state's label.
+//! `pcache rename`: names of states.
 
 use anyhow::{Result, bail};
-use pcache_format::{Label, StateKey};
-use pcache_store::Saved;
+use clap::Args;
 
 use super::app::App;
 use super::failure::Failure;
 use super::states::{self, label, tell_move};
-use crate::cli::args::{Output, Pin, Rename};
+use crate::cli::Run;
+use crate::cli::args::Output;
+use pcache_format::{Label, StateKey};
+use pcache_store::Saved;
 
-/// Pins states, or unpins them: the name that was given, or where a key was, whatever its names want.
-pub fn pin(app: &App, args: &Pin, pinned: bool) -> Result<()> {
-    let store = states::store_with(app, &args.keys[0])?;
-    let keys = args.keys.iter().map(|text| states::key(&store, text)).collect::<Result<Vec<_>>>()?;
-    let guard = app.lock_shared(&store)?;
-    for (key, text) in keys.iter().zip(&args.keys) {
-        let (mut before, mut name) = (false, "");
-        let saved = store.relabel(&guard, key, |label| {
-            let pin = match named(label, text) {
-                Some(found) => {
-                    name = text;
-                    &mut found.pinned
-                }
-                None => &mut label.pinned,
-            };
-            before = std::mem::replace(pin, pinned);
-        })?;
-        let saved = found(saved, key)?;
-        let already = match (before == pinned, pinned) {
-            (true, true) => ": it was already",
-            (true, false) => ": it was not pinned",
-            _ => "",
-        };
-        tell(app, &saved, name, if pinned { "pinned" } else { "unpinned" }, already)?;
-        let by: Vec<&str> = saved.label.names.iter().filter(|n| n.pinned).map(|n| n.name.as_str()).collect();
-        if !pinned && saved.label.is_pinned() {
-            let by = if by.is_empty() { key.short() } else { by.join(", ") };
-            app.say(format!("it is still pinned as {by}; pcache unpin {by} changes that"));
-        }
-    }
-    Ok(())
+/// Arguments of `rename`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pcache rename 4f2a91 menu               the state has this name, too
+  pcache rename menu lunch                lunch takes the place of menu
+  pcache rename menu --clear              this name is taken away
+
+A state can have several names. A name that another state has moves here,
+and that is said.")]
+pub struct Rename {
+    /// Key of the state (6 digits or more), or its name
+    #[arg(value_name = "KEY", index = 1)]
+    pub key: String,
+    /// The new name
+    #[arg(value_name = "NAME", index = 2, required_unless_present = "clear", conflicts_with = "clear")]
+    pub name: Option<String>,
+    /// Take the name away
+    #[arg(long)]
+    pub clear: bool,
 }
 
-/// The name of a label that a text is.
-fn named<'l>(label: &'l mut Label, text: &str) -> Option<&'l mut pcache_format::label::Name> {
-    label.names.iter_mut().find(|name| name.name == text)
+impl Run for Rename {
+    fn run(&self, app: &App) -> Result<()> {
+        run(app, self)
+    }
 }
 
 /// Gives a state another name, one more where it is named by its key, or takes a name away.
-pub fn rename(app: &App, args: &Rename) -> Result<()> {
+fn run(app: &App, args: &Rename) -> Result<()> {
     let store = states::store_with(app, &args.key)?;
     let key = states::key(&store, &args.key)?;
     let guard = app.lock_shared(&store)?;
@@ -94,7 +86,7 @@ fn name_to_clear(label: &Label, text: &str) -> Result<Option<String>> {
     }
 }
 
-fn found(saved: Option<Saved>, key: &StateKey) -> Result<Saved> {
+pub fn found(saved: Option<Saved>, key: &StateKey) -> Result<Saved> {
     match saved {
         Some(saved) => Ok(saved),
         None => bail!(Failure::NotFound(format!("state {} was removed in between", key.short()))),
@@ -102,7 +94,7 @@ fn found(saved: Option<Saved>, key: &StateKey) -> Result<Saved> {
 }
 
 /// Says what was done, under the name that was meant; an empty one is the key.
-fn tell(app: &App, saved: &Saved, name: &str, what: &str, was: &str) -> Result<()> {
+pub fn tell(app: &App, saved: &Saved, name: &str, what: &str, was: &str) -> Result<()> {
     let Saved { label: state, .. } = saved;
     let names: Vec<&str> = state.names.iter().map(|n| n.name.as_str()).collect();
     let meant = if name.is_empty() { state.name() } else { Some(name) };

@@ -1,55 +1,10 @@
-//! Arguments of `ask`.
+//! How answers are sampled, and what shape they have.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::prompt::ParamArgs;
 use super::values::{penalty, probability, temperature};
-
-/// Arguments of `ask`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  pcache ask 4f2a91 \"Where was the plane going?\"
-  pcache ask menu \"Is there soup?\" \"And cake?\"    each from the same state
-  pcache ask menu --questions questions.txt --json one question a line
-  pcache ask menu --temp 0.8 --seed 7 --trials 3 \"Recommend a dish.\"
-  pcache ask menu --json-schema dish.schema.json \"Which soup is there?\"
-  pcache ask menu --stats \"Is there soup?\"         where the time went
-  pcache ask menu --no-cache --stats \"Soup?\"       the same without the cache")]
-pub struct Ask {
-    /// Key of the state (6 digits or more), or its name
-    #[arg(value_name = "KEY", index = 1)]
-    pub key: String,
-    /// Questions; without any they are read from stdin, as one
-    #[arg(value_name = "QUESTION", index = 2)]
-    pub questions: Vec<String>,
-    /// A file with one question a line; - reads stdin
-    #[arg(long = "questions", value_name = "FILE", conflicts_with = "questions")]
-    pub questions_file: Option<PathBuf>,
-    /// Answer each question N times, with the seeds SEED, SEED+1, …
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub trials: u32,
-    /// Fail with exit code 3 rather than evaluate any of the prompt
-    #[arg(long, conflicts_with = "no_cache")]
-    pub require_hit: bool,
-    /// Evaluate the prompt anew, for comparison; reads no saved state and writes none
-    #[arg(long)]
-    pub no_cache: bool,
-    /// Print the timing table on stderr
-    #[arg(long)]
-    pub stats: bool,
-    /// How answers are sampled.
-    #[command(flatten)]
-    pub sampling: SamplingArgs,
-    /// What shape answers have.
-    #[command(flatten)]
-    pub shape: ShapeArgs,
-    /// What the state was built with; only needed to say where a LoRA adapter lies now.
-    #[command(flatten)]
-    pub params: ParamArgs,
-}
 
 /// How answers are sampled.
 #[derive(Debug, Clone, Args)]
