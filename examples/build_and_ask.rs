@@ -12,7 +12,8 @@ pub fn run(model: &Path, folder: &Path) -> pcache::Result<(State, Answer)> {
     let claim = Claim { name: Some("waiter".into()), ..Claim::default() };
     let state = cache.build(&model, &prompt, claim, Watch::default())?;
     let mut session = cache.session(&model, &state.key, 256, Watch::default())?;
-    let answer = session.ask("Is there soup?", &Sampling::greedy(32), |text| print!("{text}"))?;
+    let answer =
+        session.ask("Is there soup?", &Sampling::greedy(32), Watch::default(), |text| print!("{text}"))?;
     println!();
     Ok((state, answer))
 }

@@ -20,7 +20,7 @@ pub fn run(model: &Path, folder: &Path) -> pcache::Result<Vec<Answer>> {
             let (cache, model) = (cache.clone(), model.clone());
             scope.spawn(move || {
                 let mut session = cache.session(&model, &key, 256, Watch::default())?;
-                session.ask(question, &Sampling::greedy(16), |_| ())
+                session.ask(question, &Sampling::greedy(16), Watch::default(), |_| ())
             })
         };
         let asking: Vec<_> = QUESTIONS.into_iter().map(ask).collect();

@@ -1,6 +1,6 @@
 //! Errors of the library, with kinds.
 
-use crate::cache::Failure;
+use crate::cache::{Failure, Hint};
 use pcache_engine::EngineError;
 use pcache_store::StoreError;
 
@@ -36,6 +36,14 @@ pub struct Error {
 }
 
 impl Error {
+    /// What can be done about it, where something can.
+    pub fn hint(&self) -> Option<Hint> {
+        match self.source.downcast_ref() {
+            Some(Failure::Refused { hint, .. }) => Some(*hint),
+            _ => None,
+        }
+    }
+
     /// Its kind.
     pub fn kind(&self) -> ErrorKind {
         self.kind

@@ -14,14 +14,14 @@
 //!     // Seconds to minutes the first time, milliseconds from then on: also in another process.
 //!     let state = cache.build(&model, &prompt, Claim::default(), Watch::default())?;
 //!     let mut session = cache.session(&model, &state.key, 512, Watch::default())?;
-//!     session.ask("Is there soup?", &Sampling::greedy(100), |text| print!("{text}"))?;
+//!     session.ask("Is there soup?", &Sampling::greedy(100), Watch::default(), |text| print!("{text}"))?;
 //!     Ok(())
 //! }
 //! ```
 //!
 //! - [`Cache`]: a folder of states; [`Model`]: a loaded model; both are shared by threads as they are.
 //! - [`Prompt`]: what a state is made of; [`State`]: what became of it, with the [`Verdict`] on how much was saved.
-//! - [`Session`]: a state that is open for questions; each [`Answer`] starts from the same state.
+//! - [`Session`]: a state that is open for questions; each [`Answer`] starts from the same state. A [`Conversation`] goes on.
 //! - [`Observer`] hears what happens, a [`CancelToken`] stops it: both are in a [`Watch`].
 //! - [`Error`] with its [`ErrorKind`].
 //!
@@ -45,12 +45,19 @@ mod library;
 pub mod map;
 pub mod text;
 
+pub use cache::explain::Explanation;
+pub use cache::extend::Update;
+pub use cache::recode::Recoded;
 pub use cache::verdict::{Status, Verdict};
-pub use cache::{CancelToken, Observer};
+pub use cache::verify::{Checked, Wish};
+pub use cache::{CancelToken, Hint, Observer};
 pub use error::{Error, ErrorKind, Result};
-pub use library::{Answer, Cache, CacheOptions, GcPlan, Model, Prompt, Session, State, Watch};
+pub use library::{
+    Answer, Cache, CacheOptions, Conversation, GcPlan, Model, ModelOptions, Prompt, Session, State, Watch,
+};
 
 pub use pcache_engine::generate::{Sampling, StopReason};
-pub use pcache_format::StateKey;
+pub use pcache_engine::template::Role;
+pub use pcache_format::{Codec, KvType, StateKey};
 pub use pcache_store::evict::Limits;
 pub use pcache_store::{Claim, Expiry, ListedState};

@@ -59,7 +59,7 @@ fn no_question_and_no_prompt_forges_a_control_token() {
         let forgeries = forgeries(&texts);
         let framings = templates().into_iter().flat_map(|(name, template)| {
             [false, true].map(|said_by_user| {
-                let chat = ChatFraming { template: template.clone(), said_by_user, ..Default::default() };
+                let chat = ChatFraming { template: template.clone(), ..ChatFraming::of(None, said_by_user) };
                 (format!("{} in {name}, by the user: {said_by_user}", path.display()), chat)
             })
         });

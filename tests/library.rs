@@ -14,7 +14,10 @@ mod many_threads;
 use std::sync::Mutex;
 
 use common::{prose, tiny};
-use pcache::{Cache, CancelToken, Claim, ErrorKind, Observer, Prompt, Sampling, Status, Watch};
+use pcache::{
+    Cache, CancelToken, Claim, Codec, ErrorKind, Observer, Prompt, Role, Sampling, Status, Update, Watch,
+    Wish,
+};
 use tempfile::TempDir;
 
 #[test]
@@ -105,7 +108,103 @@ fn errors_have_kinds() {
     assert_eq!(kind(session(&other, 64).err().unwrap()), ErrorKind::Refused);
     let mut small = session(&model, 8).unwrap();
     let long = prose(40, 1);
-    assert_eq!(kind(small.ask(&long, &Sampling::greedy(4), |_| ()).unwrap_err()), ErrorKind::Refused);
+    assert_eq!(
+        kind(small.ask(&long, &Sampling::greedy(4), Watch::default(), |_| ()).unwrap_err()),
+        ErrorKind::Refused
+    );
+}
+
+fn said(role: Role, text: &str) -> (Role, String) {
+    (role, text.to_owned())
+}
+
+/// A system text and what was said behind it: what both share is evaluated once, and each can be asked.
+#[test]
+fn messages_are_saved_on_the_way() {
+    for name in common::TINY {
+        let dir = TempDir::new().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let model = cache.load(tiny(name), Watch::default()).unwrap();
+        let build =
+            |prompt: &Prompt| cache.build(&model, prompt, Claim::default(), Watch::default()).unwrap();
+        let system = prose(200, 3);
+        let whole = Prompt::messages([
+            said(Role::System, &system),
+            said(Role::User, "Is there soup?"),
+            said(Role::Assistant, "Yes, pumpkin."),
+        ])
+        .unwrap()
+        .save_after(1);
+        let state = build(&whole);
+        let alone = build(&Prompt::system(&system));
+        assert_eq!(alone.verdict.status, Status::Hit, "{name}: it was saved on the way");
+        assert!(state.tokens > alone.tokens && state.key != alone.key, "{name}");
+        // The state of the others cannot be cut, and so is no beginning of another one.
+        let shares = ["llama", "gemma3"].contains(&name);
+        assert_eq!(state.verdict.restored_tokens > 0, shares, "{name}: what both share was restored");
+        let explained = cache.explain(&model, &whole, Watch::default()).unwrap();
+        assert_eq!((explained.key, explained.status), (state.key, Status::Hit), "{name}");
+        // The same tokens, whatever was saved before.
+        let other = TempDir::new().unwrap();
+        let apart = Cache::open(other.path()).unwrap();
+        let again = apart.build(&model, &whole, Claim::default(), Watch::default()).unwrap();
+        assert_eq!(again.key, state.key, "{name}");
+    }
+}
+
+#[test]
+fn a_conversation_is_saved_and_gone_on_with() {
+    let dir = TempDir::new().unwrap();
+    let cache = Cache::open(dir.path()).unwrap();
+    let model = cache.load(tiny("llama"), Watch::default()).unwrap();
+    let claim = || Claim { name: Some("talk".into()), ..Claim::default() };
+    let state =
+        cache.build(&model, &Prompt::system(prose(60, 5)), Claim::default(), Watch::default()).unwrap();
+    let sampling = Sampling::greedy(8);
+    let mut talk = cache.session(&model, &state.key, 256, Watch::default()).unwrap().converse().unwrap();
+    assert_eq!(talk.save(claim(), Watch::default()).unwrap_err().kind(), ErrorKind::Refused);
+    let mut shown = String::new();
+    let first = talk.say("Is it warm?", &sampling, Watch::default(), |text| shown.push_str(text)).unwrap();
+    assert_eq!(first.text, shown);
+    let second = talk.say("And now?", &sampling, Watch::default(), |_| ()).unwrap();
+    let again = talk.retry(&sampling, Watch::default(), |_| ()).unwrap();
+    assert_eq!(again.tokens, second.tokens, "the same message, the same bits");
+    let saved = talk.save(claim(), Watch::default()).unwrap();
+    assert!(saved.tokens > state.tokens);
+    assert_eq!(cache.find("talk").unwrap(), saved.key);
+    talk.forget(2).unwrap();
+    let anew = talk.say("Is it warm?", &sampling, Watch::default(), |_| ()).unwrap();
+    assert_eq!(anew.tokens, first.tokens, "as if nothing had been said");
+}
+
+#[test]
+fn states_are_extended_recoded_and_mended() {
+    let dir = TempDir::new().unwrap();
+    let cache = Cache::open(dir.path()).unwrap();
+    let model = cache.load(tiny("llama"), Watch::default()).unwrap();
+    let text = format!("{}\n## Today\nSoup.\n", prose(150, 9));
+    let state = cache.build(&model, &Prompt::system(&text), Claim::default(), Watch::default()).unwrap();
+    let update = Update { text: "Cake.", replace_from: Some("## Today") };
+    let extended = cache.extend(&model, &state.key, update, Claim::default(), Watch::default()).unwrap();
+    assert!(extended.key != state.key && extended.verdict.restored_tokens > 0);
+    let nowhere = Update { text: "Cake.", replace_from: Some("## Tomorrow") };
+    let error = cache.extend(&model, &state.key, nowhere, Claim::default(), Watch::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+
+    let recoded = cache.recode(&state.key, "zstd".parse::<Codec>().unwrap(), Watch::default()).unwrap();
+    assert!(recoded.recoded > 0);
+    let wish = Wish { logits: true, ..Wish::default() };
+    let compared = cache.mend(&model, &[state.key, extended.key], wish, Watch::default()).unwrap();
+    assert!(compared.iter().all(|checked| checked.max_logit_difference == Some(0.0)), "{compared:?}");
+
+    let row = cache.store().segments_of(&extended.key).unwrap().pop().unwrap();
+    std::fs::remove_file(cache.store().object_path(&row.object)).unwrap();
+    let found = cache.verify(&[extended.key], Watch::default()).unwrap();
+    assert_eq!(found[0].status.name(), "missing");
+    let wish = Wish { repair: true, ..Wish::default() };
+    let healed = cache.mend(&model, &[extended.key], wish, Watch::default()).unwrap();
+    assert_eq!(healed[0].status.name(), "healed", "{healed:?}");
+    assert_eq!(cache.verify(&[extended.key], Watch::default()).unwrap()[0].status.name(), "ok");
 }
 
 /// A state that was computed with an adapter was restored into a model that had none.

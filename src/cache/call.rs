@@ -14,7 +14,7 @@ use pcache_format::{Label, Params, StateKey};
 use pcache_store::evict::Limits;
 use pcache_store::gc::Outcome;
 use pcache_store::labels::Saved;
-use pcache_store::{BuildLock, Prefix, SharedGuard, Store};
+use pcache_store::{BuildLock, ExclusiveGuard, Prefix, SharedGuard, Store};
 
 /// Hears of what an operation does. Every method does nothing by default.
 pub trait Observer {
@@ -157,6 +157,14 @@ impl Call<'_> {
     /// When the lock fails.
     pub fn lock_shared(&self, store: &Store) -> Result<SharedGuard> {
         Ok(store.lock_shared(|| self.say("waiting for a gc to finish …"))?)
+    }
+
+    /// The store's exclusive lock; says so when it has to be waited for.
+    ///
+    /// # Errors
+    /// When the lock fails.
+    pub fn lock_exclusive(&self, store: &Store) -> Result<ExclusiveGuard> {
+        Ok(store.lock_exclusive(|| self.say("waiting for a build or gc to finish …"))?)
     }
 
     /// The right to evaluate a prompt; says so when another process is evaluating the same.

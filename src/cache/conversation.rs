@@ -8,18 +8,25 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
+use crate::cache::Failure;
 use crate::cache::opened::{Answered, Opened, Sampled};
+use crate::cache::source::Origin;
 use crate::cache::timings::Timings;
 use crate::cache::verdict::Verdict;
 use crate::text::human;
 use pcache_engine::generate::{Sampling, StopReason};
-use pcache_engine::prompt::{message_tokens, question_tokens};
+use pcache_engine::model::Model;
+use pcache_engine::prompt::{self, ChatFraming, Prompt, message_tokens, question_tokens};
 use pcache_engine::session::Session;
 use pcache_engine::template::Turn;
-use pcache_format::Layout;
+use pcache_format::{Layout, StateKind};
+use pcache_store::State;
 
 /// Answers shorter than this make no sense.
 const SHORTEST_ANSWER: usize = 16;
+
+/// How the origin of a saved conversation begins.
+const CONVERSATION: &str = "conversation from ";
 
 /// A message and its answer.
 struct Exchange {
@@ -37,31 +44,66 @@ struct Moment {
     state: Vec<u8>,
 }
 
-/// A conversation that is going on.
-pub struct Conversation<'o, 'a> {
-    /// The state that it is behind.
-    pub opened: &'o mut Opened<'a>,
+/// What stands between an answer and the next message of a state's conversations. The template must be the one that the
+/// state was built with: what it puts behind a question shows that.
+///
+/// # Errors
+/// When it was built with another one, or the template shows no second message.
+pub fn turn(model: &Model, state: &State, framing: &ChatFraming) -> Result<Turn> {
+    if state.manifest.raw {
+        // A raw prompt has no turns but those of its question format.
+        let whole = model.text_of(&state.manifest.tokens) + &state.manifest.pending_text;
+        let format = state.manifest.prompt_span.as_ref().and_then(|span| whole.get(span.end..));
+        let between = format!("\n{}", format.unwrap_or_default());
+        return Ok(Turn { between, after: state.manifest.suffix.clone() });
+    }
+    let turn = prompt::turn(model, framing)?;
+    if turn.after != state.manifest.suffix {
+        bail!(Failure::Usage(format!(
+            "state {} was built with another template or other template arguments; the same ones go on with it",
+            state.key().short()
+        )));
+    }
+    Ok(turn)
+}
+
+/// What was said behind a state.
+pub struct Said {
     /// What stands between an answer and the next message.
-    pub turn: Turn,
+    turn: Turn,
     exchanges: Vec<Exchange>,
     before_last: Moment,
     prepared: bool,
 }
 
-impl<'o, 'a> Conversation<'o, 'a> {
+impl Said {
     /// Nothing is said yet.
-    pub fn new(opened: &'o mut Opened<'a>, turn: Turn) -> Self {
-        Self { opened, turn, exchanges: Vec::new(), before_last: Moment::default(), prepared: false }
+    pub fn new(turn: Turn) -> Self {
+        Self { turn, exchanges: Vec::new(), before_last: Moment::default(), prepared: false }
+    }
+}
+
+/// A conversation that is going on.
+pub struct Conversation<'o, 'a> {
+    /// The state that it is behind.
+    pub opened: &'o mut Opened<'a>,
+    said: &'o mut Said,
+}
+
+impl<'o, 'a> Conversation<'o, 'a> {
+    /// Goes on with what was said behind a state.
+    pub fn new(opened: &'o mut Opened<'a>, said: &'o mut Said) -> Self {
+        Self { opened, said }
     }
 
     /// Everything that was said behind the state.
     pub fn said(&self) -> Vec<i32> {
-        self.exchanges.iter().flat_map(|e| e.asked.iter().chain(&e.answered)).copied().collect()
+        self.said.exchanges.iter().flat_map(|e| e.asked.iter().chain(&e.answered)).copied().collect()
     }
 
     /// Messages with their answers.
     pub fn said_so_far(&self) -> usize {
-        self.exchanges.len()
+        self.said.exchanges.len()
     }
 
     /// Tokens of state and conversation, and how many the model reads at most.
@@ -83,7 +125,7 @@ impl<'o, 'a> Conversation<'o, 'a> {
         emit: impl FnMut(&str) -> Result<()>,
     ) -> Result<Answered> {
         let model = self.opened.session.model();
-        let asked = if self.exchanges.is_empty() {
+        let asked = if self.said.exchanges.is_empty() {
             question_tokens(
                 model,
                 &self.opened.state.manifest.pending_text,
@@ -91,44 +133,62 @@ impl<'o, 'a> Conversation<'o, 'a> {
                 &self.opened.state.manifest.suffix,
             )
         } else {
-            message_tokens(model, &self.turn, message)
+            message_tokens(model, &self.said.turn, message)
         };
         let since = Instant::now();
         let mut timings = self.opened.call.observer.timings();
         let verdict = self.prepare(&mut timings)?;
         self.make_room(asked.len(), sampling.max_tokens)?;
         self.keep_moment()?;
-        self.exchanges.push(Exchange { message: message.to_owned(), asked, answered: Vec::new() });
+        self.said.exchanges.push(Exchange { message: message.to_owned(), asked, answered: Vec::new() });
         self.answer(sampling, verdict, since, timings, emit)
+    }
+
+    /// What was said as a prompt of its own, to be saved as a state, and where it is from.
+    pub fn prompt(&self) -> (Prompt, Origin) {
+        let Opened { state, session, .. } = &*self.opened;
+        let tokens = [state.manifest.tokens.clone(), self.said()].concat();
+        let (between, suffix) = (&self.said.turn.between, &state.manifest.suffix);
+        let prompt = prompt::conversation(session.model(), tokens, between, suffix);
+        let label = state.label.name().unwrap_or(&state.label.origin);
+        let origin = Origin {
+            label: format!("{CONVERSATION}{label}"),
+            framing: state.label.prompt_format.clone(),
+            kind: StateKind::Conversation,
+            raw: state.manifest.raw,
+            text: None,
+            digest: None,
+        };
+        (prompt, origin)
     }
 
     /// Answers the last message again.
     pub fn retry(&mut self, sampling: &Sampling, emit: impl FnMut(&str) -> Result<()>) -> Result<Answered> {
-        let Some(mut last) = self.exchanges.pop() else { bail!("nothing was said yet") };
+        let Some(mut last) = self.said.exchanges.pop() else { bail!("nothing was said yet") };
         last.answered.clear();
         let since = Instant::now();
         let mut timings = self.opened.call.observer.timings();
         let verdict = self.go_back(&mut timings)?;
-        self.exchanges.push(last);
+        self.said.exchanges.push(last);
         self.answer(sampling, verdict, since, timings, emit)
     }
 
     /// The last message.
     pub fn last_message(&self) -> Option<&str> {
-        self.exchanges.last().map(|e| e.message.as_str())
+        self.said.exchanges.last().map(|e| e.message.as_str())
     }
 
     /// Forgets the oldest `count` messages with their answers; what is left is evaluated anew with the next one.
     pub fn drop_oldest(&mut self, count: usize) {
-        self.exchanges.drain(..count.min(self.exchanges.len()));
-        if let Some(first) = self.exchanges.first_mut() {
+        self.said.exchanges.drain(..count.min(self.said.exchanges.len()));
+        if let Some(first) = self.said.exchanges.first_mut() {
             // It now follows the state, and not an answer.
             let (model, state) = (self.opened.session.model(), &self.opened.state);
             first.asked =
                 question_tokens(model, &state.manifest.pending_text, &first.message, &state.manifest.suffix);
         }
-        self.prepared = false;
-        self.before_last = Moment::default();
+        self.said.prepared = false;
+        self.said.before_last = Moment::default();
     }
 
     fn answer(
@@ -143,18 +203,18 @@ impl<'o, 'a> Conversation<'o, 'a> {
         let open = self.said().split_off(behind);
         let how = Sampled { sampling, since, timings };
         let answered = self.opened.go_on(&open, verdict, how, emit);
-        let Some(last) = self.exchanges.last_mut() else { return answered };
+        let Some(last) = self.said.exchanges.last_mut() else { return answered };
         match &answered {
             // A stop text is no part of the answer, and should not be remembered as one.
             Ok(done) if done.answer.stop == StopReason::StopString => {
                 let text = pcache_engine::text::Text::default().user(&done.answer.text);
                 last.answered = self.opened.session.model().tokenize(&text);
-                self.prepared = false;
+                self.said.prepared = false;
             }
             Ok(done) => last.answered.clone_from(&done.answer.tokens),
             Err(_) => {
-                self.exchanges.pop();
-                self.prepared = false;
+                self.said.exchanges.pop();
+                self.said.prepared = false;
             }
         }
         answered
@@ -163,30 +223,30 @@ impl<'o, 'a> Conversation<'o, 'a> {
     /// Brings the session to the end of what was said, or before what of it is not evaluated yet.
     fn prepare(&mut self, timings: &mut Timings) -> Result<Verdict> {
         let total = self.opened.prefix.tokens.len();
-        if self.prepared {
+        if self.said.prepared {
             let restored_tokens = self.opened.session.position();
             return Ok(Verdict::in_memory(restored_tokens));
         }
         let verdict = self.opened.prepare(timings)?;
         debug_assert_eq!(self.opened.session.position(), total);
-        self.prepared = true;
+        self.said.prepared = true;
         Ok(verdict)
     }
 
     /// Brings the session back to before the last message.
     fn go_back(&mut self, timings: &mut Timings) -> Result<Verdict> {
         let start = Instant::now();
-        self.prepared = false;
+        self.said.prepared = false;
         let mut verdict = self.opened.prepare(timings)?;
-        self.prepared = true;
-        let positions = self.positions(self.before_last.tokens);
-        if self.before_last.tokens > 0 && !self.before_last.state.is_empty() {
+        self.said.prepared = true;
+        let positions = self.positions(self.said.before_last.tokens);
+        if self.said.before_last.tokens > 0 && !self.said.before_last.state.is_empty() {
             if self.opened.prefix.layout == Layout::Snapshot {
                 self.opened.session.reset();
             }
-            self.opened.session.restore(&positions, &self.before_last.state)?;
+            self.opened.session.restore(&positions, &self.said.before_last.state)?;
             verdict.restored_tokens = self.opened.session.position();
-            timings.add("load_state", start.elapsed(), Some(self.before_last.tokens));
+            timings.add("load_state", start.elapsed(), Some(self.said.before_last.tokens));
         }
         Ok(verdict)
     }
@@ -203,12 +263,12 @@ impl<'o, 'a> Conversation<'o, 'a> {
     /// Copies what was said out of the session.
     fn keep_moment(&mut self) -> Result<()> {
         let tokens = self.opened.session.position() - self.opened.prefix.tokens.len();
-        let mut state = std::mem::take(&mut self.before_last.state);
+        let mut state = std::mem::take(&mut self.said.before_last.state);
         state.clear();
         if tokens > 0 {
             self.opened.session.snapshot(&self.positions(tokens), &mut state)?;
         }
-        self.before_last = Moment { tokens, state };
+        self.said.before_last = Moment { tokens, state };
         Ok(())
     }
 

@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail};
 use super::Observer;
 use crate::text::human;
 use pcache_engine::model::Model;
-use pcache_engine::prompt::{self, ChatFraming, Framing, Prompt, QuestionFormat};
+use pcache_engine::prompt::{self, ChatFraming, Framing, Message, Prompt, QuestionFormat};
+use pcache_engine::template::Role;
 use pcache_format::epoch::LLAMA_CPP_BUILD;
 use pcache_format::{ChainKey, PromptDigest, StateKind, TextDigest};
 
@@ -31,10 +32,16 @@ impl Framed {
     pub fn chat(chat: ChatFraming, name: Option<&str>) -> Self {
         let template = name.map_or_else(|| "chat template".into(), |name| format!("template {name}"));
         let mut parts = vec![template];
-        match (&chat.system, chat.said_by_user) {
-            (Some(_), _) => parts.push("as the user's, after a system message".into()),
-            (None, true) => parts.push("as the user's".into()),
-            (None, false) => {}
+        match (chat.before.as_slice(), chat.role) {
+            ([], Role::System) => {}
+            ([], Role::User) => parts.push("as the user's".into()),
+            ([Message { role: Role::System, .. }], Role::User) => {
+                parts.push("as the user's, after a system message".into());
+            }
+            (before, role) => {
+                let before = human::count(before.len(), "message");
+                parts.push(format!("as the {}'s, after {before}", role.name()));
+            }
         }
         parts.extend(chat.arguments.iter().map(|(name, value)| format!("{name}={value}")));
         parts.extend(chat.date.map(|date| format!("dated {date}")));
@@ -58,9 +65,20 @@ fn canonical(chat: &ChatFraming) -> String {
     if *chat == ChatFraming::default() {
         return "template".into();
     }
-    let mut parts: Vec<(&str, &str)> = vec![("user", if chat.said_by_user { "true" } else { "false" })];
+    let mut parts: Vec<(&str, &str)> = vec![("user", if chat.role == Role::User { "true" } else { "false" })];
     parts.extend(chat.template.as_deref().map(|text| ("template", text)));
-    parts.extend(chat.system.as_deref().map(|text| ("system", text)));
+    // One system message and the user's prompt, and a system prompt alone, have been written like this since version 0.1.
+    match (chat.before.as_slice(), chat.role) {
+        ([], Role::System | Role::User) => {}
+        ([Message { role: Role::System, text }], Role::User) => {
+            parts[0].1 = "false";
+            parts.push(("system", text));
+        }
+        (before, role) => {
+            parts.push(("role", role.name()));
+            parts.extend(before.iter().map(|message| (message.role.name(), message.text.as_str())));
+        }
+    }
     let date = chat.date.map(|date| date.to_string());
     parts.extend(date.as_deref().map(|date| ("date", date)));
     let arguments: Vec<(String, String)> =

@@ -12,6 +12,7 @@ use pcache_format::{ChainKey, Layout, ModelHash, Params};
 use pcache_store::Prefix;
 
 /// A model, what is put on top of it, and the parameters of its states.
+#[derive(Debug, Clone)]
 pub struct Target {
     /// File of the model.
     pub model_path: PathBuf,

@@ -117,11 +117,6 @@ impl App {
         self.cancel.renew()
     }
 
-    /// Whether the user pressed Ctrl-C.
-    pub fn interrupted(&self) -> bool {
-        self.cancel.is_cancelled()
-    }
-
     /// Threads that evaluate: as asked for, or the physical cores that this process may use.
     pub fn threads(&self) -> u32 {
         self.global.threads.unwrap_or_else(crate::cache::usual_threads)
@@ -223,12 +218,7 @@ impl App {
 
     /// The store's exclusive lock; says so when it has to be waited for.
     pub fn lock_exclusive(&self, store: &Store) -> Result<ExclusiveGuard> {
-        Ok(store.lock_exclusive(|| self.say("waiting for a build or gc to finish …"))?)
-    }
-
-    /// Only what this machine and program computed alone may be used.
-    pub fn same_compute(&self) -> bool {
-        self.global.same_compute
+        self.call().lock_exclusive(store)
     }
 
     /// Says something on stderr, unless told to be quiet.

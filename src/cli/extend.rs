@@ -8,18 +8,12 @@ use clap::Args;
 
 use super::app::{App, read_text};
 use super::build;
-use super::failure::Failure;
 use super::states::{self, check_name};
 use super::target;
 use crate::cache::build::Builder;
-use crate::cache::source::Origin;
+use crate::cache::extend::{Update, extended, origin};
 use crate::cli::Run;
 use crate::cli::args::{KeepArgs, ParamArgs};
-use pcache_engine::model::Model;
-use pcache_engine::prompt::Prompt;
-use pcache_engine::reframe::{Reframe, Saved};
-use pcache_format::StateKind;
-use pcache_store::State;
 
 /// Arguments of `extend`.
 #[derive(Debug, Args)]
@@ -81,10 +75,13 @@ fn run(app: &App, args: &Extend) -> Result<()> {
     let start = Instant::now();
     let model = target.load(app)?;
     let load = start.elapsed();
-    let prompt = extended(&model, &old, &update, args)?;
+    let update = Update { text: &update, replace_from: args.replace_from.as_deref() };
+    let prompt = extended(&model, &old, update)?;
+    let file = super::models::file_name(&args.update);
+    let name_of_update = if file == "-" { "stdin".to_owned() } else { file };
     let keep = build::keep(&store, &args.keep);
     let mut builder = Builder::new(app.call(), &keep, &store, &target);
-    let report = builder.save(&model, &prompt, &origin(&old, args), Some(load))?;
+    let report = builder.save(&model, &prompt, &origin(&old, &name_of_update), Some(load))?;
     builder.enforce_budget()?;
     build::print(app, &report, false, args.keep.stats)
 }
@@ -92,49 +89,4 @@ fn run(app: &App, args: &Extend) -> Result<()> {
 /// Whoever gives a text where a file is expected should hear how that is done.
 fn hint(args: &Extend) -> String {
     format!("UPDATE is a file; to add a text itself: echo \"…\" | pcache extend {} -", args.key)
-}
-
-/// The prompt with the update.
-fn extended(model: &Model, old: &State, update: &str, args: &Extend) -> Result<Prompt> {
-    let key = old.key().short();
-    let manifest = &old.manifest;
-    let Some(own) = manifest.prompt_span.as_ref().map(|span| (span.start, span.len())) else {
-        bail!(
-            "state {key} has no prompt of its own to extend: it is a conversation (pcache chat --resume {key} goes on with it), or an older pcache built it"
-        );
-    };
-    let (tokens, carried, suffix) = (&manifest.tokens, &manifest.pending_text, &manifest.suffix);
-    let saved = Saved { tokens, carried, suffix, own, raw: manifest.raw };
-    let Some(reframe) = Reframe::of(model, &saved) else {
-        bail!(
-            "state {key} cannot be extended: its text does not give its tokens again; build the whole prompt anew"
-        );
-    };
-    let mark = args.replace_from.as_deref();
-    let text = reframe.updated(update, mark).map_err(|found| {
-        let mark = mark.unwrap_or_default();
-        let near =
-            reframe.line_like(mark).map(|line| format!("; did you mean {line:?}? It must be the whole line"));
-        Failure::Usage(match found {
-            0 => {
-                let near = near.unwrap_or_else(|| format!("; pcache show {key} --prompt shows it"));
-                format!("no line of the prompt is {mark:?}{near}")
-            }
-            n => format!("{n} lines of the prompt are {mark:?}; --replace-from needs one that is there once"),
-        })
-    })?;
-    Ok(reframe.render(model, &text))
-}
-
-/// Text between the origin of a state and that of what it was extended by.
-const EXTENDED_BY: &str = " + ";
-
-/// Where the new state comes from, for people: the names of both files.
-fn origin(old: &State, args: &Extend) -> Origin {
-    let update = super::models::file_name(&args.update);
-    let update = if update == "-" { "stdin" } else { update.as_str() };
-    let base = old.label.origin.split(EXTENDED_BY).next().unwrap_or_default();
-    let label = format!("{base}{EXTENDED_BY}{update}");
-    let framing = old.label.prompt_format.clone();
-    Origin { label, framing, kind: StateKind::Extension, raw: old.manifest.raw, text: None, digest: None }
 }

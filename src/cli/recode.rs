@@ -1,10 +1,6 @@
 //! `pcache recode`: store states in another codec.
-//!
-//! Segment by segment: the new object is published and its row switched, which is one step; the old object goes when
-//! nobody can be about to map it. Whatever stops this, each segment is in one codec or the other, and what is left over
-//! is removed by the next gc.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
@@ -12,13 +8,11 @@ use super::app::App;
 use super::failure::Failure;
 use super::states::{self, label};
 use crate::cache::progress::Unit;
+use crate::cache::recode::{Recoded, recode};
 use crate::cli::Run;
 use crate::cli::args::Output;
 use crate::text::human;
 use pcache_format::Codec;
-use pcache_format::StateKey;
-use pcache_store::Prefix;
-use pcache_store::{ReadBuffers, Replaced, Store};
 
 /// Arguments of `recode`.
 #[derive(Debug, Args)]
@@ -48,18 +42,6 @@ struct Report {
     states: Vec<Recoded>,
 }
 
-#[derive(Debug, Serialize)]
-struct Recoded {
-    key: StateKey,
-    name: Option<String>,
-    codec: &'static str,
-    segments: usize,
-    /// Those that are stored in another way now.
-    recoded: usize,
-    bytes_before: u64,
-    bytes_after: u64,
-}
-
 impl Run for Recode {
     fn run(&self, app: &App) -> Result<()> {
         run(app, self)
@@ -80,7 +62,7 @@ fn run(app: &App, args: &Recode) -> Result<()> {
     progress.start("recoding", keys.len() as u64, Unit::States);
     let (mut report, mut failed) = (Report { states: Vec::new() }, None);
     for (n, key) in keys.iter().enumerate() {
-        match recode(app, &store, key, args) {
+        match recode(app.call(), &store, key, args.codec) {
             Ok(recoded) => report.states.push(recoded),
             // With --all, what is removed meanwhile was not asked for.
             Err(error) if args.all && matches!(error.downcast_ref(), Some(Failure::NotFound(_))) => {}
@@ -103,56 +85,6 @@ fn run(app: &App, args: &Recode) -> Result<()> {
         Output::Jsonl => {}
     }
     failed.map_or(Ok(()), Err)
-}
-
-fn recode(app: &App, store: &Store, key: &StateKey, args: &Recode) -> Result<Recoded> {
-    // Under the lock: it may be removed while this waits.
-    let guard = app.lock_shared(store)?;
-    let state = states::state(store, key)?;
-    let label = label(key, state.label.name());
-    let damaged = |why: String| {
-        Failure::Corrupt(format!("state {label} is not intact: {why}; pcache verify --repair mends it"))
-    };
-    let prefix = Prefix::of_manifest(&state.manifest);
-    let found = store.find(&guard, &prefix, app.same_compute())?.verify(&prefix).proved();
-    if !state.is_whole() || found.tokens() < prefix.tokens.len() {
-        let why = found.reason(&prefix).unwrap_or_else(|| "its manifest is damaged".into());
-        bail!(damaged(why));
-    }
-    let bytes =
-        |store: &Store| -> Result<u64> { Ok(store.segments_of(key)?.iter().map(|row| row.file_bytes).sum()) };
-    let bytes_before = bytes(store)?;
-    let (mut buffers, mut replaced, mut all) = (ReadBuffers::default(), Vec::<Replaced>::new(), true);
-    let other = found.parts.iter().filter(|(_, object)| object.stored().codec() != args.codec.name());
-    for (piece, object) in other {
-        if app.interrupted() {
-            all = false;
-            break;
-        }
-        let recoded = store.recode(&guard, &prefix, (piece, object), args.codec, &mut buffers)?;
-        replaced.extend(recoded.map_err(|miss| damaged(miss.to_string()))?);
-    }
-    let segments = found.parts.len();
-    drop((found, guard));
-    if !replaced.is_empty() {
-        let guard = app.lock_exclusive(store)?;
-        store.remove_replaced(&guard, &replaced)?;
-    }
-    if !all {
-        bail!(Failure::Interrupted(format!(
-            "interrupted; {} of {label} are stored anew, the same recode goes on from there",
-            human::count(replaced.len(), "segment")
-        )));
-    }
-    Ok(Recoded {
-        key: *key,
-        name: state.label.name().map(str::to_owned),
-        codec: args.codec.name(),
-        segments,
-        recoded: replaced.len(),
-        bytes_before,
-        bytes_after: bytes(store)?,
-    })
 }
 
 /// Why nothing of a state was stored anew.

@@ -21,10 +21,9 @@ pub fn framed(args: &FramingArgs) -> Result<Framed> {
     let name = args.template.as_deref().map(models::file_name);
     let chat = ChatFraming {
         template,
-        said_by_user: args.user,
-        system,
         arguments: args.template_args.clone(),
         date: args.date,
+        ..ChatFraming::of(system, args.user)
     };
     Ok(Framed::chat(chat, name.as_deref()))
 }

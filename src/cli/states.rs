@@ -129,10 +129,7 @@ pub fn tell_changes(app: &App, before: &Label, after: &Label) {
     }
 }
 
-/// Key and name of a state, for people.
-pub fn label(key: &StateKey, name: Option<&str>) -> String {
-    name.map_or_else(|| key.short(), |name| format!("{} {}", key.short(), human::harmless(name)))
-}
+pub use crate::text::human::label;
 
 /// Key and all names of a state, for people.
 pub fn label_of_all(key: &StateKey, names: &[String]) -> String {

@@ -64,8 +64,7 @@ fn planned(case: &PromptCase, folder: &Path) -> Result<PlannedPrompt> {
         true => Framed::raw(format),
         false => {
             let system = case.system.as_deref().map(text_or_file).transpose()?;
-            let chat = ChatFraming { said_by_user: case.user, system, ..ChatFraming::default() };
-            Framed::chat(chat, None)
+            Framed::chat(ChatFraming::of(system, case.user), None)
         }
     };
     let questions = case.questions.iter().map(|question| {

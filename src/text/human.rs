@@ -4,6 +4,8 @@ use std::path::Path;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use pcache_format::StateKey;
+
 /// The last part of a path.
 pub fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
@@ -186,6 +188,11 @@ pub fn time(at: i64) -> String {
     let zone = jiff::tz::TimeZone::system();
     let time = jiff::Timestamp::from_second(at).map(|t| t.to_zoned_datetime(zone));
     time.map_or_else(|_| at.to_string(), |t| t.strftime("%Y-%m-%d %H:%M").to_string())
+}
+
+/// Key and name of a state, for people.
+pub fn label(key: &StateKey, name: Option<&str>) -> String {
+    name.map_or_else(|| key.short(), |name| format!("{} {}", key.short(), harmless(name)))
 }
 
 #[cfg(test)]

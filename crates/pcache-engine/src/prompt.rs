@@ -11,7 +11,7 @@
 use jiff::civil::Date;
 
 use super::model::Model;
-use super::template::{self, Chat, Roles, TemplateError, Turn};
+use super::template::{self, Chat, Role, TemplateError, Turn};
 use super::text::Text;
 
 /// Questions that try to merge with a prompt's end: letters, digits, white space, punctuation, other scripts.
@@ -38,19 +38,37 @@ pub struct QuestionFormat {
     pub after: String,
 }
 
+/// Something that was said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Who said it.
+    pub role: Role,
+    /// The text.
+    pub text: String,
+}
+
 /// What of a chat can be chosen.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ChatFraming {
     /// A template instead of the model's own.
     pub template: Option<String>,
-    /// The prompt is the user's and not the system's.
-    pub said_by_user: bool,
-    /// A system message beside the prompt, which then is the user's.
-    pub system: Option<String>,
+    /// Messages before the prompt, which is the last one.
+    pub before: Vec<Message>,
+    /// Who says the prompt.
+    pub role: Role,
     /// Further variables of the template.
     pub arguments: Vec<(String, serde_json::Value)>,
     /// The date that the template gets when it asks for today's.
     pub date: Option<Date>,
+}
+
+impl ChatFraming {
+    /// A prompt of the system's; or of the user's, where that is said or there is a system message beside it.
+    pub fn of(system: Option<String>, by_user: bool) -> Self {
+        let role = if by_user || system.is_some() { Role::User } else { Role::System };
+        let before = system.into_iter().map(|text| Message { role: Role::System, text });
+        Self { before: before.collect(), role, ..Self::default() }
+    }
 }
 
 /// A prompt, ready to be evaluated and asked.
@@ -90,11 +108,8 @@ pub fn from_template(model: &Model, prompt: &str, chat: &ChatFraming) -> Result<
     let own_template = || model.chat_template().ok_or(TemplateError::None);
     let source = chat.template.clone().map_or_else(own_template, Ok)?;
     let (bos, eos) = model.bos_eos_texts();
-    let roles = match (&chat.system, chat.said_by_user) {
-        (Some(_), _) => Roles::UserAfterSystem,
-        (None, true) => Roles::User,
-        (None, false) => Roles::System,
-    };
+    let roles: Vec<Role> = chat.before.iter().map(|message| message.role).chain([chat.role]).collect();
+    let roles = &roles;
     let (arguments, date) = (&chat.arguments, chat.date);
     let frame = template::frame(&Chat { source: &source, bos: &bos, eos: &eos, roles, arguments, date })?;
     // The newline that ends a text file is the file's, not the message's.
@@ -103,7 +118,8 @@ pub fn from_template(model: &Model, prompt: &str, chat: &ChatFraming) -> Result<
         false => text.trim_end_matches(['\n', '\r']).to_owned(),
     };
     let own = file(prompt);
-    let texts: Vec<String> = chat.system.iter().map(|s| file(s)).chain([own.clone()]).collect();
+    let texts: Vec<String> =
+        chat.before.iter().map(|message| file(&message.text)).chain([own.clone()]).collect();
     let mut text = Text::default();
     for (gap, said) in frame.gaps.iter().zip(&texts) {
         text = text.template(gap).user(said);
@@ -122,7 +138,7 @@ pub fn turn(model: &Model, chat: &ChatFraming) -> Result<Turn, TemplateError> {
     let source = chat.template.clone().map_or_else(own_template, Ok)?;
     let (bos, eos) = model.bos_eos_texts();
     let (arguments, date) = (&chat.arguments, chat.date);
-    template::turn(&Chat { source: &source, bos: &bos, eos: &eos, roles: Roles::System, arguments, date })
+    template::turn(&Chat { source: &source, bos: &bos, eos: &eos, roles: &[Role::System], arguments, date })
 }
 
 /// The tokens of a message behind an answer.

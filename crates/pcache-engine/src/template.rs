@@ -13,10 +13,6 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, Value};
 
-/// Stands for the system message while rendering, where it is not the prompt.
-const SYSTEM_MARK: &str = "pcache-system-c31b90";
-/// Stands for the prompt while rendering.
-const PROMPT_MARK: &str = "pcache-prompt-5d1f0c";
 /// Stands for the question while rendering.
 const QUESTION_MARK: &str = "pcache-question-8a42e7";
 /// Stands between texts that share a message.
@@ -43,15 +39,27 @@ pub enum TemplateError {
     Unusable(&'static str),
 }
 
-/// Who says the prompt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Roles {
-    /// It is the system message; a template without that role gets it at the beginning of the first user turn.
+/// Who says a message.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Nobody: what the model is told about itself. A template without that role gets it at the beginning of the next user's turn.
+    #[default]
     System,
-    /// It is the beginning of the user's message, and there is no system message.
+    /// Whoever asks.
     User,
-    /// It is the beginning of the user's message, behind a system message of its own.
-    UserAfterSystem,
+    /// The model.
+    Assistant,
+}
+
+impl Role {
+    /// Its name in templates.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
 }
 
 /// What is rendered.
@@ -63,8 +71,9 @@ pub struct Chat<'a> {
     pub bos: &'a str,
     /// Text of the end-of-text token.
     pub eos: &'a str,
-    /// Who says the prompt.
-    pub roles: Roles,
+    /// Who says the messages, of which the last is the prompt. A question follows them: in a turn of its own, or in the
+    /// prompt's where that is the user's.
+    pub roles: &'a [Role],
     /// Further variables of the template, as `enable_thinking`.
     pub arguments: &'a [(String, serde_json::Value)],
     /// The date that the template gets when it asks; today's if it is not given.
@@ -74,7 +83,7 @@ pub struct Chat<'a> {
 /// What a template puts around the texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Before, between and after the texts: system message (if it is apart), prompt, question.
+    /// Before, between and after the texts: messages, question.
     pub gaps: Vec<String>,
     /// Whether the template strips white space around the prompt.
     pub trims_prompt: bool,
@@ -83,24 +92,42 @@ pub struct Frame {
 }
 
 /// Renders `chat` and finds what surrounds its texts. A template that refuses a system role, or leaves such a
-/// message out, gets that text as the beginning of the first user turn.
+/// message out, gets that text as the beginning of the next user turn.
 ///
 /// # Errors
 /// A [`TemplateError`] when neither way works.
 pub fn frame(chat: &Chat<'_>) -> Result<Frame, TemplateError> {
     let renderer = Renderer::new(chat)?;
-    let in_one_turn = |texts: &[String]| vec![message("user", &texts.join(BLANK_LINE))];
-    let with_system = |texts: &[String]| {
-        let (system, rest) = texts.split_at(1);
-        vec![message("system", &system[0]), message("user", &rest.join(BLANK_LINE))]
-    };
-    match chat.roles {
-        Roles::User => renderer.frame(&[PROMPT_MARK, QUESTION_MARK], &in_one_turn),
-        Roles::System => renderer.frame_or(&[PROMPT_MARK, QUESTION_MARK], &with_system, &in_one_turn),
-        Roles::UserAfterSystem => {
-            renderer.frame_or(&[SYSTEM_MARK, PROMPT_MARK, QUESTION_MARK], &with_system, &in_one_turn)
+    let framed = renderer.frame(|texts| turns(chat.roles, texts, false));
+    let has_system = chat.roles.contains(&Role::System);
+    framed.or_else(|error| match has_system {
+        true => renderer.frame(|texts| turns(chat.roles, texts, true)).map_err(|_| error),
+        false => Err(error),
+    })
+}
+
+/// The messages of a conversation: `texts` are those of `roles` and the question. Texts of one user that follow each other share a
+/// message, and with `joined` the system's begin the next user's.
+fn turns(roles: &[Role], texts: &[String], joined: bool) -> Vec<Value> {
+    let mut messages: Vec<(Role, String)> = Vec::new();
+    for (role, text) in roles.iter().chain([&Role::User]).zip(texts) {
+        match messages.last_mut() {
+            Some((last, before)) if *last == Role::User && *role == Role::User => {
+                *before = format!("{before}{BLANK_LINE}{text}");
+            }
+            Some((last @ Role::System, before)) if joined && *role == Role::User => {
+                *last = Role::User;
+                *before = format!("{before}{BLANK_LINE}{text}");
+            }
+            _ => messages.push((*role, text.clone())),
         }
     }
+    messages.iter().map(|(role, text)| message(role.name(), text)).collect()
+}
+
+/// Stands for a message while rendering.
+fn mark(number: usize) -> String {
+    format!("pcache-message-{number}-5d1f0c")
 }
 
 /// Stands for an answer while rendering.
@@ -122,12 +149,15 @@ pub struct Turn {
 pub fn turn(chat: &Chat<'_>) -> Result<Turn, TemplateError> {
     let renderer = Renderer::new(chat)?;
     let said = |system: bool| {
-        let mut messages = vec![message("user", PROMPT_MARK)];
+        let mut messages = vec![message("user", &mark(1))];
         if system {
-            messages.insert(0, message("system", SYSTEM_MARK));
+            messages.insert(0, message("system", &mark(0)));
         }
         messages.extend([message("assistant", ANSWER_MARK), message("user", QUESTION_MARK)]);
-        gaps(&renderer.render(messages)?, &[ANSWER_MARK, QUESTION_MARK])
+        gaps(
+            &renderer.render(messages)?,
+            &[(ANSWER_MARK.into(), "answer"), (QUESTION_MARK.into(), "question")],
+        )
     };
     let gaps = said(true).or_else(|_| said(false))?;
     match <[String; 3]>::try_from(gaps) {
@@ -139,8 +169,6 @@ pub fn turn(chat: &Chat<'_>) -> Result<Turn, TemplateError> {
 fn message(role: &str, content: &str) -> Value {
     minijinja::context! { role, content }
 }
-
-type Messages<'f> = &'f dyn Fn(&[String]) -> Vec<Value>;
 
 struct Renderer<'a> {
     environment: Environment<'a>,
@@ -187,25 +215,24 @@ impl<'a> Renderer<'a> {
         template.render(Value::from(values)).map_err(fails)
     }
 
-    fn frame_or(
-        &self,
-        marks: &[&str],
-        first: Messages<'_>,
-        second: Messages<'_>,
-    ) -> Result<Frame, TemplateError> {
-        self.frame(marks, first).or_else(|error| self.frame(marks, second).map_err(|_| error))
-    }
-
-    fn frame(&self, marks: &[&str], messages: Messages<'_>) -> Result<Frame, TemplateError> {
-        let texts: Vec<String> = marks.iter().map(|m| (*m).to_owned()).collect();
-        let gaps = gaps(&self.render(messages(&texts))?, marks)?;
+    fn frame(&self, turns: impl Fn(&[String]) -> Vec<Value>) -> Result<Frame, TemplateError> {
+        let last = self.chat.roles.len().saturating_sub(1);
+        let what = |(number, role): (usize, &Role)| match role {
+            _ if number == last => (mark(number), "prompt"),
+            Role::System => (mark(number), "system message"),
+            Role::User => (mark(number), "user's message"),
+            Role::Assistant => (mark(number), "answer"),
+        };
+        let marks = self.chat.roles.iter().enumerate().map(what);
+        let marks: Vec<(String, &'static str)> = marks.chain([(QUESTION_MARK.into(), "question")]).collect();
+        let texts: Vec<String> = marks.iter().map(|(mark, _)| mark.clone()).collect();
+        let gaps = gaps(&self.render(turns(&texts))?, &marks)?;
 
         // Rendered again with white space before each text, it shows whether the template strips it.
-        let padded: Vec<String> = marks.iter().map(|m| format!(" {m}")).collect();
-        let padded = self::gaps(&self.render(messages(&padded))?, marks)?;
-        let prompt = marks.iter().position(|m| *m == PROMPT_MARK).unwrap_or(0);
+        let padded: Vec<String> = texts.iter().map(|mark| format!(" {mark}")).collect();
+        let padded = self::gaps(&self.render(turns(&padded))?, &marks)?;
         Ok(Frame {
-            trims_prompt: padded[prompt] == gaps[prompt],
+            trims_prompt: padded[last] == gaps[last],
             gaps,
             dated: self.dated.load(Ordering::Relaxed),
         })
@@ -213,18 +240,12 @@ impl<'a> Renderer<'a> {
 }
 
 /// What stands before, between and after the marks, each of which must be there once and in this order.
-fn gaps(text: &str, marks: &[&str]) -> Result<Vec<String>, TemplateError> {
+fn gaps(text: &str, marks: &[(String, &'static str)]) -> Result<Vec<String>, TemplateError> {
     let mut gaps = Vec::with_capacity(marks.len() + 1);
     let mut rest = text;
-    for mark in marks {
-        let what = match *mark {
-            SYSTEM_MARK => "system message",
-            PROMPT_MARK => "prompt",
-            ANSWER_MARK => "answer",
-            _ => "question",
-        };
-        let (before, after) = rest.split_once(mark).ok_or(TemplateError::Unusable(what))?;
-        if after.contains(mark) {
+    for (mark, what) in marks {
+        let (before, after) = rest.split_once(mark.as_str()).ok_or(TemplateError::Unusable(what))?;
+        if after.contains(mark.as_str()) {
             return Err(TemplateError::Unusable(what));
         }
         gaps.push(before.to_owned());

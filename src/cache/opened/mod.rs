@@ -157,7 +157,41 @@ pub struct Opened<'a> {
     pub guides: Option<Guides>,
 }
 
+/// What of an open state outlives the call that opened it.
+pub struct Kept {
+    state: Arc<State>,
+    prefix: Arc<Prefix>,
+    recall: VerifiedPrefix,
+    session: Session,
+    limit: usize,
+    guides: Option<Guides>,
+}
+
+impl Kept {
+    /// The model.
+    pub fn model(&self) -> &Model {
+        self.session.model()
+    }
+
+    /// The state.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Takes it up again, for another call.
+    pub fn with<'a>(self, call: Call<'a>, store: &'a Store) -> Opened<'a> {
+        let Self { state, prefix, recall, session, limit, guides } = self;
+        Opened { call, how: Use::default(), store, state, prefix, recall, session, limit, guides }
+    }
+}
+
 impl<'a> Opened<'a> {
+    /// Puts it down for a later call.
+    pub fn kept(self) -> Kept {
+        let Self { state, prefix, recall, session, limit, guides, .. } = self;
+        Kept { state, prefix, recall, session, limit, guides }
+    }
+
     /// Opens a state on a model that is loaded.
     pub fn with_model(
         call: Call<'a>,

@@ -15,18 +15,16 @@ use super::signals::At;
 use super::states::{self, check_name};
 use super::{build, place, sampling, target};
 use crate::cache::build::Builder;
-use crate::cache::conversation::Conversation;
+use crate::cache::conversation::{Conversation, Said, turn};
 use crate::cache::opened::{Answered, Opened, Question, Room, Use};
-use crate::cache::source::Origin;
 use crate::cache::target::Target;
 use crate::cli::Run;
 use crate::cli::args::{KeepArgs, Output, ParamArgs, SamplingArgs};
 use crate::text::human;
 use pcache_engine::generate::{self, Sampling, StopReason};
 use pcache_engine::model::Model;
-use pcache_engine::prompt::{self, ChatFraming};
+use pcache_engine::prompt::ChatFraming;
 use pcache_engine::template::Turn;
-use pcache_format::StateKind;
 use pcache_store::{Prefix, State};
 
 /// Arguments of `chat`.
@@ -74,9 +72,6 @@ const ROOM: usize = 1024;
 /// The temperature of another answer where the first one had none.
 const RETRY_TEMPERATURE: f32 = 0.8;
 
-/// How the origin of a saved conversation begins.
-const CONVERSATION: &str = "conversation from ";
-
 const HELP: &str = "\
 /save NAME    keep the conversation as a state of its own;
               pcache chat --resume NAME goes on with it
@@ -116,29 +111,10 @@ fn run(app: &App, args: &Chat) -> Result<()> {
     app.signals.set(At::Answer);
     let mut chat = Talk { app, args, target: &target, sampling, last: None, first_failure: None };
     chat.greet(&opened, args.resume.is_some(), &turn);
-    chat.go_on(&mut Conversation::new(&mut opened, turn))?;
+    let mut said = Said::new(turn);
+    chat.go_on(&mut Conversation::new(&mut opened, &mut said))?;
     opened.note_use();
     Ok(())
-}
-
-/// What stands between an answer and the next message of a state's conversations. The template must be the one that the
-/// state was built with: what it puts behind a question shows that.
-fn turn(model: &Model, state: &State, framing: &ChatFraming) -> Result<Turn> {
-    if state.manifest.raw {
-        // A raw prompt has no turns but those of its question format.
-        let whole = model.text_of(&state.manifest.tokens) + &state.manifest.pending_text;
-        let format = state.manifest.prompt_span.as_ref().and_then(|span| whole.get(span.end..));
-        let between = format!("\n{}", format.unwrap_or_default());
-        return Ok(Turn { between, after: state.manifest.suffix.clone() });
-    }
-    let turn = prompt::turn(model, framing)?;
-    if turn.after != state.manifest.suffix {
-        bail!(Failure::Usage(format!(
-            "state {} was built with another template or other template arguments; pass the same --template and --template-arg",
-            state.key().short()
-        )));
-    }
-    Ok(turn)
 }
 
 /// What stays the same from message to message.
@@ -342,22 +318,11 @@ impl Talk<'_> {
         if talk.said_so_far() == 0 {
             bail!(Failure::Usage("nothing was said behind the state, so there is nothing to save".into()));
         }
-        let (model, state) =
-            (&talk.opened.session.model().clone(), std::sync::Arc::clone(&talk.opened.state));
-        let tokens = [state.manifest.tokens.clone(), talk.said()].concat();
+        let (prompt, origin) = talk.prompt();
+        let model = &talk.opened.session.model().clone();
         let opened = &mut *talk.opened;
-        let prompt = prompt::conversation(model, tokens, &talk.turn.between, &state.manifest.suffix);
         let keep = KeepArgs { name: Some(name.to_owned()), ..KeepArgs::default() };
         let keep = build::keep(opened.store, &keep);
-        let label = state.label.name().unwrap_or(&state.label.origin);
-        let origin = Origin {
-            label: format!("{CONVERSATION}{label}"),
-            framing: state.label.prompt_format.clone(),
-            kind: StateKind::Conversation,
-            raw: state.manifest.raw,
-            text: None,
-            digest: None,
-        };
         let mut builder = Builder::new(self.app.call(), &keep, opened.store, self.target);
         let report = builder.save(model, &prompt, &origin, None);
         let report = report.context("the conversation is not saved; /drop makes it shorter")?;

@@ -25,7 +25,7 @@ const PHI3: &str = template!("phi3");
 const QWEN3: &str = template!("qwen3");
 
 fn chat(source: &str) -> Chat<'_> {
-    Chat { source, bos: "<s>", eos: "</s>", roles: Roles::System, arguments: &[], date: None }
+    Chat { source, bos: "<s>", eos: "</s>", roles: &[Role::System], arguments: &[], date: None }
 }
 
 fn gaps_of(source: &str) -> Vec<String> {
@@ -44,19 +44,19 @@ fn chatml_has_a_turn_for_the_prompt_and_one_for_the_question() {
 
 #[test]
 fn a_prompt_said_by_the_user_gets_the_default_system_message() {
-    let user = frame(&Chat { roles: Roles::User, ..chat(SMOLLM2) }).unwrap();
+    let user = frame(&Chat { roles: &[Role::User], ..chat(SMOLLM2) }).unwrap();
     assert!(
         user.gaps[0].contains("named SmolLM") && user.gaps[0].ends_with("<|im_start|>user\n"),
         "{user:?}"
     );
     assert_eq!(user.gaps[1..], ["\n\n", "<|im_end|>\n<|im_start|>assistant\n"]);
-    let qwen = frame(&Chat { roles: Roles::User, ..chat(QWEN25) }).unwrap();
+    let qwen = frame(&Chat { roles: &[Role::User], ..chat(QWEN25) }).unwrap();
     assert!(qwen.gaps[0].contains("You are Qwen"), "{qwen:?}");
 }
 
 #[test]
 fn a_system_message_of_its_own_stands_before_the_prompt() {
-    let frame = frame(&Chat { roles: Roles::UserAfterSystem, ..chat(CHATML) }).unwrap();
+    let frame = frame(&Chat { roles: &[Role::System, Role::User], ..chat(CHATML) }).unwrap();
     let expected = [
         "<|im_start|>system\n",
         "<|im_end|>\n<|im_start|>user\n",
@@ -75,7 +75,7 @@ fn gemma_folds_the_prompt_into_the_first_turn() {
 #[test]
 fn mistral_has_no_system_role() {
     assert_eq!(gaps_of(MISTRAL), ["<s>[INST] ", "\n\n", " [/INST]"]);
-    let system = frame(&Chat { roles: Roles::UserAfterSystem, ..chat(MISTRAL) }).unwrap();
+    let system = frame(&Chat { roles: &[Role::System, Role::User], ..chat(MISTRAL) }).unwrap();
     assert_eq!(system.gaps, ["<s>[INST] ", "\n\n", "\n\n", " [/INST]"]);
 }
 

@@ -1,23 +1,33 @@
 //! The library: what programs call. See the [crate's page](crate) for a first program.
 
-use std::path::Path;
+mod prompt;
+mod session;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anyhow::bail;
+use pcache_format::{Codec, KvType, Lora, ModelHash, Params, StateKey};
+use pcache_store::evict::Limits;
+use pcache_store::fingerprint::FileIdentity;
+use pcache_store::gc::Outcome;
+use pcache_store::{Claim, ListedState, Lookup, Options, Prefix, Reindexed, Store};
+
 use crate::cache::build::{Builder, Keep, Report};
-use crate::cache::fingerprint::fingerprint;
-use crate::cache::opened::{Opened, Question, Room, Sampled};
-use crate::cache::source::{Framed, Source};
+use crate::cache::explain::{Explanation, with_saved_attention};
+use crate::cache::extend::{Update, extended, origin};
+use crate::cache::fingerprint::{fingerprint, fingerprint_adapter};
+use crate::cache::opened::{Opened, Question, Room};
+use crate::cache::recode::{Recoded, recode};
 use crate::cache::target::Target;
 use crate::cache::timings::Timings;
 use crate::cache::verdict::Verdict;
+use crate::cache::verify::{self, Checked, Wish};
 use crate::cache::{self, Call, CancelToken, Failure, Observer};
 use crate::error::{Error, Result};
-use pcache_engine::generate::{Sampling, StopReason};
-use pcache_engine::prompt::{ChatFraming, Framing};
-use pcache_format::{KvType, Params, StateKey};
-use pcache_store::evict::Limits;
-use pcache_store::gc::Outcome;
-use pcache_store::{Claim, ListedState, Lookup, Options, Prefix, Reindexed, Store};
+
+pub use prompt::Prompt;
+pub use session::{Answer, Conversation, Session};
 
 /// How a [`Cache`] is opened.
 #[derive(Debug, Clone, Copy, Default)]
@@ -48,6 +58,28 @@ impl CacheOptions {
     }
 }
 
+/// How a model is loaded, and what its states are built with.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct ModelOptions {
+    kv_type: KvType,
+    adapter: Option<(PathBuf, f32)>,
+}
+
+impl ModelOptions {
+    /// Keeps the cache's numbers in this type: smaller is less exact.
+    pub fn kv_type(mut self, kv_type: KvType) -> Self {
+        self.kv_type = kv_type;
+        self
+    }
+
+    /// Puts the LoRA adapter at `path` on top of the model, with a scale.
+    pub fn adapter(mut self, path: impl Into<PathBuf>, scale: f32) -> Self {
+        self.adapter = Some((path.into(), scale));
+        self
+    }
+}
+
 /// A folder of saved states. A clone is the same one, and threads can share it.
 #[derive(Clone)]
 pub struct Cache(Arc<Inner>);
@@ -64,6 +96,8 @@ struct Inner {
 pub struct Model {
     loaded: pcache_engine::model::Model,
     target: Arc<Target>,
+    /// Its file and its adapter's, as they were when they were hashed.
+    files: Arc<[(PathBuf, FileIdentity, ModelHash)]>,
 }
 
 impl Model {
@@ -71,33 +105,23 @@ impl Model {
     pub fn blake3(&self) -> String {
         self.target.model.to_hex()
     }
-}
 
-/// What a state is made of.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Prompt {
-    text: String,
-    raw: bool,
-}
-
-impl Prompt {
-    /// A system message, in the model's own chat template. Nothing in the text can be a control token.
-    pub fn system(text: impl Into<String>) -> Self {
-        Self { text: text.into(), raw: false }
-    }
-
-    /// A text that the model reads as it is, control tokens included.
-    pub fn raw(text: impl Into<String>) -> Self {
-        Self { text: text.into(), raw: true }
-    }
-
-    fn framed(&self) -> Framed {
-        let (framing, description) = match self.raw {
-            true => (Framing::Raw(None), "raw"),
-            false => (Framing::Chat(ChatFraming::default()), "chat template"),
-        };
-        Framed { framing, description: description.into() }
+    /// Refuses a state of another model, or of another adapter on top of it.
+    fn check(&self, state: &pcache_store::State) -> anyhow::Result<()> {
+        let (key, manifest) = (state.key().short(), &state.manifest);
+        if manifest.model != self.target.model {
+            bail!(Failure::Usage(format!(
+                "state {key} needs the model with the hash {}…, not {}…",
+                manifest.model.short(),
+                self.target.model.short()
+            )));
+        }
+        if manifest.params.lora != self.target.params.lora {
+            bail!(Failure::Usage(format!(
+                "state {key} was built with another adapter, or another scale of it"
+            )));
+        }
+        Ok(())
     }
 }
 
@@ -117,20 +141,12 @@ pub struct State {
     pub timings: Timings,
 }
 
-/// An answer.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Answer {
-    /// Its text.
-    pub text: String,
-    /// Why it ended.
-    pub stop: StopReason,
-    /// Its tokens, without the one that ended it.
-    pub tokens: Vec<i32>,
-    /// How much of what was before it came from the cache.
-    pub verdict: Verdict,
-    /// What the stages took.
-    pub timings: Timings,
+impl State {
+    fn of(report: Report) -> anyhow::Result<Self> {
+        let Report { cache: verdict, tokens, bytes_written, timings, key, .. } = report;
+        let key = key.parse().map_err(|_| anyhow::anyhow!("{key} is no key"))?;
+        Ok(Self { key, verdict, tokens, bytes_written, timings })
+    }
 }
 
 /// Hears nothing.
@@ -213,14 +229,37 @@ impl Cache {
     /// # Errors
     /// When it cannot be read, or llama.cpp refuses it.
     pub fn load(&self, path: impl AsRef<Path>, watch: Watch<'_>) -> Result<Model> {
+        self.load_with(path, &ModelOptions::default(), watch)
+    }
+
+    /// As [`Self::load`], with options.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_with(
+        &self,
+        path: impl AsRef<Path>,
+        options: &ModelOptions,
+        watch: Watch<'_>,
+    ) -> Result<Model> {
         let Inner { store, gpu_layers, .. } = &*self.0;
         let model_path = fs_err::canonicalize(path.as_ref()).map_err(anyhow::Error::from)?;
+        let identity = |path: &Path| FileIdentity::of(path).map_err(anyhow::Error::from);
+        let file = identity(&model_path)?;
         let model = fingerprint(watch.observer, Some(store), &model_path)?;
-        let params = Params::new(KvType::F16, *gpu_layers > 0);
+        let mut files = vec![(model_path.clone(), file, model)];
+        let mut params = Params::new(options.kv_type, *gpu_layers > 0);
+        if let Some((path, scale)) = &options.adapter {
+            let file = identity(path)?;
+            let hash = fingerprint_adapter(watch.observer, Some(store), path)?;
+            files.push((path.clone(), file, hash));
+            params.lora = Some(Lora { hash, scale: *scale });
+        }
+        let lora = options.adapter.as_ref().map(|(path, _)| path.clone());
         let gpu_layers = *gpu_layers;
-        let target = Target { model_path, model, params, any_attention: true, lora: None, gpu_layers };
+        let target = Target { model_path, model, params, any_attention: true, lora, gpu_layers };
         let loaded = target.load(watch.observer)?;
-        Ok(Model { loaded, target: Arc::new(target) })
+        Ok(Model { loaded, target: Arc::new(target), files: files.into() })
     }
 
     /// Makes sure that the state of `prompt` is saved: what is missing of it is evaluated and saved on the way. With
@@ -229,19 +268,110 @@ impl Cache {
     /// # Errors
     /// When the template refuses the prompt, the model's context is too short for it, or nothing can be saved.
     pub fn build(&self, model: &Model, prompt: &Prompt, claim: Claim, watch: Watch<'_>) -> Result<State> {
-        let Inner { store, .. } = &*self.0;
-        let target = &model.target;
-        let (framed, root) = (prompt.framed(), target.params.root(&target.model));
-        let source = Source::of_text(Path::new("the prompt"), prompt.text.clone(), &root, &framed)?;
+        for shorter in prompt.on_the_way() {
+            self.build_one(model, &shorter, Claim::default(), watch)?;
+        }
+        self.build_one(model, prompt, claim, watch)
+    }
+
+    /// Notes a model that another cache has loaded.
+    fn know(&self, model: &Model) -> Result<()> {
+        for (path, file, hash) in model.files.iter() {
+            if self.0.store.model_path(hash)?.is_none() {
+                self.0.store.remember_model(file, path, hash)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn build_one(&self, model: &Model, prompt: &Prompt, claim: Claim, watch: Watch<'_>) -> Result<State> {
+        self.know(model)?;
+        let (framed, root) = (prompt.framed(), model.target.params.root(&model.target.model));
+        let source = prompt.source(&root, &framed)?;
         let keep = Keep { claim, ..Keep::default() };
-        let mut builder = Builder::new(self.call(watch), &keep, store, target);
+        let mut builder = Builder::new(self.call(watch), &keep, &self.0.store, &model.target);
         let report = match builder.known(&source)? {
             Some(report) => report,
             None => builder.build(&model.loaded, &source, None)?,
         };
-        let Report { cache: verdict, tokens, bytes_written, timings, key, .. } = report;
-        let key = key.parse().map_err(|_| anyhow::anyhow!("{key} is no key"))?;
-        Ok(State { key, verdict, tokens, bytes_written, timings })
+        Ok(State::of(report)?)
+    }
+
+    /// What of a prompt is saved, and why not more. Evaluates nothing.
+    ///
+    /// # Errors
+    /// When the template refuses the prompt, or the index fails.
+    pub fn explain(&self, model: &Model, prompt: &Prompt, watch: Watch<'_>) -> Result<Explanation> {
+        let (framed, target) = (prompt.framed(), &model.target);
+        let source = prompt.source(&target.params.root(&target.model), &framed)?;
+        let (call, store) = (self.call(watch), Some(&self.0.store));
+        let rendered = source.tokenize(watch.observer, &model.loaded)?;
+        let prefix = target.prefix(model.loaded.layout(), rendered.tokens.clone())?;
+        let target = Target::clone(target);
+        let (prefix, _) = with_saved_attention(call, store, &model.loaded, prefix, target, &rendered)?;
+        Ok(Explanation::of(call, store, &model.loaded, &prefix, &rendered, &source)?)
+    }
+
+    /// Builds a new state from a saved one, with text behind its prompt, or in the place of all that follows a line of it.
+    ///
+    /// # Errors
+    /// As [`Self::build`]; when the state has no prompt of its own, or the line is not there once.
+    pub fn extend(
+        &self,
+        model: &Model,
+        key: &StateKey,
+        update: Update<'_>,
+        claim: Claim,
+        watch: Watch<'_>,
+    ) -> Result<State> {
+        let Inner { store, .. } = &*self.0;
+        let old = cache::whole_state(store, key)?;
+        model.check(&old)?;
+        // What it was built with, whatever the model would take for a new one.
+        let params = Params { rope_factors: None, ..old.manifest.params.clone() };
+        let target = Target { params, any_attention: false, ..Target::clone(&model.target) };
+        let prompt = extended(&model.loaded, &old, update)?;
+        let keep = Keep { claim, ..Keep::default() };
+        let mut builder = Builder::new(self.call(watch), &keep, store, &target);
+        Ok(State::of(builder.save(&model.loaded, &prompt, &origin(&old, "an update"), None)?)?)
+    }
+
+    /// Stores a state in another codec.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] where it is gone, [`ErrorKind::Corrupt`] where it is damaged; when it is cancelled, or the disk fails.
+    pub fn recode(&self, key: &StateKey, codec: Codec, watch: Watch<'_>) -> Result<Recoded> {
+        Ok(recode(self.call(watch), &self.0.store, key, codec)?)
+    }
+
+    /// Checks every file of states, each once.
+    ///
+    /// # Errors
+    /// When the index or the disk fails.
+    pub fn verify(&self, keys: &[StateKey], watch: Watch<'_>) -> Result<Vec<Checked>> {
+        Ok(verify::check(self.call(watch), &self.0.store, keys, false)?)
+    }
+
+    /// As [`Self::verify`], and what is damaged is evaluated again, or what is intact compared with a cold evaluation, as it is
+    /// wished. States of another model than this stay as they are found, with the reason.
+    ///
+    /// # Errors
+    /// When it is cancelled, or the index or the disk fails.
+    pub fn mend(
+        &self,
+        model: &Model,
+        keys: &[StateKey],
+        wish: Wish,
+        watch: Watch<'_>,
+    ) -> Result<Vec<Checked>> {
+        let (call, store) = (self.call(watch), &self.0.store);
+        let mut checked = verify::check(call, store, keys, wish.repair)?;
+        let load = |_: &Store, state: &pcache_store::State| {
+            model.check(state)?;
+            Ok(model.loaded.clone())
+        };
+        verify::mend(call, store, wish, &load, &mut checked)?;
+        Ok(checked)
     }
 
     /// The state that a name or the beginning of a key means.
@@ -262,26 +392,15 @@ impl Cache {
     ///
     /// # Errors
     /// When there is no such state, it is of another model, or there is no memory for its context.
-    pub fn session<'a>(
-        &'a self,
-        model: &Model,
-        key: &StateKey,
-        room: usize,
-        watch: Watch<'a>,
-    ) -> Result<Session<'a>> {
+    pub fn session(&self, model: &Model, key: &StateKey, room: usize, watch: Watch<'_>) -> Result<Session> {
         let Inner { store, .. } = &*self.0;
         let state = Arc::new(cache::whole_state(store, key)?);
-        if state.manifest.model != model.target.model {
-            let (key, needs) = (key.short(), state.manifest.model.short());
-            let why =
-                format!("state {key} needs the model with the hash {needs}…, not {}…", &model.blake3()[..12]);
-            return Err(anyhow::Error::from(Failure::Usage(why)).into());
-        }
+        model.check(&state)?;
         let prefix = Arc::new(Prefix::of_manifest(&state.manifest));
         let limit = Question::limit(&model.loaded, &prefix, room, 0);
         let room = Room::one(limit);
         let opened = Opened::with_model(self.call(watch), store, state, prefix, &model.loaded, room)?;
-        Ok(Session { opened })
+        Ok(Session { cache: self.clone(), model: model.clone(), kept: Some(opened.kept()) })
     }
 
     /// States that are saved, the last used first.
@@ -327,39 +446,6 @@ impl GcPlan<'_> {
     }
 }
 
-/// A state that is open for questions. Each of them starts from the same state.
-pub struct Session<'c> {
-    opened: Opened<'c>,
-}
-
-impl Session<'_> {
-    /// Answers a question; `emit` gets the text as it becomes certain. What is damaged of the state is evaluated and saved
-    /// again first.
-    ///
-    /// # Errors
-    /// When the question does not fit, or llama.cpp fails.
-    pub fn ask(&mut self, question: &str, sampling: &Sampling, mut emit: impl FnMut(&str)) -> Result<Answer> {
-        let Opened { session, state, prefix, call, .. } = &self.opened;
-        let question = Question::fitting(session.model(), state, prefix, question.to_owned())?;
-        let room = self.opened.limit.saturating_sub(prefix.tokens.len());
-        if question.tokens.len() >= room {
-            let why = format!(
-                "the question has {} tokens, and the session has room for {room} with an answer",
-                question.tokens.len()
-            );
-            return Err(anyhow::Error::from(Failure::Usage(why)).into());
-        }
-        let how = Sampled { sampling, since: std::time::Instant::now(), timings: call.observer.timings() };
-        let answered = self.opened.answer(&question, how, |text| {
-            emit(text);
-            Ok(())
-        })?;
-        self.opened.note_use();
-        let pcache_engine::generate::Answer { text, stop, tokens, .. } = answered.answer;
-        Ok(Answer { text, stop, tokens, verdict: answered.verdict, timings: answered.timings })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -367,11 +453,13 @@ mod tests {
     #[test]
     fn what_is_shared_can_be_shared() {
         fn shared<T: Send + Sync + 'static>() {}
-        fn sent<T: Send>() {}
+        fn sent<T: Send + 'static>() {}
         shared::<Cache>();
         shared::<Model>();
         shared::<CancelToken>();
         shared::<Error>();
-        sent::<pcache_engine::session::Session>();
+        shared::<Prompt>();
+        sent::<Session>();
+        sent::<Conversation>();
     }
 }

@@ -4,26 +4,35 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 
-use super::super::app::App;
-use super::super::states;
 use super::{Checked, Status, Trouble};
 use crate::cache::progress::Unit;
+use crate::cache::{self, Call};
 use pcache_format::{ChainKey, Lineage, StateKey};
 use pcache_store::{Miss, Prefix, SegmentRow, SharedGuard, State, Store};
 
+/// Hashes every object of states, each once, under the shared lock. A row that only a crash kept from agreeing with its label is
+/// written again where `repair` says so. What is gone by now is not among the results.
+///
+/// # Errors
+/// When the index or the disk fails.
+pub fn check(call: Call<'_>, store: &Store, keys: &[StateKey], repair: bool) -> Result<Vec<Checked>> {
+    let guard = call.lock_shared(store)?;
+    Checker { call, store, guard: &guard, repair, known: HashMap::new() }.check_all(keys)
+}
+
 /// Hashes objects, each once.
-pub(super) struct Checker<'s> {
-    pub(super) app: &'s App,
-    pub(super) store: &'s Store,
-    pub(super) guard: &'s SharedGuard,
-    pub(super) repair: bool,
+struct Checker<'s> {
+    call: Call<'s>,
+    store: &'s Store,
+    guard: &'s SharedGuard,
+    repair: bool,
     /// What was found of segments so far.
-    pub(super) known: HashMap<(ChainKey, Lineage), Option<Miss>>,
+    known: HashMap<(ChainKey, Lineage), Option<Miss>>,
 }
 
 impl Checker<'_> {
-    pub(super) fn check_all(&mut self, app: &App, keys: &[StateKey]) -> Result<Vec<Checked>> {
-        let progress = app.progress();
+    fn check_all(&mut self, keys: &[StateKey]) -> Result<Vec<Checked>> {
+        let progress = self.call.progress();
         let worth_a_bar = keys.len() > 1;
         if worth_a_bar {
             progress.start("verifying", keys.len() as u64, Unit::States);
@@ -50,7 +59,7 @@ impl Checker<'_> {
             && self.store.restore_row(self.guard, key)?
         {
             healed = trouble.as_ref().map(Trouble::reason);
-            state = states::state(self.store, key)?;
+            state = cache::state(self.store, key)?;
             trouble = self.trouble(&state)?;
         }
         let rows = self.store.segments_of(key)?;
@@ -94,7 +103,7 @@ impl Checker<'_> {
         if damaged.is_some() {
             return Ok(damaged);
         }
-        let missing = self.store.missing(&prefix, self.app.same_compute() && self.repair)?;
+        let missing = self.store.missing(&prefix, self.call.same_compute && self.repair)?;
         let foreign = self.store.missing(&prefix, false)?.is_empty();
         Ok((!missing.is_empty()).then_some(if foreign { Miss::Foreign } else { Miss::NotSaved }))
     }

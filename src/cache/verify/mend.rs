@@ -2,15 +2,9 @@
 
 use anyhow::{Result, bail};
 
-use super::super::app::App;
-use super::super::failure::Failure;
-use super::super::states;
-use super::super::{models, target};
-use super::Verify;
-use super::{Checked, Compared, Status, Trouble};
+use super::{Checked, Compared, Status, Trouble, Wish};
 use crate::cache::verdict::{computed_by, restore};
-use crate::cache::{self, prefill};
-use crate::cli::args::ParamArgs;
+use crate::cache::{self, Call, Failure, prefill};
 use crate::text::human;
 use pcache_engine::model::Model;
 use pcache_engine::prompt::question_tokens;
@@ -20,20 +14,31 @@ use pcache_store::Prefix;
 use pcache_store::State;
 use pcache_store::{SharedGuard, Store, StoreError, VerifiedPrefix};
 
+/// Loads the model of a state, with its adapter.
+pub type Loader<'l> = &'l dyn Fn(&Store, &State) -> Result<Model>;
+
 /// Everything that needs a model: evaluating again what is damaged, and comparing logits. States of one model share
 /// its loading.
-pub(super) fn work_on_models(app: &App, args: &Verify, checked: &mut [Checked]) -> Result<()> {
+///
+/// # Errors
+/// When it is cancelled, or the store or the disk fails.
+pub fn mend(
+    call: Call<'_>,
+    store: &Store,
+    wish: Wish,
+    load: Loader<'_>,
+    checked: &mut [Checked],
+) -> Result<()> {
     let wanted = |c: &Checked| match &c.trouble {
-        Some(_) => args.repair,
-        None => args.logits,
+        Some(_) => wish.repair,
+        None => wish.logits,
     };
     if !checked.iter().any(wanted) {
         return Ok(());
     }
-    let store = app.store()?;
-    let described = |c: &&mut Checked| matches!(c.trouble, Some(Trouble::Description(_))) && args.repair;
+    let described = |c: &&mut Checked| matches!(c.trouble, Some(Trouble::Description(_))) && wish.repair;
     for c in checked.iter_mut().filter(described) {
-        let guard = app.lock_shared(&store)?;
+        let guard = call.lock_shared(store)?;
         match store.rewrite_description(&guard, &c.key) {
             Ok(true) => (c.status, c.trouble) = (Status::Healed, None),
             Ok(false) => c.cannot_be_mended("its tokens are lost; building the prompt again saves it anew"),
@@ -43,7 +48,7 @@ pub(super) fn work_on_models(app: &App, args: &Verify, checked: &mut [Checked]) 
     }
     let mut groups: Vec<(State, Vec<&mut Checked>)> = Vec::new();
     for c in checked.iter_mut().filter(|c| wanted(c) && !matches!(c.trouble, Some(Trouble::Description(_)))) {
-        let state = states::state(&store, &c.key)?;
+        let state = cache::state(store, &c.key)?;
         let same = |other: &State| {
             let of = |state: &State| (state.manifest.model, state.manifest.params.lora.clone());
             of(other) == of(&state)
@@ -54,7 +59,7 @@ pub(super) fn work_on_models(app: &App, args: &Verify, checked: &mut [Checked]) 
         }
     }
     for (first, group) in groups {
-        work_on_group(app, args, &store, &first, group)?;
+        work_on_group(call, store, wish, load, &first, group)?;
     }
     Ok(())
 }
@@ -62,17 +67,14 @@ pub(super) fn work_on_models(app: &App, args: &Verify, checked: &mut [Checked]) 
 /// States of one model. One that cannot be worked on stays as it was found, with the reason, and the others are not
 /// kept waiting by it.
 fn work_on_group(
-    app: &App,
-    args: &Verify,
+    call: Call<'_>,
     store: &Store,
+    wish: Wish,
+    load: Loader<'_>,
     first: &State,
     group: Vec<&mut Checked>,
 ) -> Result<()> {
-    let loaded = target::adapter_of_state(app, store, first, &ParamArgs::default()).and_then(|lora| {
-        let path = models::of_state(app, store, first)?;
-        cache::load(app, &path, app.gpu_layers()?, lora.as_deref())
-    });
-    let model = match loaded {
+    let model = match load(store, first) {
         Ok(model) => model,
         Err(error) if group.iter().all(|checked| checked.trouble.is_none()) => return Err(error),
         Err(error) => {
@@ -82,7 +84,7 @@ fn work_on_group(
         }
     };
     for checked in group {
-        match work_on(app, args, store, &model, checked) {
+        match work_on(call, store, wish, &model, checked) {
             Err(error) if checked.trouble.is_some() => checked.cannot_be_mended(&harmless(error)?),
             other => other?,
         }
@@ -98,8 +100,8 @@ fn harmless(error: anyhow::Error) -> Result<String> {
     if interrupted || concerns_all { Err(error) } else { Ok(format!("{error:#}")) }
 }
 
-fn work_on(app: &App, args: &Verify, store: &Store, model: &Model, checked: &mut Checked) -> Result<()> {
-    let state = states::state(store, &checked.key)?;
+fn work_on(call: Call<'_>, store: &Store, wish: Wish, model: &Model, checked: &mut Checked) -> Result<()> {
+    let state = cache::state(store, &checked.key)?;
     let prefix = Prefix::of_manifest(&state.manifest);
     let mut end = question_tokens(model, &state.manifest.pending_text, "", &state.manifest.suffix);
     if end.is_empty() {
@@ -110,23 +112,23 @@ fn work_on(app: &App, args: &Verify, store: &Store, model: &Model, checked: &mut
     if cells > most {
         bail!("it has {} tokens, and the model reads {}", human::thousands(cells), human::thousands(most));
     }
-    let mut session = Session::new(model, &prefix.params, cells, app.threads())?;
-    let guard = app.lock_shared(store)?;
+    let mut session = Session::new(model, &prefix.params, cells, call.threads)?;
+    let guard = call.lock_shared(store)?;
     if checked.trouble.is_some() {
-        let mut found = store.find(&guard, &prefix, app.same_compute())?.verify(&prefix).proved();
+        let mut found = store.find(&guard, &prefix, call.same_compute)?.verify(&prefix).proved();
         // What cannot be restored is evaluated; a refusal leaves the session empty.
         if restore(&found, &mut session).is_err() {
             found = VerifiedPrefix::none();
         }
         let writer = store.writer(&guard, &prefix, Codec::default(), &found);
-        prefill::fill(app.call(), &writer, store, &mut session, &prefix, &checked.key.short())?;
+        prefill::fill(call, &writer, store, &mut session, &prefix, &checked.key.short())?;
         writer.heal(&state)?;
         (checked.status, checked.trouble) = (Status::Healed, None);
     }
-    if args.logits && app.same_compute() && !store.missing(&prefix, true)?.is_empty() {
+    if wish.logits && call.same_compute && !store.missing(&prefix, true)?.is_empty() {
         checked.reason = Some("not compared: this machine and program did not compute it".into());
-    } else if args.logits {
-        let (difference, compared) = largest_difference(app, store, &guard, &mut session, (&prefix, &end))?;
+    } else if wish.logits {
+        let (difference, compared) = largest_difference(call, store, &guard, &mut session, (&prefix, &end))?;
         checked.max_logit_difference = Some(difference);
         checked.compared = Some(compared);
     }
@@ -135,14 +137,14 @@ fn work_on(app: &App, args: &Verify, store: &Store, model: &Model, checked: &mut
 
 /// Restores the state and evaluates what follows it; does the same after a cold evaluation; and compares.
 fn largest_difference(
-    app: &App,
+    call: Call<'_>,
     store: &Store,
     guard: &SharedGuard,
     session: &mut Session,
     (prefix, end): (&Prefix, &[i32]),
 ) -> Result<(f32, Compared)> {
     session.reset();
-    let recall = store.find(guard, prefix, app.same_compute())?.verify(prefix).proved();
+    let recall = store.find(guard, prefix, call.same_compute)?.verify(prefix).proved();
     let lineage = recall.lineage().unwrap_or(store.own_lineage());
     let compared = Compared { restored: computed_by(store, lineage), own: lineage == store.own_lineage() };
     restore(&recall, session).map_err(|why| anyhow::anyhow!("the state cannot be restored: {why}"))?;
@@ -153,7 +155,7 @@ fn largest_difference(
     session.evaluate(end, true)?;
     let restored = session.logits().unwrap_or_default().to_vec();
     session.reset();
-    prefill::evaluate_only(app.call(), session, prefix, "without the cache")?;
+    prefill::evaluate_only(call, session, prefix, "without the cache")?;
     session.evaluate(end, true)?;
     let cold = session.logits().unwrap_or_default();
     // Not a number on one side only would vanish in a maximum.

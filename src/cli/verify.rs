@@ -1,28 +1,23 @@
 //! `pcache verify`: check what is saved, and repair what is damaged.
 
-mod check;
-mod mend;
-
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use serde::Serialize;
 
 use super::app::App;
 use super::failure::Failure;
 use super::gc;
 use super::states::{self, label};
+use super::{models, target};
+use crate::cache;
+use crate::cache::verify::{self, Checked, Status, Wish};
 use crate::cli::Run;
-use crate::cli::args::Output;
+use crate::cli::args::{Output, ParamArgs};
 use crate::text::human;
-use check::Checker;
-use mend::work_on_models;
-use pcache_format::StateKey;
 use pcache_store::disk::RealDisk;
-use pcache_store::{Miss, Store, StoreError, Survey};
+use pcache_store::{State, Store, StoreError, Survey};
 
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
@@ -47,91 +42,6 @@ pub struct Verify {
     /// Evaluate again what is damaged, and rebuild the index from the objects where it is lost
     #[arg(long)]
     pub repair: bool,
-}
-
-/// What was found of a state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Status {
-    Ok,
-    Corrupt,
-    Missing,
-    Healed,
-}
-
-impl Status {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Corrupt => "corrupt",
-            Self::Missing => "missing",
-            Self::Healed => "healed",
-        }
-    }
-}
-
-/// What `--json` prints for each state.
-#[derive(Debug, Serialize)]
-struct Checked {
-    key: StateKey,
-    name: Option<String>,
-    status: Status,
-    objects: usize,
-    bytes: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    max_logit_difference: Option<f32>,
-    /// What the logits of the restored state were compared with.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    compared: Option<Compared>,
-    /// Files that describe it, of a later version, and left alone.
-    #[serde(skip)]
-    newer: Vec<PathBuf>,
-    /// What is wrong with it, or was.
-    reason: Option<String>,
-    #[serde(skip)]
-    trouble: Option<Trouble>,
-}
-
-impl Checked {
-    /// Notes why what is wrong with it stays.
-    fn cannot_be_mended(&mut self, why: &str) {
-        if let Some(trouble) = &self.trouble {
-            self.reason = Some(format!("{}; it cannot be mended: {why}", trouble.reason()));
-        }
-    }
-}
-
-/// What was compared by `--logits`.
-#[derive(Debug, Clone, Serialize)]
-struct Compared {
-    /// Identity that computed the restored state.
-    restored: String,
-    /// It is what computes here: then the difference must be none.
-    own: bool,
-}
-
-/// What is wrong with a state.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Trouble {
-    /// A manifest, the label or the record.
-    Description(Miss),
-    /// A segment.
-    Segment(Miss),
-}
-
-impl Trouble {
-    fn status(&self) -> Status {
-        match self {
-            Self::Description(miss) | Self::Segment(miss) if miss.is_missing() => Status::Missing,
-            _ => Status::Corrupt,
-        }
-    }
-
-    fn reason(&self) -> String {
-        match self {
-            Self::Description(miss) | Self::Segment(miss) => miss.to_string(),
-        }
-    }
 }
 
 impl Run for Verify {
@@ -161,7 +71,13 @@ fn run(app: &App, args: &Verify) -> Result<()> {
     let nothing_to_say = checked.is_empty() && survey.as_ref().is_none_or(|survey| survey.lost > 0);
     let survey = survey.unwrap_or_default();
     if args.logits || args.repair {
-        work_on_models(app, args, &mut checked)?;
+        let wish = Wish { repair: args.repair, logits: args.logits };
+        let load = |store: &Store, state: &State| {
+            let adapter = target::adapter_of_state(app, store, state, &ParamArgs::default())?;
+            let path = models::of_state(app, store, state)?;
+            cache::load(app, &path, app.gpu_layers()?, adapter.as_deref())
+        };
+        verify::mend(app.call(), &app.store()?, wish, &load, &mut checked)?;
     }
     if !nothing_to_say || app.output() != Output::Text {
         report(app, args, &checked, &survey, start)?;
@@ -241,10 +157,7 @@ fn check_store(app: &App, args: &Verify) -> Result<(Vec<Checked>, Option<Survey>
         [] => store.list()?.0.into_iter().map(|s| s.key).collect(),
         keys => states::keys(&store, keys)?,
     };
-    let guard = app.lock_shared(&store)?;
-    let known = HashMap::new();
-    let mut checker = Checker { app, store: &store, guard: &guard, repair: args.repair, known };
-    Ok((checker.check_all(app, &keys)?, Some(survey)))
+    Ok((verify::check(app.call(), &store, &keys, args.repair)?, Some(survey)))
 }
 
 fn paths<'p>(paths: impl Iterator<Item = &'p PathBuf>) -> Vec<String> {

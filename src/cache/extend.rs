@@ -1,0 +1,62 @@
+//! A new state from a saved one, with text added to its prompt or its end replaced.
+
+use anyhow::{Result, bail};
+
+use super::Failure;
+use super::source::Origin;
+use pcache_engine::model::Model;
+use pcache_engine::prompt::Prompt;
+use pcache_engine::reframe::{Reframe, Saved};
+use pcache_format::StateKind;
+use pcache_store::State;
+
+/// A text for the prompt of a saved state.
+#[derive(Debug, Clone, Copy)]
+pub struct Update<'u> {
+    /// The text.
+    pub text: &'u str,
+    /// It takes the place of all that follows this line; without one it goes behind the prompt.
+    pub replace_from: Option<&'u str>,
+}
+
+/// The prompt of a state with an update.
+///
+/// # Errors
+/// When the state has no prompt of its own, its text does not give its tokens again, or the line is not there once.
+pub fn extended(model: &Model, old: &State, update: Update<'_>) -> Result<Prompt> {
+    let key = old.key().short();
+    let manifest = &old.manifest;
+    let Some(own) = manifest.prompt_span.as_ref().map(|span| (span.start, span.len())) else {
+        bail!(
+            "state {key} has no prompt of its own to extend: it is a conversation, which goes on when it is resumed, or an older pcache built it"
+        );
+    };
+    let (tokens, carried, suffix) = (&manifest.tokens, &manifest.pending_text, &manifest.suffix);
+    let saved = Saved { tokens, carried, suffix, own, raw: manifest.raw };
+    let Some(reframe) = Reframe::of(model, &saved) else {
+        bail!(
+            "state {key} cannot be extended: its text does not give its tokens again; build the whole prompt anew"
+        );
+    };
+    let text = reframe.updated(update.text, update.replace_from).map_err(|found| {
+        let mark = update.replace_from.unwrap_or_default();
+        let near =
+            reframe.line_like(mark).map(|line| format!("; did you mean {line:?}? It must be the whole line"));
+        Failure::Usage(match found {
+            0 => format!("no line of the prompt of state {key} is {mark:?}{}", near.unwrap_or_default()),
+            n => format!("{n} lines of the prompt are {mark:?}; it must be there once"),
+        })
+    })?;
+    Ok(reframe.render(model, &text))
+}
+
+/// Text between the origin of a state and that of what it was extended by.
+const EXTENDED_BY: &str = " + ";
+
+/// Where the new state comes from, for people: the old one's origin, and the name of the update.
+pub fn origin(old: &State, update: &str) -> Origin {
+    let base = old.label.origin.split(EXTENDED_BY).next().unwrap_or_default();
+    let label = format!("{base}{EXTENDED_BY}{update}");
+    let framing = old.label.prompt_format.clone();
+    Origin { label, framing, kind: StateKind::Extension, raw: old.manifest.raw, text: None, digest: None }
+}
