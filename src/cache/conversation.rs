@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::cache::Failure;
+use crate::cache::Hint;
 use crate::cache::opened::{Answered, Opened, Sampled};
 use crate::cache::source::Origin;
 use crate::cache::timings::Timings;
@@ -59,8 +59,8 @@ pub fn turn(model: &Model, state: &State, framing: &ChatFraming) -> Result<Turn>
     }
     let turn = prompt::turn(model, framing)?;
     if turn.after != state.manifest.suffix {
-        bail!(Failure::Usage(format!(
-            "state {} was built with another template or other template arguments; the same ones go on with it",
+        bail!(Hint::SameTemplate.with(format!(
+            "state {} was built with another template or other template arguments",
             state.key().short()
         )));
     }

@@ -2,8 +2,8 @@
 
 use anyhow::{Result, bail};
 
-use super::Failure;
 use super::source::Origin;
+use super::{Failure, Hint};
 use pcache_engine::model::Model;
 use pcache_engine::prompt::Prompt;
 use pcache_engine::reframe::{Reframe, Saved};
@@ -27,9 +27,9 @@ pub fn extended(model: &Model, old: &State, update: Update<'_>) -> Result<Prompt
     let key = old.key().short();
     let manifest = &old.manifest;
     let Some(own) = manifest.prompt_span.as_ref().map(|span| (span.start, span.len())) else {
-        bail!(
-            "state {key} has no prompt of its own to extend: it is a conversation, which goes on when it is resumed, or an older pcache built it"
-        );
+        bail!(Hint::Converse.with(format!(
+            "state {key} has no prompt of its own to extend: it is a conversation, or an older pcache built it"
+        )));
     };
     let (tokens, carried, suffix) = (&manifest.tokens, &manifest.pending_text, &manifest.suffix);
     let saved = Saved { tokens, carried, suffix, own, raw: manifest.raw };
@@ -42,10 +42,11 @@ pub fn extended(model: &Model, old: &State, update: Update<'_>) -> Result<Prompt
         let mark = update.replace_from.unwrap_or_default();
         let near =
             reframe.line_like(mark).map(|line| format!("; did you mean {line:?}? It must be the whole line"));
-        Failure::Usage(match found {
-            0 => format!("no line of the prompt of state {key} is {mark:?}{}", near.unwrap_or_default()),
-            n => format!("{n} lines of the prompt are {mark:?}; it must be there once"),
-        })
+        match (found, near) {
+            (0, Some(near)) => Failure::Usage(format!("no line of the prompt is {mark:?}{near}")),
+            (0, None) => Hint::ShowPrompt.with(format!("no line of the prompt is {mark:?}")),
+            (n, _) => Failure::Usage(format!("{n} lines of the prompt are {mark:?}; it must be there once")),
+        }
     })?;
     Ok(reframe.render(model, &text))
 }

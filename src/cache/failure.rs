@@ -41,6 +41,12 @@ pub enum Hint {
     NameDelimiter,
     /// Say what the input holds.
     NameFormat,
+    /// Go on with it as a conversation.
+    Converse,
+    /// Look at the prompt's lines.
+    ShowPrompt,
+    /// Give the template, and its arguments, that the state was built with.
+    SameTemplate,
     /// Give the answer another field, or let it replace the one that is there.
     NameField,
 }

@@ -4,12 +4,13 @@ use std::io::{self, Write};
 
 use crate::cache::fingerprint::IsAdapter;
 pub use crate::cache::{Failure, Hint};
+use pcache_engine::template::TemplateError;
 use pcache_store::StoreError;
 
 /// Exit code of a failure; `interrupted` is that of the signal that came.
 fn code(failure: &Failure, interrupted: u8) -> u8 {
     match failure {
-        Failure::NoRoom(_) => 1,
+        Failure::NoRoom(_) | Failure::Refused { hint: Hint::Converse, .. } => 1,
         Failure::Usage(_) | Failure::Refused { .. } => 2,
         Failure::NotFound(_) | Failure::Miss(_) => 3,
         Failure::Corrupt(_) => 4,
@@ -17,21 +18,15 @@ fn code(failure: &Failure, interrupted: u8) -> u8 {
     }
 }
 
-/// Prints the error and its causes in one line, and says how to exit; `interrupted` is the exit code where a signal stopped it. A reader that went away is not an error.
+/// Prints the error and its causes in one line, and says how to exit; `interrupted` is the exit code where a signal stopped it.
+/// A reader that went away is not an error.
 pub fn report(error: &anyhow::Error, interrupted: u8) -> u8 {
     let closed = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
     if error.chain().any(|e| e.downcast_ref::<io::Error>().is_some_and(closed)) {
         return 0;
     }
     let _ = writeln!(io::stderr(), "pcache: {error:#}");
-    let no_room = matches!(error.downcast_ref(), Some(Failure::NoRoom(_)));
-    let adapter = error.is::<IsAdapter>().then_some("pass it with --lora, and its model with --model");
-    let hint = match error.downcast_ref() {
-        Some(Failure::Refused { hint, .. }) => Some(words(*hint)),
-        _ => None,
-    };
-    let advice = error.downcast_ref().and_then(advice).or(no_room.then_some(MAKE_ROOM)).or(adapter).or(hint);
-    if let Some(advice) = advice {
+    if let Some(advice) = advice(error) {
         let _ = writeln!(io::stderr(), "pcache: {advice}");
     }
     match (error.downcast_ref::<Failure>(), error.downcast_ref::<StoreError>()) {
@@ -43,8 +38,21 @@ pub fn report(error: &anyhow::Error, interrupted: u8) -> u8 {
 
 const MAKE_ROOM: &str = "the disk is full: pcache gc --max-size SIZE or pcache rm KEY makes room, as does whatever else can go from it; or choose another --cache-dir";
 
-/// A hint in flags.
-pub fn words(hint: Hint) -> &'static str {
+/// What to type next, in flags: what lies below the command line knows none.
+fn advice(error: &anyhow::Error) -> Option<&'static str> {
+    let of_failure = error.downcast_ref().and_then(|failure| match failure {
+        Failure::Refused { hint, .. } => Some(of_hint(*hint)),
+        Failure::NoRoom(_) => Some(MAKE_ROOM),
+        _ => None,
+    });
+    let of_adapter = error.is::<IsAdapter>().then_some("pass it with --lora, and its model with --model");
+    let of_template = error.is::<TemplateError>().then_some(
+        "--raw takes the prompt as it is (a base model continues it), --template FILE another template",
+    );
+    of_failure.or(of_adapter).or(of_template).or_else(|| error.downcast_ref().and_then(of_store))
+}
+
+fn of_hint(hint: Hint) -> &'static str {
     match hint {
         Hint::BeginAnew => "--overwrite begins it anew",
         Hint::NameDelimiter => "--delimiter CHAR says what is between columns",
@@ -52,18 +60,24 @@ pub fn words(hint: Hint) -> &'static str {
         Hint::NameField => {
             "--into NAME gives the answer another field, --replace puts it in that one's place"
         }
+        Hint::Converse => "pcache chat --resume KEY goes on with a conversation",
+        Hint::ShowPrompt => "pcache show KEY --prompt shows its lines",
+        Hint::SameTemplate => "pass the same --template and --template-arg",
     }
 }
 
-/// What to do about a disk that is full or cannot be written.
-fn advice(error: &StoreError) -> Option<&'static str> {
-    if error.is_full() {
-        Some(MAKE_ROOM)
-    } else if error.is_read_only() {
-        Some(
-            "the store cannot be written: ls, show, explain, verify and ask work; choose another --cache-dir to build",
-        )
-    } else {
-        None
-    }
+fn of_store(error: &StoreError) -> Option<&'static str> {
+    Some(match error {
+        error if error.is_full() => MAKE_ROOM,
+        error if error.is_read_only() => {
+            "the store cannot be written: ls, show, explain, verify and ask work; choose another --cache-dir to build"
+        }
+        StoreError::NoLocks { .. } => "put the store on another disk with --cache-dir",
+        StoreError::Busy { .. } => "try again, or put the store on another disk with --cache-dir",
+        StoreError::DamagedIndex { .. } => "pcache verify --repair makes a new one from the saved objects",
+        StoreError::NewerSchema { .. } => "use the newer pcache, or another --cache-dir",
+        StoreError::ForeignOwner { .. } => "pass --trust-owner if you trust them",
+        StoreError::NotAStore { .. } => "name an empty folder with --cache-dir",
+        _ => return None,
+    })
 }

@@ -7,11 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::bail;
-use pcache_format::{Codec, KvType, Lora, ModelHash, Params, StateKey};
-use pcache_store::evict::Limits;
-use pcache_store::fingerprint::FileIdentity;
-use pcache_store::gc::Outcome;
-use pcache_store::{Claim, ListedState, Lookup, Options, Prefix, Reindexed, Store};
+pub use session::{Answer, Conversation, Session};
 
 use crate::cache::build::{Builder, Keep, Report};
 use crate::cache::explain::{Explanation, with_saved_attention};
@@ -25,9 +21,12 @@ use crate::cache::verdict::Verdict;
 use crate::cache::verify::{self, Checked, Wish};
 use crate::cache::{self, Call, CancelToken, Failure, Observer};
 use crate::error::{Error, Result};
-
+use pcache_format::{Codec, KvType, Lora, ModelHash, Params, StateKey};
+use pcache_store::evict::Limits;
+use pcache_store::fingerprint::FileIdentity;
+use pcache_store::gc::Outcome;
+use pcache_store::{Claim, ListedState, Lookup, Options, Prefix, Reindexed, Store};
 pub use prompt::Prompt;
-pub use session::{Answer, Conversation, Session};
 
 /// How a [`Cache`] is opened.
 #[derive(Debug, Clone, Copy, Default)]

@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
-use pcache_engine::prompt::{ChatFraming, Message};
-use pcache_engine::template::Role;
-use pcache_format::ChainKey;
-
 use crate::cache::Failure;
 use crate::cache::source::{Framed, Source};
 use crate::error::Result;
+use pcache_engine::prompt::{ChatFraming, Message};
+use pcache_engine::template::Role;
+use pcache_format::ChainKey;
 
 /// What a state is made of: messages in the model's chat template, or a text as it is.
 ///

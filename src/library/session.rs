@@ -1,9 +1,5 @@
 //! Sessions: states that are open for questions, and conversations.
 
-use pcache_engine::generate::{Sampling, StopReason};
-use pcache_format::StateKey;
-use pcache_store::Claim;
-
 use super::{Cache, Model, State, Watch};
 use crate::cache::Failure;
 use crate::cache::build::{Builder, Keep};
@@ -12,6 +8,9 @@ use crate::cache::opened::{Answered, Kept, Opened, Question, Sampled};
 use crate::cache::timings::Timings;
 use crate::cache::verdict::Verdict;
 use crate::error::{Error, Result};
+use pcache_engine::generate::{Sampling, StopReason};
+use pcache_format::StateKey;
+use pcache_store::Claim;
 
 /// An answer.
 #[derive(Debug, Clone)]

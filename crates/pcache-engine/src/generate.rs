@@ -119,7 +119,7 @@ pub fn answer(
     };
     let (answer, rest) = growing.finish(stop);
     emit(&rest);
-    Ok(answer)
+    answer
 }
 
 /// The logits of the last token that was evaluated with logits.
@@ -200,9 +200,14 @@ impl<'s> Growing<'s> {
         Ok((text, next))
     }
 
-    /// The answer, and what of its text was held back until now.
-    pub fn finish(mut self, stop: StopReason) -> (Answer, String) {
+    /// The answer, and what of its text was held back until now. In the answer's place there is an error where it ended by itself
+    /// and does not have its shape.
+    pub fn finish(mut self, stop: StopReason) -> (Result<Answer>, String) {
         let rest = self.text.finish();
+        let guide = self.guide.filter(|_| stop == StopReason::Eos);
+        if let Some(Err(broken)) = guide.map(|guide| guide.check(&self.text.out)) {
+            return (Err(broken), rest);
+        }
         let answer = Answer {
             text: self.text.out,
             stop,
@@ -210,7 +215,7 @@ impl<'s> Growing<'s> {
             first_token: self.first_token.unwrap_or_default(),
             elapsed: self.start.elapsed(),
         };
-        (answer, rest)
+        (Ok(answer), rest)
     }
 }
 

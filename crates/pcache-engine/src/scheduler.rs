@@ -205,7 +205,7 @@ impl<'w, T> Scheduler<'w, T> {
             }
         };
         let Busy { ticket, question, growing, .. } = busy;
-        Some(Over { ticket, question, answer: Ok(growing.finish(stop).0) })
+        Some(Over { ticket, question, answer: growing.finish(stop).0 })
     }
 }
 

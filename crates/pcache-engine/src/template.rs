@@ -25,17 +25,13 @@ const MOST_STEPS: u64 = 5_000_000;
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
     /// There is none.
-    #[error(
-        "the model carries no chat template; pass --raw to take the prompt as it is (a base model continues it), or --template FILE"
-    )]
+    #[error("the model carries no chat template")]
     None,
     /// It does not parse, or raises an error.
-    #[error("the chat template fails: {0}; pass --raw to take the prompt as it is, or --template FILE")]
+    #[error("the chat template fails: {0}")]
     Fails(String),
     /// It leaves out one of the texts, or repeats it.
-    #[error(
-        "the chat template does not show the {0} exactly once; pass --raw to take the prompt as it is, or --template FILE"
-    )]
+    #[error("the chat template does not show the {0} exactly once")]
     Unusable(&'static str),
 }
 

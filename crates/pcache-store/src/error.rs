@@ -22,7 +22,7 @@ pub enum StoreError {
     },
     /// The file system has no locks, without which two processes could ruin a store.
     #[error(
-        "{} cannot be locked, its file system has no locks; put the store on another disk with --cache-dir",
+        "{} cannot be locked, its file system has no locks",
         path.display()
     )]
     NoLocks {
@@ -33,8 +33,7 @@ pub enum StoreError {
     },
     /// Another process has the index to itself for too long.
     #[error(
-        "the index {} is locked by another process, or its file system has no locks; \
-         try again, or put the store on another disk with --cache-dir",
+        "the index {} is locked by another process, or its file system has no locks",
         path.display()
     )]
     Busy {
@@ -59,7 +58,7 @@ pub enum StoreError {
     },
     /// Content of the index makes no sense.
     #[error(
-        "the index {} is damaged; pcache verify --repair makes a new one from the saved objects",
+        "the index {} is damaged",
         path.display()
     )]
     DamagedIndex {
@@ -70,7 +69,7 @@ pub enum StoreError {
     },
     /// The index was written by a later version.
     #[error(
-        "the index {} has schema {found}, this pcache knows up to {known}; use the newer pcache, or another --cache-dir",
+        "the index {} has schema {found}, this pcache knows up to {known}",
         path.display()
     )]
     NewerSchema {
@@ -103,7 +102,7 @@ pub enum StoreError {
     },
     /// The folder is another user's, who could put anything into it.
     #[error(
-        "{} belongs to user {owner}, not to you (user {own}), who could put forged states into it; pass --trust-owner if you trust them",
+        "{} belongs to user {owner}, not to you (user {own}), who could put forged states into it",
         path.display()
     )]
     ForeignOwner {
@@ -116,7 +115,7 @@ pub enum StoreError {
     },
     /// The folder holds other files.
     #[error(
-        "{} is not a pcache store: it holds {found:?} and no {TAG_NAME}; name an empty folder with --cache-dir",
+        "{} is not a pcache store: it holds {found:?} and no {TAG_NAME}",
         path.display()
     )]
     NotAStore {

@@ -20,7 +20,7 @@ pub enum Miss {
     #[error("not saved")]
     NotSaved,
     /// It is saved, and only what this machine and program computed is wanted.
-    #[error("saved, but not computed by this machine and program, which --same-compute wants")]
+    #[error("saved, but not computed by this machine and program alone")]
     Foreign,
     /// The file is gone, or cannot be read.
     #[error("object {} cannot be read: {reason}", object.short())]

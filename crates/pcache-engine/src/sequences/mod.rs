@@ -91,3 +91,6 @@ pub(crate) trait Sequences: Send {
         context.copy(MAIN, to, None)
     }
 }
+
+#[cfg(test)]
+mod tests;

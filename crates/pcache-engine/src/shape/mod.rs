@@ -1,5 +1,7 @@
 //! Answers of a given shape: a GBNF grammar, or a JSON schema.
 //!
+//! Whatever leads an answer to its schema, it is checked against it in the end, by another library.
+//!
 //! A grammar is llama.cpp's own business; it is read here first, because llama.cpp tells a mistake in it with the whole
 //! file on stderr, and some mistakes not at all. A schema goes to llguidance, which refuses what it cannot keep: a
 //! keyword that is passed over would be a promise broken.
@@ -7,7 +9,10 @@
 mod gbnf;
 mod schema;
 
+use std::sync::Arc;
+
 pub use gbnf::GrammarError;
+use jsonschema::Validator;
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token::data::LlamaTokenData;
@@ -76,7 +81,7 @@ pub struct Guides {
 
 enum Kind {
     Grammar(String),
-    Schema(Box<ParserFactory>, Value),
+    Schema(Box<ParserFactory>, Value, Arc<Validator>),
 }
 
 impl Guides {
@@ -91,11 +96,12 @@ impl Guides {
                 if let Some(problem) = schema::problem(schema) {
                     return Err(not_kept(&problem));
                 }
+                let validator = jsonschema::validator_for(schema).map_err(|e| not_kept(&e.to_string()))?;
                 let vocabulary = LlamaSampler::llguidance_tok_env(&model.0.llama);
                 let mut factory = ParserFactory::new_simple(&vocabulary)
                     .map_err(|e| EngineError::Shape(format!("the vocabulary: {e:#}")))?;
                 factory.quiet();
-                Kind::Schema(Box::new(factory), schema.clone())
+                Kind::Schema(Box::new(factory), schema.clone(), Arc::new(validator))
             }
         };
         let guides = Self { model: model.clone(), kind };
@@ -114,10 +120,10 @@ impl Guides {
                     EngineError::Shape(format!("no answer can be held to the grammar: {}", logged_reason()))
                 })
             }
-            Kind::Schema(factory, schema) => {
+            Kind::Schema(factory, schema, validator) => {
                 let parser = factory.create_parser(TopLevelGrammar::from_json_schema(schema.clone()));
                 let parser = parser.map_err(|e| not_kept(&format!("{e:#}")))?;
-                Ok(Guide::Schema(Box::new(Matcher::new(Ok(parser)))))
+                Ok(Guide::Schema(Box::new(Matcher::new(Ok(parser))), Arc::clone(validator)))
             }
         }
     }
@@ -127,8 +133,8 @@ impl Guides {
 pub enum Guide {
     /// By llama.cpp's grammar.
     Grammar(LlamaSampler),
-    /// By a JSON schema.
-    Schema(Box<Matcher>),
+    /// By a JSON schema, against which the whole answer is checked in the end.
+    Schema(Box<Matcher>, Arc<Validator>),
 }
 
 impl Guide {
@@ -146,7 +152,7 @@ impl Guide {
             Self::Grammar(grammar) => selected(all.clone(), sampler)
                 .filter(|token| allows(grammar, *token))
                 .or_else(|| selected(all.with_sampler(grammar), sampler)),
-            Self::Schema(matcher) => {
+            Self::Schema(matcher, _) => {
                 let allowed = matcher.compute_mask_or_eos().map_err(|e| stuck(&e.to_string()))?;
                 let allowed = all.data.into_iter().filter(|d| allowed.is_allowed(d.id().0.cast_unsigned()));
                 selected(LlamaTokenDataArray::from_iter(allowed, false), sampler)
@@ -165,16 +171,39 @@ impl Guide {
                 grammar.accept(token);
                 Ok(())
             }
-            Self::Schema(matcher) => {
+            Self::Schema(matcher, _) => {
                 matcher.consume_token(token.0.cast_unsigned()).map_err(|e| stuck(&e.to_string()))
             }
         }
     }
 
+    /// Refuses the whole of an answer that ended by itself and does not have its shape.
+    ///
+    /// # Errors
+    /// In what it does not.
+    pub fn check(&self, answer: &str) -> Result<()> {
+        match self {
+            Self::Grammar(_) => Ok(()),
+            Self::Schema(_, validator) => check(validator, answer),
+        }
+    }
+
     /// Whether nothing can follow but the end.
     pub fn is_complete(&self) -> bool {
-        matches!(self, Self::Schema(matcher) if matcher.is_stopped())
+        matches!(self, Self::Schema(matcher, _) if matcher.is_stopped())
     }
+}
+
+/// Refuses an answer that ended and is no value of its schema.
+fn check(validator: &Validator, answer: &str) -> Result<()> {
+    let broken = |why: String| EngineError::Shape(format!("the answer does not keep its JSON schema: {why}"));
+    let value: Value = serde_json::from_str(answer).map_err(|e| broken(e.to_string()))?;
+    validator.validate(&value).map_err(|e| {
+        let place = e.instance_path().to_string();
+        let place = if place.is_empty() { String::new() } else { format!("{place}: ") };
+        // The words around a value, and not the value: it may be a user's.
+        broken(format!("{place}{}", e.masked()))
+    })
 }
 
 fn not_kept(reason: &str) -> EngineError {

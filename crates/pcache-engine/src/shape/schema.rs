@@ -1,12 +1,10 @@
-//! What of a JSON schema is refused although llguidance takes it: where its answers were seen to break the schema, or to
-//! end before they are whole.
+//! What of a JSON schema is refused although llguidance takes it: what is none, and what no value can follow from. Whatever else
+//! it does not keep is found when an answer is checked.
 
 use serde_json::Value;
 
 /// Schemas within schemas.
 const MOST_DEPTH: usize = 100;
-/// Whole numbers beyond this have neighbours that a reader takes for them (2^53).
-const LARGEST: f64 = 9_007_199_254_740_992.0;
 
 /// Why answers could not be relied on to be valid under `schema`, if so.
 pub(super) fn problem(schema: &Value) -> Option<String> {
@@ -24,26 +22,17 @@ fn inner_problem(value: &Value, depth: usize) -> Option<String> {
     match value {
         Value::Array(all) => all.iter().find_map(next),
         Value::Object(schema) => {
-            let has = |key: &str| schema.contains_key(key);
-            let whole = schema.get("type") == Some(&"integer".into());
             let bounds = ["exclusiveMinimum", "exclusiveMaximum"];
             if let Some(bound) = bounds.into_iter().find(|b| schema.get(*b).is_some_and(Value::is_boolean)) {
                 return Some(format!("{bound}: expected a number, as since draft 6"));
             }
-            if let Some(bound) = bounds.into_iter().find(|b| has(b) && !whole && schema[*b].is_number()) {
-                return Some(format!("{bound} is kept for whole numbers only; write minimum and maximum"));
-            }
+            // Answers come to where nothing may follow.
+            let has = |key: &str| schema.contains_key(key);
             if has("patternProperties") {
                 let with = ["required", "minProperties", "maxProperties"].into_iter().find(|k| has(k));
                 if let Some(with) = with {
                     return Some(format!("patternProperties together with {with}"));
                 }
-            }
-            let large = |n: &Value| n.as_f64().is_some_and(|n| n.abs() > LARGEST);
-            let given = schema.get("const").into_iter();
-            let given = given.chain(schema.get("enum").and_then(Value::as_array).into_iter().flatten());
-            if let Some(number) = given.clone().find(|n| large(n)) {
-                return Some(format!("the number {number} is too large to be kept exactly"));
             }
             // What stands in const, enum and examples is no schema.
             let no_schema = ["const", "enum", "default", "examples"];
@@ -78,11 +67,8 @@ mod tests {
     #[test]
     fn what_is_not_kept_is_refused_wherever_it_stands() {
         let cases = [
-            (r#"{"type": "number", "exclusiveMinimum": 5}"#, "whole numbers only"),
             (r#"{"properties": {"a": {"exclusiveMaximum": true}}}"#, "expected a number"),
             (r#"{"items": {"patternProperties": {"^x$": {}}, "required": ["x"]}}"#, "together with required"),
-            (r#"{"const": 12345678901234567890123}"#, "too large"),
-            (r#"{"anyOf": [{"enum": [1, 1e300]}]}"#, "too large"),
             (r##"{"$ref": "#"}"##, "leads back to itself"),
             (
                 r##"{"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}"##,
@@ -95,7 +81,8 @@ mod tests {
             assert!(found.contains(expected), "{schema}: {found}");
         }
         for schema in [
-            r#"{"type": "integer", "exclusiveMinimum": 5}"#,
+            r#"{"type": "number", "exclusiveMinimum": 5}"#,
+            r#"{"const": 12345678901234567890123}"#,
             r#"{"properties": {"exclusiveMinimum": {"type": "number"}, "const": {"enum": ["a"]}}, "required": ["const"]}"#,
             r##"{"properties": {"next": {"$ref": "#"}}}"##,
             "true",

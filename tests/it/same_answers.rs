@@ -1,14 +1,10 @@
 //! The answer is the same wherever it comes from: evaluated, restored, healed, repaired, or from a store that was built
 //! in another way. On the real binary, for every kind of model.
 
-mod common;
-#[path = "common/program.rs"]
-mod program;
-
 use std::path::Path;
 
-use common::{TINY, full, prose, smollm2, tiny};
-use program::{Program, Run, json};
+use crate::common::{TINY, full, prose, smollm2, tiny};
+use crate::program::{Program, Run, json};
 
 struct Asked<'a> {
     program: &'a Program,

@@ -1,11 +1,7 @@
 //! The commands that look after what is saved, on the real binary and the tiny models.
 
-mod common;
-#[path = "common/program.rs"]
-mod program;
-
-use common::{prose, tiny};
-use program::{Program, Run, json};
+use crate::common::{prose, tiny};
+use crate::program::{Program, Run, json};
 use serde_json::Value;
 
 fn program() -> Program {

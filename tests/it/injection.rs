@@ -1,13 +1,9 @@
 //! A question cannot forge the chat's control tokens, nor can a prompt: with every control token of every vocabulary
 //! written into it, in every template, there are as many control tokens as with a plain one.
 
-mod common;
-#[path = "common/gguf.rs"]
-mod gguf;
-
 use std::path::{Path, PathBuf};
 
-use common::{TINY, smollm2, tiny};
+use crate::common::{TINY, smollm2, tiny};
 use pcache_engine::model::Model;
 use pcache_engine::prompt::{self, ChatFraming, Prompt};
 
@@ -101,7 +97,7 @@ fn a_marker_that_is_no_control_token_cannot_be_forged_either() {
         let model = Model::load_vocabulary(&smollm2()).unwrap();
         (0..model.vocabulary()).find(|t| model.text_of(&[*t]) == "<|im_start|>").unwrap()
     };
-    gguf::write_with_token_type(&smollm2(), &path, start as usize, 4);
+    crate::gguf::write_with_token_type(&smollm2(), &path, start as usize, 4);
     let model = Model::load_vocabulary(&path).unwrap();
     assert!(!model.is_control(start));
     let starts = |tokens: &[i32]| tokens.iter().filter(|t| **t == start).count();

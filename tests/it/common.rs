@@ -1,6 +1,4 @@
 //! What the integration tests share: models and prompts.
-#![allow(dead_code, reason = "each test binary uses its own part")]
-
 use std::path::{Path, PathBuf};
 
 use pcache_engine::model::{Model, ModelOptions};

@@ -1,11 +1,7 @@
 //! The real binary, on the tiny models.
 
-mod common;
-#[path = "common/program.rs"]
-mod program;
-
-use common::{TINY, prose, tiny};
-use program::{Program, Run, json};
+use crate::common::{TINY, prose, tiny};
+use crate::program::{Program, Run, json};
 use serde_json::Value;
 
 /// A program with a store of its own, and a prompt of about 640 tokens for the tiny models.

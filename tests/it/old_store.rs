@@ -1,13 +1,9 @@
 //! A store that version 0.1 wrote, through the program: see `tests/fixtures/stores/README.md`.
 
-mod common;
-#[path = "common/program.rs"]
-mod program;
-
 use std::path::{Path, PathBuf};
 
-use common::tiny;
-use program::{Program, json};
+use crate::common::tiny;
+use crate::program::{Program, json};
 
 fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/stores/0.1")
@@ -149,7 +145,7 @@ fn it_is_renamed_reindexed_and_collected() {
 #[test]
 fn auto_finds_a_state_with_the_other_attention() {
     let program = Program::new(&tiny("llama"));
-    program.write("a.txt", &common::prose(150, 1));
+    program.write("a.txt", &crate::common::prose(150, 1));
     let on = json(&program.ok(&["build", "a.txt", "--flash-attn", "on", "--json"]));
     let run = program.ok(&["build", "a.txt", "--json"]);
     let auto = json(&run);
@@ -167,14 +163,14 @@ fn auto_finds_a_state_with_the_other_attention() {
 #[test]
 fn a_variable_that_changes_the_layout_is_taken_away() {
     let program = Program::new(&tiny("llama"));
-    program.write("a.txt", &common::prose(50, 1));
+    program.write("a.txt", &crate::common::prose(50, 1));
     let build = ["build", "a.txt", "--kv-type", "q8_0", "--json"];
     let run = program.run_with_env(&build, &[("LLAMA_ATTN_ROT_DISABLE", "1")]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert!(run.stderr.contains("LLAMA_ATTN_ROT_DISABLE is ignored"), "{}", run.stderr);
     let objects = program.objects();
     let other = Program::new(&tiny("llama"));
-    other.write("a.txt", &common::prose(50, 1));
+    other.write("a.txt", &crate::common::prose(50, 1));
     other.ok(&build);
     let names = |objects: Vec<(PathBuf, u64)>| -> Vec<_> {
         objects.into_iter().map(|(path, _)| path.file_name().unwrap().to_owned()).collect()

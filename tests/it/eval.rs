@@ -1,11 +1,7 @@
 //! `pcache eval`, `pcache tokens` and the full log, on the real binary and the tiny models.
 
-mod common;
-#[path = "common/program.rs"]
-mod program;
-
-use common::{prose, tiny};
-use program::{Program, json};
+use crate::common::{prose, tiny};
+use crate::program::{Program, json};
 use serde_json::Value;
 
 const SUITE: &str = "

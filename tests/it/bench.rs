@@ -1,16 +1,10 @@
 //! `pcache bench` on the real binary and the tiny models: what it measures, and that nothing is left of it.
 
-#![cfg(unix)]
-
-mod common;
-#[path = "common/program.rs"]
-mod program;
-
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use common::tiny;
-use program::{Program, json};
+use crate::common::tiny;
+use crate::program::{Program, json};
 use serde_json::Value;
 
 /// What lies in the staging of the program's store.

@@ -1,6 +1,4 @@
 //! Running the real binary, each test in folders of its own.
-#![allow(dead_code, reason = "each test binary uses its own part")]
-
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -1,17 +1,13 @@
 //! The same tokens, model and parameters give the same key; anything that changes the state's bytes changes the key.
 
-mod common;
-#[path = "common/program.rs"]
-mod program;
-
 use std::collections::HashMap;
 use std::path::Path;
 
-use common::{prose, tiny};
+use crate::common::{prose, tiny};
+use crate::program::{Program, json};
 use pcache_format::{
     Chain, KvType, Lora, ModelHash, Namespace, Params, Rope, RopeFactors, RopeScaling, StateKey,
 };
-use program::{Program, json};
 use proptest::prelude::*;
 
 /// Everything that a key stands for.

@@ -1,9 +1,7 @@
 //! States made by an enemy, whose hashes are right: whatever gets past our own checks, llama.cpp takes or refuses, and
 //! the process goes on and gives the right answer.
 
-mod common;
-
-use common::{TINY, from_template, prose, smollm2, tiny};
+use crate::common::{TINY, from_template, prose, smollm2, tiny};
 use pcache_engine::generate::{self, Sampling};
 use pcache_engine::model::Model;
 use pcache_engine::session::Session;
@@ -70,7 +68,7 @@ impl<'m> Victim<'m> {
 
 fn each_victim(check: impl Fn(&Victim<'_>, &str)) {
     for name in TINY {
-        let model = common::load(&tiny(name));
+        let model = crate::common::load(&tiny(name));
         for kv_type in [KvType::F16, KvType::Q8_0] {
             check(&Victim::new(&model, kv_type), &format!("{name} {}", kv_type.name()));
         }
@@ -128,7 +126,7 @@ fn a_state_of_fewer_layers_or_caches_is_refused_in_peace() {
 /// Numbers are checked, what they mean to the model is not: it may compute nonsense, and does so in peace.
 #[test]
 fn a_state_that_is_not_a_number_anywhere_gives_an_answer_all_the_same() {
-    let real = common::load(&smollm2());
+    let real = crate::common::load(&smollm2());
     let answers = |victim: &Victim<'_>, what: &str| {
         let mut state = victim.state.clone();
         // Data is whatever can be changed; of a part of it, all.

@@ -1,13 +1,7 @@
 //! What a state is built with: adapters, rotary embeddings, templates. On the real binary and the tiny models.
 
-mod common;
-#[path = "common/gguf.rs"]
-mod gguf;
-#[path = "common/program.rs"]
-mod program;
-
-use common::{prose, tiny};
-use program::{Program, Run, json};
+use crate::common::{prose, tiny};
+use crate::program::{Program, Run, json};
 
 fn program() -> Program {
     let program = Program::new(&tiny("llama"));
@@ -22,8 +16,8 @@ fn key(run: &Run) -> String {
 #[test]
 fn a_state_is_asked_with_the_adapter_it_was_built_with() {
     let program = program();
-    gguf::write_adapter(&program.path("lora.gguf"), 1);
-    gguf::write_adapter(&program.path("other.gguf"), 2);
+    crate::gguf::write_adapter(&program.path("lora.gguf"), 1);
+    crate::gguf::write_adapter(&program.path("other.gguf"), 2);
     let plain = key(&program.ok(&["build", "prompt.txt"]));
     let adapted = key(&program.ok(&["build", "prompt.txt", "--lora", "lora.gguf"]));
     let weaker = key(&program.ok(&["build", "prompt.txt", "--lora", "lora.gguf=0.5"]));
@@ -57,7 +51,7 @@ fn a_state_is_asked_with_the_adapter_it_was_built_with() {
 #[test]
 fn an_adapter_is_no_model_and_a_model_no_adapter() {
     let program = program();
-    gguf::write_adapter(&program.path("lora.gguf"), 1);
+    crate::gguf::write_adapter(&program.path("lora.gguf"), 1);
     let run = program.run(&["-m", "lora.gguf", "build", "prompt.txt"]);
     assert!((run.code, run.stderr.contains("pass it with --lora")) == (1, true), "{}", run.stderr);
     let model = tiny("llama");
@@ -117,7 +111,7 @@ fn rotary_overrides_and_attention_are_part_of_the_key_and_kept() {
 fn a_model_with_two_sets_of_rotary_factors_keeps_to_one() {
     let program = program();
     let model = program.path("two-sets.gguf");
-    gguf::write_with_rope_factors(&tiny("llama"), &model, 1536);
+    crate::gguf::write_with_rope_factors(&tiny("llama"), &model, 1536);
     let model = model.to_str().unwrap();
     program.write("longer.txt", &prose(240, 1));
     let mut first_states = Vec::new();

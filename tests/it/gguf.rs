@@ -1,6 +1,4 @@
 //! Small GGUF files made for tests: an adapter, and a model with two sets of rotary factors.
-#![allow(dead_code, reason = "each test binary uses its own part")]
-
 use std::path::Path;
 
 /// Data begins on a multiple of this many bytes.

@@ -1,13 +1,7 @@
 //! `pcache chat` and `pcache extend` on the real binary and the tiny models.
 
-#![cfg(unix)]
-
-mod common;
-#[path = "common/program.rs"]
-mod program;
-
-use common::{TINY, prose, tiny};
-use program::{Program, Run, json};
+use crate::common::{TINY, prose, tiny};
+use crate::program::{Program, Run, json};
 use serde_json::Value;
 
 fn program(model: &str) -> Program {

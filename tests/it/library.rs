@@ -1,19 +1,18 @@
 //! The library, as another program uses it: the examples, on a tiny model; and what it promises of its errors.
 
-#[path = "../examples/build_and_ask.rs"]
+#[path = "../../examples/build_and_ask.rs"]
 #[allow(dead_code, reason = "its main")]
 mod build_and_ask;
-mod common;
-#[path = "../examples/list_and_collect.rs"]
+#[path = "../../examples/list_and_collect.rs"]
 #[allow(dead_code, reason = "its main")]
 mod list_and_collect;
-#[path = "../examples/many_threads.rs"]
+#[path = "../../examples/many_threads.rs"]
 #[allow(dead_code, reason = "its main")]
 mod many_threads;
 
 use std::sync::Mutex;
 
-use common::{prose, tiny};
+use crate::common::{prose, tiny};
 use pcache::{
     Cache, CancelToken, Claim, Codec, ErrorKind, Observer, Prompt, Role, Sampling, Status, Update, Watch,
     Wish,
@@ -121,7 +120,7 @@ fn said(role: Role, text: &str) -> (Role, String) {
 /// A system text and what was said behind it: what both share is evaluated once, and each can be asked.
 #[test]
 fn messages_are_saved_on_the_way() {
-    for name in common::TINY {
+    for name in crate::common::TINY {
         let dir = TempDir::new().unwrap();
         let cache = Cache::open(dir.path()).unwrap();
         let model = cache.load(tiny(name), Watch::default()).unwrap();
@@ -213,7 +212,7 @@ fn a_model_without_the_adapter_of_a_state_is_refused() {
     use pcache_engine::session::Session;
     use pcache_format::{KvType, Lora, ModelHash, Params};
 
-    let model = common::load(&tiny("llama"));
+    let model = crate::common::load(&tiny("llama"));
     let mut params = Params::new(KvType::F16, false);
     assert!(Session::new(&model, &params, 64, 1).is_ok());
     params.lora = Some(Lora { hash: ModelHash::from([1; 32]), scale: 1.0 });

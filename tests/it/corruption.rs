@@ -1,16 +1,12 @@
 //! Whatever happens to the files of a store, `ask` gives the right answer or says why not: it never gives a wrong one
 //! and never crashes. On the real binary and a tiny model.
 
-mod common;
-#[path = "common/program.rs"]
-mod program;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{full, prose, tiny};
+use crate::common::{full, prose, tiny};
+use crate::program::{Program, Run, json};
 use pcache_format::{Codec, Encoded, Object, object};
-use program::{Program, Run, json};
 
 /// A store with one small state and a larger one, and what they answer.
 struct Fixture {

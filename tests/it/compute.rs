@@ -1,15 +1,11 @@
 //! States that another machine computed: found, named, and never called exact.
 
-mod common;
-#[path = "common/program.rs"]
-mod program;
-
-use common::{prose, tiny};
+use crate::common::{prose, tiny};
+use crate::program::{Program, json};
 use pcache_format::{Codec, ComputeIdentity};
 use pcache_store::{
     Built, Claim, Description, Options, Prefix, ReadBuffers, Store, StoreError, VerifiedPrefix,
 };
-use program::{Program, json};
 
 /// Builds a state here and hands it to the store as if another machine had computed it.
 fn computed_elsewhere(program: &Program, key: &str) {

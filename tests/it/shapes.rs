@@ -1,11 +1,7 @@
 //! Answers that follow a grammar or a JSON schema, on the tiny models: whose own choice would never be one.
 
-mod common;
-#[path = "common/program.rs"]
-mod program;
-
-use common::{TINY, prose, tiny};
-use program::{Program, json};
+use crate::common::{TINY, prose, tiny};
+use crate::program::{Program, json};
 use serde_json::Value;
 
 const SCHEMA: &str = r#"{"type": "object", "additionalProperties": false, "required": ["kind", "ok", "n"], "properties": {
@@ -106,4 +102,27 @@ fn a_grammar_that_runs_out_of_tokens_says_so() {
     let report = json(&run);
     assert_eq!(report["stop_reason"], "max_tokens");
     assert!(report["answer"].as_str().unwrap().bytes().all(|b| b.is_ascii_lowercase()));
+}
+
+/// Whatever leads an answer, it was never looked at in the end: this schema was refused, because the library that leads takes
+/// the bound for a value that is allowed.
+#[test]
+fn an_answer_is_checked_against_its_schema() {
+    let program = program("llama");
+    program.write("number.json", r#"{"type": "number", "exclusiveMinimum": 5, "maximum": 5.5}"#);
+    let ask = ["ask", "s", "Is it?", "--json-schema", "number.json", "--max-tokens", "40"];
+    let broken = program.run(&ask);
+    assert_eq!(broken.code, 1, "{}{}", broken.stdout, broken.stderr);
+    assert!(broken.stderr.contains("does not keep its JSON schema"), "{}", broken.stderr);
+    let kept = program.ok(&[&ask[..], &["--temp", "1"]].concat());
+    let number: f64 = kept.stdout.trim().parse().unwrap();
+    assert!(number > 5.0 && number <= 5.5, "{number}");
+    program.write("in.txt", "Is it?\n");
+    for parallel in ["1", "2"] {
+        let map = ["map", "s", "-i", "in.txt", "--json-schema", "number.json", "--output", "jsonl"];
+        let run = program.run(&[&map[..], &["--parallel", parallel]].concat());
+        let record: Value = serde_json::from_str(&run.stdout).unwrap();
+        assert!(record["error"].as_str().unwrap().contains("JSON schema"), "{record}");
+        assert_eq!((run.code, &record["answer"]), (1, &Value::Null), "{record}");
+    }
 }

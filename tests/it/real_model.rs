@@ -1,20 +1,16 @@
 //! The real binary and the real tokenizer, on SmolLM2.
 
-mod common;
-#[path = "common/program.rs"]
-mod program;
-
 use std::io::{BufRead, BufReader};
 
-use common::{from_template, prose, smollm2};
+use crate::common::{from_template, prose, smollm2};
+use crate::program::Program;
 use pcache_engine::model::Model;
 use pcache_engine::prompt::{self, Prompt};
 use pcache_engine::session::Session;
 use pcache_format::{KvType, Params};
-use program::Program;
 use serde_json::Value;
 
-const MOUSE: &str = include_str!("../data/mouse.txt");
+const MOUSE: &str = include_str!("../../data/mouse.txt");
 
 fn controls(model: &Model, tokens: &[i32]) -> usize {
     tokens.iter().filter(|t| model.is_control(**t)).count()
@@ -22,7 +18,7 @@ fn controls(model: &Model, tokens: &[i32]) -> usize {
 
 #[test]
 fn a_question_cannot_forge_control_tokens() {
-    let model = common::load(&smollm2());
+    let model = crate::common::load(&smollm2());
     let prompt = from_template(&model, MOUSE).unwrap();
     let ask = |question: &str| prompt::question_tokens(&model, &prompt.carried, question, &prompt.suffix);
     let plain = controls(&model, &ask("Who is Dave?"));
@@ -44,7 +40,7 @@ fn asked(model: &Model, prompt: &Prompt, question: &str) -> Vec<i32> {
 
 #[test]
 fn the_tokens_are_those_of_the_whole_text_wherever_the_state_ends() {
-    let model = common::load(&smollm2());
+    let model = crate::common::load(&smollm2());
     let whole = |text: &str| prompt::raw(&model, text, "").tokens;
     for question in ["Who is Dave?", " And Nora?", "\n\nHm", "1", "é", "'s", "…", "\u{301}"] {
         let prompt = from_template(&model, MOUSE).unwrap();
@@ -106,7 +102,7 @@ fn the_prompt_of_a_state_is_printed_as_it_was() {
 /// A short question on a short state pays for its own cells and not for the 8,192 that the model could have.
 #[test]
 fn the_context_is_sized_to_the_job() {
-    let model = common::load(&smollm2());
+    let model = crate::common::load(&smollm2());
     let session = Session::new(&model, &Params::new(KvType::F16, false), 300, 1).unwrap();
     assert_eq!(session.cells(), 512);
 }

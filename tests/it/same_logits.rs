@@ -1,11 +1,9 @@
 //! A hit and a miss give the same answer, bit for bit: the logits after a restore are those of the evaluation
 //! that was never interrupted.
 
-mod common;
-
 use std::path::Path;
 
-use common::{TINY, from_template, prose, smollm2, tiny};
+use crate::common::{TINY, from_template, prose, smollm2, tiny};
 use pcache_engine::Slots;
 use pcache_engine::model::Model;
 use pcache_engine::prompt;
@@ -120,7 +118,7 @@ fn assert_same(found: &[f32], expected: &[f32], what: &str) {
 }
 
 fn check(path: &Path, kv_type: KvType, words: usize) {
-    let model = common::load(path);
+    let model = crate::common::load(path);
     let case = Case::new(&model, kv_type, words);
     let what = format!("{} {}", path.file_name().unwrap().display(), kv_type.name());
     let expected = case.uninterrupted();
@@ -171,7 +169,7 @@ fn a_real_model_restores_exactly_with_every_cache_type() {
 #[test]
 fn another_prompt_has_another_state() {
     for name in TINY {
-        let model = common::load(&tiny(name));
+        let model = crate::common::load(&tiny(name));
         let case = Case::new(&model, KvType::F16, 120);
         let mut other = Case::new(&model, KvType::F16, 120);
         // Near the end of the first piece: a short convolution remembers only the last three tokens.
@@ -183,7 +181,7 @@ fn another_prompt_has_another_state() {
 /// The tiny models' logits hardly depend on their prompts; a real model's do.
 #[test]
 fn a_real_model_answers_from_its_state() {
-    let model = common::load(&smollm2());
+    let model = crate::common::load(&smollm2());
     let case = Case::new(&model, KvType::F16, 60);
     let mut other = Case::new(&model, KvType::F16, 60);
     other.tokens.truncate(30);

@@ -4,16 +4,10 @@
 //! Mounts and failing system calls need a Linux that allows them; where it does not, a test says so, and the store's
 //! own tests with a failing disk (`crates/pcache-store/src/tests/stops.rs`) stand for it.
 
-#![cfg(target_os = "linux")]
-
-mod common;
-#[path = "common/program.rs"]
-mod program;
-
 use std::os::unix::fs::PermissionsExt;
 
-use common::{prose, tiny};
-use program::{Program, Run, json};
+use crate::common::{prose, tiny};
+use crate::program::{Program, Run, json};
 
 fn program() -> Program {
     Program::with_two_states()

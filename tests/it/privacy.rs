@@ -1,11 +1,7 @@
 //! What people write stays in the store and in the answers: no error, warning or log says a word of it without `-v`.
 
-mod common;
-#[path = "common/program.rs"]
-mod program;
-
-use common::{prose, tiny};
-use program::{Program, Run};
+use crate::common::{prose, tiny};
+use crate::program::{Program, Run};
 
 /// Words that are in the prompt and in the question and nowhere else.
 const PROMPT: &str = "zebrafinch";

@@ -1,15 +1,9 @@
 //! `pcache map` on the real binary and the tiny models.
 
-#![cfg(unix)]
-
-mod common;
-#[path = "common/program.rs"]
-mod program;
-
 use std::time::{Duration, Instant};
 
-use common::{TINY, prose, tiny};
-use program::{Program, json};
+use crate::common::{TINY, prose, tiny};
+use crate::program::{Program, json};
 use serde_json::Value;
 
 /// A program with a state `s` of some 640 tokens.

@@ -1,7 +1,7 @@
 //! The readers of foreign bytes keep their promises: on everything that fuzzing found worth keeping, and on changes
 //! of it. `cargo fuzz run TARGET` looks further.
 
-#[path = "../fuzz/promises.rs"]
+#[path = "../../fuzz/promises.rs"]
 mod promises;
 
 use std::path::Path;

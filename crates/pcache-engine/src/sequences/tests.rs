@@ -1,21 +1,23 @@
 //! Cut and join against what llama.cpp itself writes: in a context in which all sequences share one pool of cells, and in one in
 //! which each has a stream of its own.
 
-mod common;
-
 use std::num::NonZeroU32;
 
-use common::{TINY, tiny};
+use crate::sys::state::{load_sequence, save_sequence};
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
-use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::token::LlamaToken;
-use pcache_engine::sys::state::{load_sequence, save_sequence};
 use pcache_format::sequence::{Expected, Place, SequenceState, Window, join};
 use pcache_format::{KvType, Layout, SEGMENT_TOKENS};
+
+const TINY: [&str; 5] = ["llama", "gemma3", "mamba2", "qwen35", "lfm2"];
+
+fn tiny(name: &str) -> String {
+    format!("{}/../../tests/fixtures/models/tiny-{name}.gguf", env!("CARGO_MANIFEST_DIR"))
+}
 
 const TOKENS: usize = 600;
 const STREAMS: u32 = 4;
@@ -33,13 +35,7 @@ const CACHES: [Cache; 3] = [
     Cache { kv_type: KvType::Q8_0, flash_attention: true },
 ];
 
-fn context<'m>(
-    backend: &LlamaBackend,
-    model: &'m LlamaModel,
-    cache: Cache,
-    sequences: u32,
-    unified: bool,
-) -> LlamaContext<'m> {
+fn context<'m>(model: &'m LlamaModel, cache: Cache, sequences: u32, unified: bool) -> LlamaContext<'m> {
     let kv_type = match cache.kv_type {
         KvType::F16 => KvCacheType::F16,
         KvType::Q8_0 => KvCacheType::Q8_0,
@@ -62,7 +58,7 @@ fn context<'m>(
         .with_flash_attention_policy(flash)
         .with_kv_unified(unified)
         .with_swa_full(true);
-    model.new_context(backend, options).unwrap()
+    model.new_context(crate::model::backend().unwrap(), options).unwrap()
 }
 
 fn evaluate(context: &mut LlamaContext<'_>, sequence: i32, vocabulary: i32) {
@@ -99,9 +95,13 @@ fn window_of(model: &LlamaModel) -> Option<usize> {
 
 #[test]
 fn what_is_cut_and_joined_is_what_llama_cpp_writes() {
-    let backend = LlamaBackend::init().unwrap();
     for name in TINY {
-        let model = LlamaModel::load_from_file(&backend, tiny(name), &LlamaModelParams::default()).unwrap();
+        let model = LlamaModel::load_from_file(
+            crate::model::backend().unwrap(),
+            tiny(name),
+            &LlamaModelParams::default(),
+        )
+        .unwrap();
         let cut = !(model.is_recurrent() || model.is_hybrid());
         for cache in CACHES {
             let layout = if cut { Layout::Segment } else { Layout::Snapshot };
@@ -117,7 +117,7 @@ fn what_is_cut_and_joined_is_what_llama_cpp_writes() {
             };
             let what = format!("{name}, {cache:?}");
 
-            let mut unified = context(&backend, &model, cache, if cut { 2 } else { 1 }, true);
+            let mut unified = context(&model, cache, if cut { 2 } else { 1 }, true);
             evaluate(&mut unified, 0, model.n_vocab());
             let (whole, pieces) = if cut {
                 let ends = [(0, 256), (256, 512), (512, TOKENS)];
@@ -138,7 +138,7 @@ fn what_is_cut_and_joined_is_what_llama_cpp_writes() {
             assert!(joined == whole, "{what}: segments joined are the state of all positions");
 
             // Beside three other sequences, each with cells of its own.
-            let mut streams = context(&backend, &model, cache, STREAMS, false);
+            let mut streams = context(&model, cache, STREAMS, false);
             evaluate(&mut streams, 2, model.n_vocab());
             let own = Place::in_stream(2, STREAMS);
             let saved = save(&streams, 2);

@@ -1,15 +1,9 @@
 //! Processes killed at any moment, and many at once, on the real binary and a tiny model.
 
-#![cfg(unix)]
-
-mod common;
-#[path = "common/program.rs"]
-mod program;
-
 use std::time::{Duration, Instant};
 
-use common::{full, prose, tiny};
-use program::{Program, json};
+use crate::common::{full, prose, tiny};
+use crate::program::{Program, json};
 
 /// A few rounds each time, and many at full length.
 fn rounds(usual: u64, many: u64) -> u64 {
