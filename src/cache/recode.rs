@@ -41,9 +41,7 @@ pub fn recode(call: Call<'_>, store: &Store, key: &StateKey, codec: Codec) -> Re
     let guard = call.lock_shared(store)?;
     let state = cache::state(store, key)?;
     let label = human::label(key, state.label.name());
-    let damaged = |why: String| {
-        Failure::Corrupt(format!("state {label} is not intact: {why}; verifying with repair mends it"))
-    };
+    let damaged = |why: String| Failure::Corrupt(format!("state {label} is not intact: {why}"));
     let prefix = Prefix::of_manifest(&state.manifest);
     let found = store.find(&guard, &prefix, call.same_compute)?.verify(&prefix).proved();
     if !state.is_whole() || found.tokens() < prefix.tokens.len() {

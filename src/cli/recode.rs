@@ -69,6 +69,9 @@ fn run(app: &App, args: &Recode) -> Result<()> {
             // One that is damaged keeps no other from being recoded; anything else ends this.
             Err(error) => {
                 let damaged = matches!(error.downcast_ref(), Some(Failure::Corrupt(_)));
+                if damaged {
+                    app.say("pcache verify --repair mends what is damaged");
+                }
                 failed.get_or_insert(error);
                 if !damaged {
                     break;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::common::{full, prose, tiny};
-use crate::program::{Program, json};
+use crate::program::{Program, can_trace, json};
 
 /// A few rounds each time, and many at full length.
 fn rounds(usual: u64, many: u64) -> u64 {
@@ -131,9 +131,7 @@ fn stopped_at_any_call_on(
     expected: &str,
     then: impl Fn(&str),
 ) {
-    let probe = std::process::Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
-    if !probe.is_ok_and(|status| status.success()) {
-        eprintln!("strace cannot trace here: the store's own tests with a failing disk stand for this one");
+    if !can_trace() {
         return;
     }
     let traced = |options: &[&str]| {
@@ -261,21 +259,13 @@ fn two_recodes_at_once_leave_every_segment() {
     program.ok(&["build", "kept.txt", "--name", "kept"]);
     let building = std::fs::File::open(program.store().join("lock")).unwrap();
     building.lock_shared().unwrap();
-    std::thread::scope(|scope| {
-        let recodes: Vec<_> = ["zstd", "raw"]
-            .map(|codec| {
-                let program = &program;
-                let recode = scope.spawn(move || program.run(&["recode", "kept", "--codec", codec]));
-                std::thread::sleep(Duration::from_millis(200));
-                recode
-            })
-            .into();
-        building.unlock().unwrap();
-        for recode in recodes {
-            let run = recode.join().unwrap();
-            assert_eq!(run.code, 0, "{}", run.stderr);
-        }
-    });
+    let recodes =
+        ["zstd", "raw"].map(|codec| program.start_until(&["recode", "kept", "--codec", codec], "waiting"));
+    building.unlock().unwrap();
+    for recode in recodes {
+        let run = recode.finish();
+        assert_eq!(run.code, 0, "{}", run.stderr);
+    }
     let verified = program.run(&["verify"]);
     assert_eq!(verified.code, 0, "{} {}", verified.stdout, verified.stderr);
     program.ok(&["ask", "kept", "Hm?", "--max-tokens", "1", "--require-hit"]);
@@ -330,14 +320,11 @@ fn a_reader_never_waits_for_a_builder() {
         assert!(!run.stderr.contains("waiting"), "{args:?}: {}", run.stderr);
     }
     // Whereas gc waits, and says so.
-    let gc = std::thread::scope(|scope| {
-        let gc = scope.spawn(|| program.ok(&["gc", "--keep", "0"]));
-        std::thread::sleep(Duration::from_millis(300));
-        assert!(!gc.is_finished());
-        building.unlock().unwrap();
-        gc.join().unwrap()
-    });
-    assert!(gc.stderr.contains("waiting"), "{}", gc.stderr);
+    let mut gc = program.start_until(&["gc", "--keep", "0"], "waiting");
+    assert!(gc.is_running());
+    building.unlock().unwrap();
+    let gc = gc.finish();
+    assert_eq!(gc.code, 0, "{}", gc.stderr);
 }
 
 /// An ask has its state mapped, and goes on from there when the files are gone.

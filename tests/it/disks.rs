@@ -7,7 +7,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use crate::common::{prose, tiny};
-use crate::program::{Program, Run, json};
+use crate::program::{Program, Run, can_trace, json};
 
 fn program() -> Program {
     Program::with_two_states()
@@ -234,9 +234,7 @@ fn a_folder_of_objects_that_cannot_be_read_stops_nothing_else() {
 
 /// Runs with one kind of system call failing for one file; nothing where the machine forbids tracing.
 fn with_failing_calls(program: &Program, file: &str, failure: &str, args: &[&str]) -> Option<Run> {
-    let probe = std::process::Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
-    if !probe.is_ok_and(|status| status.success()) {
-        eprintln!("strace cannot trace here");
+    if !can_trace() {
         return None;
     }
     let path = program.store().join(file);
@@ -279,9 +277,7 @@ fn a_store_works_where_no_memory_can_be_shared() {
 
 /// Number of times that a command waits for the disk; nothing where the machine forbids tracing.
 fn syncs(program: &Program, args: &[&str]) -> Option<usize> {
-    let probe = std::process::Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
-    if !probe.is_ok_and(|status| status.success()) {
-        eprintln!("strace cannot trace here");
+    if !can_trace() {
         return None;
     }
     let (calls, binary) =

@@ -1,5 +1,5 @@
 //! Running the real binary, each test in folders of its own.
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -17,6 +17,42 @@ pub struct Run {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
+}
+
+/// A program that has said where it is.
+pub struct Paused {
+    child: Child,
+    reader: std::thread::JoinHandle<String>,
+}
+
+impl Paused {
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for its end.
+    pub fn finish(mut self) -> Run {
+        let mut stdout = String::new();
+        std::io::Read::read_to_string(&mut self.child.stdout.take().unwrap(), &mut stdout).unwrap();
+        let code = self.child.wait().unwrap().code().unwrap_or(-1);
+        Run { code, stdout, stderr: self.reader.join().unwrap() }
+    }
+}
+
+/// Whether system calls can be traced here. Under CI a tracer that is missing or broken is a failure, and only one that the
+/// machine forbids is none.
+pub fn can_trace() -> bool {
+    let probe = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).output();
+    let why = match &probe {
+        Ok(output) if output.status.success() => return true,
+        Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+        Err(error) => error.to_string(),
+    };
+    let forbidden = why.contains("not permitted") || why.contains("Permission denied");
+    assert!(forbidden || std::env::var_os("CI").is_none(), "strace does not work: {why}");
+    eprintln!("strace cannot trace here, so this is not tested: {why}");
+    false
 }
 
 /// What a run printed, as JSON.
@@ -195,6 +231,28 @@ impl Program {
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().unwrap()
+    }
+
+    /// Starts, and comes back when it has said `text` on stderr: then it is where the test wants it.
+    pub fn start_until(&self, args: &[&str], text: &str) -> Paused {
+        let mut child = self.command(args).stdin(Stdio::null()).spawn().unwrap();
+        let (send, receive) = std::sync::mpsc::channel();
+        let stderr = child.stderr.take().unwrap();
+        let wanted = text.to_owned();
+        let reader = std::thread::spawn(move || {
+            let (mut said, mut told) = (String::new(), false);
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                said.push_str(&line);
+                said.push('\n');
+                if !told && line.contains(&wanted) {
+                    told = send.send(()).is_ok();
+                }
+            }
+            said
+        });
+        let waited = receive.recv_timeout(std::time::Duration::from_secs(60));
+        assert!(waited.is_ok(), "{args:?} never said {text:?}");
+        Paused { child, reader }
     }
 
     /// Runs to a success.
