@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
-use super::measure::{Subject, go_on, timed};
 use super::plan;
+use super::subject::{Subject, go_on, timed};
 use crate::cache::progress::{Progress, Unit};
 use pcache_engine::session::Session;
 use pcache_format::SEGMENT_TOKENS;

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use super::measure::timed;
 use super::recall::drop_objects;
 use super::results::{Length, Stage};
+use super::subject::timed;
 use crate::cache::Call;
 use crate::cache::target::Target;
 use crate::cache::verdict::restore;

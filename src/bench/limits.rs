@@ -7,8 +7,8 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::measure::timed;
 use super::results::{Length, Stage};
+use super::subject::timed;
 use pcache_store::sys::pages;
 
 /// Larger copies go through memory of this size again and again; that is beyond every processor's own.

@@ -1,17 +1,16 @@
 //! One run, from the model to the results.
 
-use std::time::Instant;
-
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::evaluate::Seconds;
 use super::first_token::Asked;
 use super::results::{self, BreakEven, Length, Results, Settings, Setup, Stage};
 use super::save::Place;
+use super::subject::{Subject, go_on, timed};
 use super::{evaluate, first_token, limits, machine, plan, recall, save};
+use crate::cache::Call;
 use crate::cache::progress::Unit;
 use crate::cache::target::Target;
-use crate::cache::{Call, Failure};
 use crate::text::human;
 use pcache_engine::gguf::Header;
 use pcache_engine::model::Model;
@@ -65,47 +64,6 @@ pub fn run(call: Call<'_>, home: &Store, targets: &[Target], options: &Options) 
     let results = bench.results(&targets[0], setups)?;
     remember(home, call.threads, &targets[0], &results)?;
     Ok(results)
-}
-
-/// What stays the same for a KV type.
-pub(super) struct Subject<'a> {
-    pub(super) call: Call<'a>,
-    pub(super) model: &'a Model,
-    pub(super) runs: usize,
-    /// The longest prompt.
-    pub(super) longest: &'a Prefix,
-    /// What is asked behind each prompt.
-    pub(super) question: &'a [i32],
-    /// Layers are computed on a card.
-    on_gpu: bool,
-}
-
-impl Subject<'_> {
-    /// The beginning of the longest prompt.
-    pub(super) fn prefix(&self, tokens: usize) -> Prefix {
-        let longest = self.longest;
-        Prefix::new(longest.model, longest.params.clone(), longest.layout, longest.tokens[..tokens].to_vec())
-    }
-
-    /// Positions that a context for so many tokens needs, with the question and one token of the answer.
-    pub(super) fn cells(&self, tokens: usize) -> usize {
-        tokens + self.question.len() + 1
-    }
-}
-
-/// Ends the measuring when it was cancelled.
-pub(super) fn go_on(call: Call<'_>) -> Result<()> {
-    if call.is_cancelled() {
-        bail!(Failure::Interrupted("interrupted; nothing is left of the measurement".into()));
-    }
-    Ok(())
-}
-
-/// What `work` gives, and how many seconds it took.
-pub(super) fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
-    let start = Instant::now();
-    let done = work();
-    (done, start.elapsed().as_secs_f64())
 }
 
 /// Each of several once, in their order.

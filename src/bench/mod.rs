@@ -7,6 +7,7 @@
 //! - `evaluate`: the prompt's evaluation; on the last round, what is saved at each length.
 //! - `save`, `recall`: the stages of saving and of restoring, each timed on its own.
 //! - `first_token`: the whole of an ask.
+//! - `subject`: what is measured.
 //! - `limits`: what the machine could do at best, with the same bytes on the same disk.
 //! - `machine`: which machine it is.
 //!
@@ -33,5 +34,6 @@ mod plan;
 mod recall;
 pub mod results;
 mod save;
+mod subject;
 pub mod tables;
 pub mod text;

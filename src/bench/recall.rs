@@ -4,9 +4,9 @@ use std::fs::File;
 
 use anyhow::{Result, bail};
 
-use super::measure::{Subject, go_on, timed};
 use super::results::{Length, Stage};
 use super::save::object_files;
+use super::subject::{Subject, go_on, timed};
 use crate::cache::verdict::restore;
 use pcache_engine::session::Session;
 use pcache_format::Codec;

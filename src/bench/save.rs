@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::limits::{self, Buffers};
-use super::measure::{go_on, timed};
 use super::results::{Length, Stage};
+use super::subject::{go_on, timed};
 use crate::cache::Call;
 use pcache_engine::session::Session;
 use pcache_format::{Codec, Segment};

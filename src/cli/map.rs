@@ -14,7 +14,8 @@ use crate::cli::Run;
 use crate::cli::args::values::named;
 use crate::cli::args::{Output as Format, OutputTo, ParamArgs, SamplingArgs, ShapeArgs};
 use crate::map::journal::journal_of;
-use crate::map::layout::{Layout, stop_of};
+use crate::map::layout::Layout;
+use crate::map::names::{self, stop_of};
 use crate::map::output::Output;
 use crate::map::question::Template;
 use crate::map::records::{self, Records};
@@ -148,7 +149,7 @@ fn run(app: &App, args: &Map) -> Result<()> {
 }
 
 fn options(args: &Map) -> Result<Options> {
-    if args.into == records::ERROR {
+    if args.into == names::ERROR {
         bail!(Failure::Usage(
             "--into error: that field says why there is no answer; choose another one".into()
         ));

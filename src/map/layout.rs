@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use super::RecordFormat;
 use super::fields::Fields;
-use super::records::{ERROR, Record, Records};
+use super::names::{ERROR, stop_of};
+use super::records::{Record, Records};
 use crate::cache::Failure;
 
 /// What became of a record.
@@ -35,15 +36,6 @@ pub struct Layout {
     /// What stands between columns of CSV.
     pub delimiter: u8,
 }
-
-/// The field that says why an answer ended, for an answer in the field `into`.
-pub fn stop_of(into: &str) -> String {
-    if into == ANSWER { STOP.to_owned() } else { format!("{into}_{STOP}") }
-}
-
-/// The field for answers if no other is named.
-pub const ANSWER: &str = "answer";
-const STOP: &str = "stop_reason";
 
 impl Layout {
     /// Records as the input has them, with answers in the field `into`.

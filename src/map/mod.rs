@@ -9,6 +9,7 @@ mod incoming;
 pub(crate) mod input;
 pub mod journal;
 pub mod layout;
+pub(crate) mod names;
 mod one_by_one;
 pub mod output;
 pub mod question;

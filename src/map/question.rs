@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use serde_json::Value;
 
 use super::fields::Fields;
-use super::records::ERROR;
+use super::names::ERROR;
 use crate::cache::Failure;
 use crate::text::escapes::unescaped;
 

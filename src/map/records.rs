@@ -7,10 +7,8 @@ use anyhow::{Result, bail};
 use super::RecordFormat;
 use super::fields::{Fields, LINE};
 use super::input::{self, Columns, Input};
+use super::names::{ERROR, stop_of};
 use crate::cache::{Failure, Hint};
-
-/// The field that says why a record has no answer.
-pub const ERROR: &str = "error";
 
 /// One record.
 #[derive(Debug, Clone)]
@@ -47,7 +45,7 @@ impl Record {
         // In columns there is no null, but the column beside it.
         let is_empty = |name: &str| self.fields.cell(name).is_some_and(|cell| cell.is_empty());
         let has_none = self.fields.get(into) == Some(serde_json::Value::Null)
-            || is_empty(into) && is_empty(&super::layout::stop_of(into));
+            || is_empty(into) && is_empty(&stop_of(into));
         has_none && self.fields.cell(ERROR).is_some_and(|error| !error.is_empty())
     }
 

@@ -6,7 +6,8 @@ use anyhow::{Result, bail};
 
 use super::Options;
 use super::incoming::Incoming;
-use super::layout::{self, Outcome};
+use super::layout::Outcome;
+use super::names;
 use super::output::Output;
 use super::records::{self, Record};
 use super::tally::Tally;
@@ -128,7 +129,7 @@ impl Work<'_, '_> {
         if record.blank {
             return Err(Unasked::Blank);
         }
-        let stop = layout::stop_of(&self.options.into);
+        let stop = names::stop_of(&self.options.into);
         let taken = [self.options.into.as_str(), &stop].into_iter().find(|name| record.has(name));
         let text = match (&record.problem, taken.filter(|_| !self.options.replace)) {
             (Some(problem), _) => Err(problem.clone()),

@@ -6,6 +6,9 @@ use super::id::{ChainKey, StateKey};
 /// restored is continued exactly as if it had been evaluated.
 pub const SEGMENT_TOKENS: usize = 256;
 
+/// More tokens than any model reads; a file with more is no prompt.
+pub const MAX_TOKENS: usize = 1 << 24;
+
 /// What a link over an ending begins with, where one over tokens has their count (at most 256).
 const ENDING_MARK: u32 = u32::MAX;
 

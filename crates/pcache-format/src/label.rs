@@ -16,8 +16,8 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::MAX_TOKENS;
 use crate::id::name_problem;
-use crate::object::MAX_TOKENS;
 use crate::{FormatError, PromptDigest, StateKey, TextDigest};
 
 /// Version in every label.

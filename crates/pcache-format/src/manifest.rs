@@ -28,7 +28,8 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::object::{MAX_TOKENS, i32_tensor, metadata};
+use crate::MAX_TOKENS;
+use crate::object::{i32_tensor, metadata};
 use crate::{
     Chain, ChainKey, ComputeIdentity, Encoded, FormatError, Layout, Lineage, ModelHash, ObjectId, Params,
     Segment, StateKey,
@@ -128,6 +129,11 @@ impl Manifest {
     /// Parts of the tokens that are saved as objects.
     pub fn pieces(&self) -> Vec<Segment> {
         self.layout.pieces(&self.chain())
+    }
+
+    /// Its segments by chain key and lineage.
+    pub fn links(&self) -> Vec<(ChainKey, Lineage)> {
+        self.segments.iter().map(|segment| (segment.chain, segment.lineage)).collect()
     }
 
     /// Tokens, pending text and suffix give the key.

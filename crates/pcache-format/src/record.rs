@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::MAX_TOKENS;
 use crate::id::name_problem;
 use crate::label::{Name, Provenance};
-use crate::object::{MAX_TOKENS, i32_tensor, metadata};
+use crate::object::{i32_tensor, metadata};
 use crate::{
     Chain, ComputeIdentity, Encoded, FormatError, Label, Layout, Lineage, Manifest, ModelHash, Params,
     PromptDigest, Segment, StateKey, StateKind, TextDigest,

@@ -9,7 +9,6 @@ use pcache_format::{FormatError, Label, Manifest, PromptDigest, StateKey, TextDi
 
 use super::index::{Described, ManifestRow, StateChange, StateRow};
 use super::lock::{LABEL_LOCK, SharedGuard, StagingLock};
-use super::writer::links;
 use super::{Result, Store, layout};
 
 /// Who wants a state, and for how long.
@@ -244,7 +243,7 @@ impl Store {
     fn commit_unfinished(&self, key: &StateKey) -> Result<()> {
         let Ok(Some((label, label_bytes))) = self.read_label(key) else { return Ok(()) };
         let manifests = self.manifests_on_disk(key);
-        let links: Vec<_> = manifests.iter().map(|(manifest, _)| links(manifest)).collect();
+        let links: Vec<_> = manifests.iter().map(|(manifest, _)| manifest.links()).collect();
         let change = |((manifest, row), links): (&'_ (Manifest, ManifestRow), &'_ Vec<_>)| {
             let described = Some(Described { manifest, row: Some(*row), segments: links });
             let change =
@@ -338,7 +337,8 @@ impl Store {
             let bytes = self.publisher.label(&label)?;
             written.push((label, bytes, row, edit));
         }
-        let all_links: Vec<_> = edits.iter().map(|e| e.manifest.map(links).unwrap_or_default()).collect();
+        let all_links: Vec<_> =
+            edits.iter().map(|e| e.manifest.map(Manifest::links).unwrap_or_default()).collect();
         let now = self.now();
         let changes: Vec<StateChange<'_>> = written
             .iter()

@@ -401,8 +401,3 @@ impl Writer<'_> {
         })
     }
 }
-
-/// Segments that a manifest names, by chain key and lineage.
-pub(crate) fn links(manifest: &Manifest) -> Vec<(ChainKey, Lineage)> {
-    manifest.segments.iter().map(|s| (s.chain, s.lineage)).collect()
-}

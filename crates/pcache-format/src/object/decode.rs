@@ -8,11 +8,10 @@ use safetensors::tensor::{Dtype, SafeTensors};
 
 use super::{FORMAT, Layout, Meta, codec};
 use crate::Lineage;
+use crate::MAX_TOKENS;
 
 /// Elements have no more bytes than this.
 const MAX_STRIDE: usize = 8;
-/// More tokens than any model reads; a file with more is no prompt.
-pub(crate) const MAX_TOKENS: usize = 1 << 24;
 /// Bytes of a header: the longest is that of a manifest of many segments, with the text around a question.
 const MAX_HEADER: u64 = 16 << 20;
 

@@ -18,7 +18,7 @@ mod encode;
 
 pub use codec::{Codec, MAX_RATIO};
 pub use decode::{DecodeBuffers, FormatError, Object, Stored, decode};
-pub(crate) use decode::{MAX_TOKENS, i32_tensor, metadata};
+pub(crate) use decode::{i32_tensor, metadata};
 pub use encode::Encoded;
 
 use serde::{Deserialize, Serialize};
@@ -28,17 +28,6 @@ use crate::{Chain, ChainKey, Lineage, ModelHash, Segment};
 /// Version in the metadata of every object.
 pub const FORMAT: &str = "pcache object v1";
 
-/// Kind of file that bytes whose hash is right can be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileKind {
-    /// An object.
-    Object,
-    /// A record of version 0.1.
-    Record,
-    /// Of a later version, or of another program: it is left alone.
-    Unknown,
-}
-
 /// A string of the metadata of a file, of which the beginning is enough. Nothing is verified.
 pub fn peek(bytes: &[u8], name: &str) -> Option<String> {
     let (length, rest) = bytes.split_first_chunk::<8>()?;
@@ -47,17 +36,6 @@ pub fn peek(bytes: &[u8], name: &str) -> Option<String> {
     header.get("__metadata__")?.get(name)?.as_str().map(str::to_owned)
 }
 
-impl FileKind {
-    /// Kind that the metadata of a file says.
-    pub fn of(bytes: &[u8]) -> Self {
-        let format = metadata(bytes).ok().and_then(|mut strings| strings.remove("format"));
-        match format.as_deref() {
-            Some(FORMAT) => Self::Object,
-            Some(crate::record::FORMAT) => Self::Record,
-            _ => Self::Unknown,
-        }
-    }
-}
 /// How much of a prompt an object restores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -7,7 +7,6 @@ use pcache_format::{ChainKey, Label, Lineage, Manifest, ObjectId, StateKey};
 use crate::disk::Entry;
 use crate::index::{Described, ListedState, ManifestRow, SegmentRow, StateChange};
 use crate::removal::Doomed;
-use crate::writer::links;
 
 /// Chain key and lineage of a segment.
 pub(super) type SegmentId = (ChainKey, Lineage);
@@ -55,7 +54,7 @@ impl FoundState {
     pub(crate) fn links(&self) -> Vec<Vec<SegmentId>> {
         match self.manifests.is_empty() {
             true => vec![self.record_links.clone()],
-            false => self.manifests.iter().map(|(manifest, _)| links(manifest)).collect(),
+            false => self.manifests.iter().map(|(manifest, _)| manifest.links()).collect(),
         }
     }
 

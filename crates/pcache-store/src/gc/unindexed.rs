@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use pcache_format::FileKind;
 use pcache_format::label::Provenance;
-use pcache_format::object::{self, FileKind};
+use pcache_format::object;
 use pcache_format::record::Record;
 use pcache_format::{FormatError, Label, Lineage, Manifest, ObjectId, StateKey};
 use rayon::prelude::*;
@@ -18,7 +19,6 @@ use crate::memory::Memory;
 use crate::objects::Miss;
 use crate::removal::Doomed;
 use crate::usage::FolderUsage;
-use crate::writer::links;
 use crate::{Result, Store};
 
 /// Rows that files are compared with.
@@ -65,7 +65,7 @@ impl Describing {
     }
 
     fn names_one_of(&self, segments: &HashSet<SegmentId>) -> bool {
-        let of_manifests = self.manifests.iter().flat_map(|(manifest, ..)| links(manifest));
+        let of_manifests = self.manifests.iter().flat_map(|(manifest, ..)| manifest.links());
         of_manifests.chain(self.record_links()).any(|id| segments.contains(&id))
     }
 }
