@@ -46,10 +46,12 @@ pub mod map;
 pub mod text;
 
 pub use cache::explain::Explanation;
+pub use cache::explain::{Nearest, SameText};
 pub use cache::extend::Update;
 pub use cache::recode::Recoded;
+pub use cache::timings::Timings;
 pub use cache::verdict::{Status, Verdict};
-pub use cache::verify::{Checked, Wish};
+pub use cache::verify::{Checked, Status as Health, Wish};
 pub use cache::{CancelToken, Hint, Observer};
 pub use error::{Error, ErrorKind, Result};
 pub use library::{
@@ -60,4 +62,5 @@ pub use pcache_engine::generate::{Sampling, StopReason};
 pub use pcache_engine::template::Role;
 pub use pcache_format::{Codec, KvType, StateKey};
 pub use pcache_store::evict::Limits;
-pub use pcache_store::{Claim, Expiry, ListedState};
+pub use pcache_store::gc::{Evicted, Outcome};
+pub use pcache_store::{Claim, Expiry, ListedState, Reindexed};

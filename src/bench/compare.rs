@@ -159,7 +159,10 @@ fn notes(first: &Results, others: &[Results]) -> Vec<String> {
     let mut notes = vec!["~ lies within the spread of the samples: it may be noise.".to_owned()];
     let runs = std::iter::once(first).chain(others).map(|r| r.settings.runs).min().unwrap_or_default();
     if runs < FEW {
-        notes.push(format!("With {} a spread says little; --runs takes more.", human::count(runs, "sample")));
+        notes.push(format!(
+            "With {} a spread says little; more runs take more.",
+            human::count(runs, "sample")
+        ));
     }
     type Part = fn(&Results) -> String;
     let parts: [(&str, Part); 7] = [

@@ -151,7 +151,7 @@ impl Bench<'_> {
         if self.options.max_tokens.is_none() && longest < plan::USUAL.min(most) {
             let longest = human::thousands(longest);
             self.call.say(format!(
-                "up to {longest} tokens, because this model takes its time here; --max-tokens measures more"
+                "up to {longest} tokens, because this model takes its time here, unless a longest prompt is named"
             ));
         }
         Ok(plan::lengths(longest))

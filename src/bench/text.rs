@@ -68,7 +68,7 @@ pub fn warnings(results: &Results) -> Vec<String> {
     match wide.count() {
         0 => {}
         n => warnings.push(format!(
-            "{} vary by more than half of their median: is the machine busy? --runs takes more samples",
+            "{} vary by more than half of their median: is the machine busy? More runs take more samples",
             human::count(n, "time")
         )),
     }

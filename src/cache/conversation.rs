@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::cache::Hint;
 use crate::cache::opened::{Answered, Opened, Sampled};
 use crate::cache::source::Origin;
 use crate::cache::timings::Timings;
 use crate::cache::verdict::Verdict;
+use crate::cache::{Failure, Hint};
 use crate::text::human;
 use pcache_engine::generate::{Sampling, StopReason};
 use pcache_engine::model::Model;
@@ -164,12 +164,16 @@ impl<'o, 'a> Conversation<'o, 'a> {
 
     /// Answers the last message again.
     pub fn retry(&mut self, sampling: &Sampling, emit: impl FnMut(&str) -> Result<()>) -> Result<Answered> {
-        let Some(mut last) = self.said.exchanges.pop() else { bail!("nothing was said yet") };
-        last.answered.clear();
+        if self.said.exchanges.is_empty() {
+            bail!(Failure::Usage("nothing was said yet".into()));
+        }
         let since = Instant::now();
         let mut timings = self.opened.call.observer.timings();
+        // What was said stays said if this fails.
         let verdict = self.go_back(&mut timings)?;
-        self.said.exchanges.push(last);
+        if let Some(last) = self.said.exchanges.last_mut() {
+            last.answered.clear();
+        }
         self.answer(sampling, verdict, since, timings, emit)
     }
 
@@ -238,7 +242,6 @@ impl<'o, 'a> Conversation<'o, 'a> {
         let start = Instant::now();
         self.said.prepared = false;
         let mut verdict = self.opened.prepare(timings)?;
-        self.said.prepared = true;
         let positions = self.positions(self.said.before_last.tokens);
         if self.said.before_last.tokens > 0 && !self.said.before_last.state.is_empty() {
             if self.opened.prefix.layout == Layout::Snapshot {
@@ -248,6 +251,7 @@ impl<'o, 'a> Conversation<'o, 'a> {
             verdict.restored_tokens = self.opened.session.position();
             timings.add("load_state", start.elapsed(), Some(self.said.before_last.tokens));
         }
+        self.said.prepared = true;
         Ok(verdict)
     }
 
@@ -278,13 +282,13 @@ impl<'o, 'a> Conversation<'o, 'a> {
         let least = used + message + SHORTEST_ANSWER.min(max_tokens);
         if least > most {
             // A state needs room for a question, so one that fills all of the context cannot be kept.
-            let save = if used + SHORTEST_ANSWER < most { "; /save NAME keeps them first" } else { "" };
-            bail!(
-                "the context is full: {} of {}, and the message needs {}; /drop forgets the oldest message, /reset all of them{save}",
+            let hint = if used + SHORTEST_ANSWER < most { Hint::SaveOrForget } else { Hint::Forget };
+            bail!(hint.with(format!(
+                "the context is full: {} of {}, and the message needs {}",
                 human::thousands(used),
                 human::count(most, "token"),
                 human::thousands(message)
-            );
+            )));
         }
         let wanted = (used + message).saturating_add(max_tokens).min(most);
         self.opened.limit = wanted;

@@ -19,6 +19,18 @@ pub struct Update<'u> {
     pub replace_from: Option<&'u str>,
 }
 
+impl<'u> Update<'u> {
+    /// A text behind the prompt.
+    pub fn behind(text: &'u str) -> Self {
+        Self { text, replace_from: None }
+    }
+
+    /// A text in the place of all that follows a line of the prompt.
+    pub fn from_line(line: &'u str, text: &'u str) -> Self {
+        Self { text, replace_from: Some(line) }
+    }
+}
+
 /// The prompt of a state with an update.
 ///
 /// # Errors

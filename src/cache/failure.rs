@@ -41,6 +41,10 @@ pub enum Hint {
     NameDelimiter,
     /// Say what the input holds.
     NameFormat,
+    /// Forget messages.
+    Forget,
+    /// Forget messages, or save them first.
+    SaveOrForget,
     /// Go on with it as a conversation.
     Converse,
     /// Look at the prompt's lines.

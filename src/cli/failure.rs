@@ -10,7 +10,8 @@ use pcache_store::StoreError;
 /// Exit code of a failure; `interrupted` is that of the signal that came.
 fn code(failure: &Failure, interrupted: u8) -> u8 {
     match failure {
-        Failure::NoRoom(_) | Failure::Refused { hint: Hint::Converse, .. } => 1,
+        Failure::NoRoom(_)
+        | Failure::Refused { hint: Hint::Converse | Hint::Forget | Hint::SaveOrForget, .. } => 1,
         Failure::Usage(_) | Failure::Refused { .. } => 2,
         Failure::NotFound(_) | Failure::Miss(_) => 3,
         Failure::Corrupt(_) => 4,
@@ -52,13 +53,17 @@ fn advice(error: &anyhow::Error) -> Option<&'static str> {
     of_failure.or(of_adapter).or(of_template).or_else(|| error.downcast_ref().and_then(of_store))
 }
 
-fn of_hint(hint: Hint) -> &'static str {
+pub fn of_hint(hint: Hint) -> &'static str {
     match hint {
         Hint::BeginAnew => "--overwrite begins it anew",
         Hint::NameDelimiter => "--delimiter CHAR says what is between columns",
         Hint::NameFormat => "--input-format jsonl, csv or tsv says what else the input is",
         Hint::NameField => {
             "--into NAME gives the answer another field, --replace puts it in that one's place"
+        }
+        Hint::Forget => "/drop forgets the oldest message, /reset all of them",
+        Hint::SaveOrForget => {
+            "/drop forgets the oldest message, /reset all of them; /save NAME keeps them first"
         }
         Hint::Converse => "pcache chat --resume KEY goes on with a conversation",
         Hint::ShowPrompt => "pcache show KEY --prompt shows its lines",

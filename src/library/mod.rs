@@ -21,6 +21,7 @@ use crate::cache::verdict::Verdict;
 use crate::cache::verify::{self, Checked, Wish};
 use crate::cache::{self, Call, CancelToken, Failure, Observer};
 use crate::error::{Error, Result};
+use pcache_format::id::name_problem;
 use pcache_format::{Codec, KvType, Lora, ModelHash, Params, StateKey};
 use pcache_store::evict::Limits;
 use pcache_store::fingerprint::FileIdentity;
@@ -35,9 +36,16 @@ pub struct CacheOptions {
     threads: Option<u32>,
     gpu_layers: u32,
     same_compute: bool,
+    trust_owner: bool,
 }
 
 impl CacheOptions {
+    /// Uses a folder that belongs to another user, who could put forged states into it.
+    pub fn trust_owner(mut self) -> Self {
+        self.trust_owner = true;
+        self
+    }
+
     /// Evaluates with so many threads, and not with the physical cores.
     pub fn threads(mut self, threads: u32) -> Self {
         self.threads = Some(threads);
@@ -138,13 +146,15 @@ pub struct State {
     pub bytes_written: u64,
     /// What the stages took.
     pub timings: Timings,
+    /// The states that were saved on the way, the shortest first: see [`Prompt::save_after`].
+    pub on_the_way: Vec<StateKey>,
 }
 
 impl State {
     fn of(report: Report) -> anyhow::Result<Self> {
         let Report { cache: verdict, tokens, bytes_written, timings, key, .. } = report;
         let key = key.parse().map_err(|_| anyhow::anyhow!("{key} is no key"))?;
-        Ok(Self { key, verdict, tokens, bytes_written, timings })
+        Ok(Self { key, verdict, tokens, bytes_written, timings, on_the_way: Vec::new() })
     }
 }
 
@@ -188,9 +198,11 @@ impl Cache {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with(dir: impl AsRef<Path>, options: CacheOptions) -> Result<Self> {
-        let CacheOptions { threads, gpu_layers, same_compute } = options;
+        let CacheOptions { threads, gpu_layers, same_compute, trust_owner } = options;
         let compute = pcache_engine::compute::identity(gpu_layers).map_err(anyhow::Error::from)?;
-        pcache_store::check_owner(dir.as_ref())?;
+        if !trust_owner {
+            pcache_store::check_owner(dir.as_ref())?;
+        }
         let store = Store::open(dir.as_ref(), &Options::new(compute))?;
         let threads = threads.unwrap_or_else(cache::usual_threads);
         Ok(Self(Arc::new(Inner { store, threads, gpu_layers, same_compute })))
@@ -262,15 +274,16 @@ impl Cache {
     }
 
     /// Makes sure that the state of `prompt` is saved: what is missing of it is evaluated and saved on the way. With
-    /// `claim` it gets a name, a pin or an expiry.
+    /// `claim` it gets a name, a pin or an expiry; states on the way get none.
     ///
     /// # Errors
-    /// When the template refuses the prompt, the model's context is too short for it, or nothing can be saved.
+    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) for what cannot be a name; when the template refuses the prompt, the model's context is too short for it, or nothing can be saved.
     pub fn build(&self, model: &Model, prompt: &Prompt, claim: Claim, watch: Watch<'_>) -> Result<State> {
-        for shorter in prompt.on_the_way() {
-            self.build_one(model, &shorter, Claim::default(), watch)?;
-        }
-        self.build_one(model, prompt, claim, watch)
+        check_name(&claim)?;
+        let shorter = prompt.on_the_way();
+        let build = |shorter| self.build_one(model, shorter, Claim::default(), watch).map(|state| state.key);
+        let on_the_way = shorter.iter().map(build).collect::<Result<_>>()?;
+        Ok(State { on_the_way, ..self.build_one(model, prompt, claim, watch)? })
     }
 
     /// Notes a model that another cache has loaded.
@@ -311,7 +324,7 @@ impl Cache {
         Ok(Explanation::of(call, store, &model.loaded, &prefix, &rendered, &source)?)
     }
 
-    /// Builds a new state from a saved one, with text behind its prompt, or in the place of all that follows a line of it.
+    /// Builds a new state from a saved one, with text behind its prompt (its last message), or in the place of all that follows a line of it.
     ///
     /// # Errors
     /// As [`Self::build`]; when the state has no prompt of its own, or the line is not there once.
@@ -324,6 +337,7 @@ impl Cache {
         watch: Watch<'_>,
     ) -> Result<State> {
         let Inner { store, .. } = &*self.0;
+        check_name(&claim)?;
         let old = cache::whole_state(store, key)?;
         model.check(&old)?;
         // What it was built with, whatever the model would take for a new one.
@@ -343,7 +357,8 @@ impl Cache {
         Ok(recode(self.call(watch), &self.0.store, key, codec)?)
     }
 
-    /// Checks every file of states, each once.
+    /// Checks every file of these states, each once, and evaluates nothing: [`Self::states`] gives the keys of all. What is gone by now
+    /// is not among the results.
     ///
     /// # Errors
     /// When the index or the disk fails.
@@ -410,7 +425,8 @@ impl Cache {
         Ok(self.0.store.list()?.0)
     }
 
-    /// What a collection by `limits` would do.
+    /// What a collection by `limits` would do. It waits for builds, and holds nothing when it comes back: [`GcPlan::apply`] goes by what
+    /// is there then.
     ///
     /// # Errors
     /// When the lock, the index or the disk fails.
@@ -419,6 +435,15 @@ impl Cache {
         let guard = store.lock_exclusive(|| ())?;
         let outcome = store.collect(&guard, &limits, true)?;
         Ok(GcPlan { store, limits, outcome })
+    }
+}
+
+/// Refuses what cannot be a name.
+fn check_name(claim: &Claim) -> Result<()> {
+    let problem = claim.name.as_deref().and_then(|name| Some((name, name_problem(name)?)));
+    match problem {
+        Some((name, problem)) => Err(Failure::Usage(format!("the name {name:?} {problem}")).into()),
+        None => Ok(()),
     }
 }
 

@@ -31,9 +31,10 @@ impl Prompt {
     ///
     /// # Errors
     /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) where there are none.
-    pub fn messages(messages: impl IntoIterator<Item = (Role, String)>) -> Result<Self> {
+    pub fn messages<T: Into<String>>(messages: impl IntoIterator<Item = (Role, T)>) -> Result<Self> {
+        let messages = messages.into_iter();
         let mut before: Vec<Message> =
-            messages.into_iter().map(|(role, text)| Message { role, text }).collect();
+            messages.map(|(role, text)| Message { role, text: text.into() }).collect();
         match before.pop() {
             Some(last) => Ok(Self::of(before, last)),
             None => {
@@ -47,8 +48,9 @@ impl Prompt {
         Self { raw: true, ..Self::system(text) }
     }
 
-    /// Saves a state of its own behind the first `messages` messages, too, from which questions can be asked. What it has in common
-    /// with this prompt is evaluated once, unless the model's state cannot be cut (Mamba and its like).
+    /// Saves a state of its own behind the first `messages` messages, too, from which questions can be asked. The whole segments (256
+    /// tokens) that both have in common are evaluated once, unless the model's state cannot be cut (Mamba and its like). A number
+    /// that is not between 1 and that of the messages before the last is passed over.
     pub fn save_after(mut self, messages: usize) -> Self {
         self.save_points.push(messages);
         self
@@ -94,6 +96,6 @@ mod tests {
         let prompt = Prompt::messages(all).unwrap().save_after(2).save_after(1).save_after(2).save_after(9);
         let texts: Vec<_> = prompt.on_the_way().iter().map(|p| p.last.text.clone()).collect();
         assert_eq!(texts, ["a", "b"]);
-        assert!(Prompt::messages([]).is_err());
+        assert!(Prompt::messages::<&str>([]).is_err());
     }
 }

@@ -183,6 +183,7 @@ impl Conversation {
     /// As a build; [`ErrorKind::Refused`](crate::ErrorKind::Refused) where nothing was said.
     pub fn save(&mut self, claim: Claim, watch: Watch<'_>) -> Result<State> {
         let Self { session, said } = self;
+        super::check_name(&claim)?;
         let target = std::sync::Arc::clone(&session.model.target);
         session.with(watch, |opened| {
             let talk = Talk::new(opened, said);

@@ -144,6 +144,10 @@ fn run_id(key: &StateKey, options: &Options, layout: &Layout) -> String {
     ];
     parts.extend(sampling.stop.iter().map(|stop| ("stop", stop.clone())));
     parts.extend(options.shape.as_ref().map(|shape| (shape.kind(), shape.source())));
+    if options.parallel > 1 && !options.exact {
+        // Such answers may be others than those of one after the other, which exact ones are.
+        parts.push(("together", "true".into()));
+    }
     parts.push(("field", options.asked.field.clone()));
     parts.extend(options.asked.template.iter().map(|template| ("template", template.clone())));
     parts.push(("into", options.into.clone()));

@@ -176,7 +176,7 @@ impl Records {
 
 /// That a record has a field which the answer would take the place of.
 pub fn taken(name: &str) -> String {
-    format!("there is a field {name:?} already, and the answer does not replace it")
+    format!("there is a field {name:?} already; give the answer another field, or let it replace that one")
 }
 
 /// How many records a file has; nothing for stdin.

@@ -150,9 +150,10 @@ impl Work<'_, '_> {
         if !self.json {
             return Outcome::Answer { value: text.into(), stop };
         }
-        match serde_json::from_str(text) {
-            Ok(value) => Outcome::Answer { value, stop },
-            Err(_) => {
+        // Half of a number is a number, too.
+        match serde_json::from_str(text).ok().filter(|_| answer.stop == StopReason::Eos) {
+            Some(value) => Outcome::Answer { value, stop },
+            None => {
                 let tokens = human::count(answer.tokens.len(), "token");
                 Outcome::Problem(format!(
                     "its JSON was cut off after {tokens} ({}): {text}",

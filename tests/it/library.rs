@@ -113,10 +113,6 @@ fn errors_have_kinds() {
     );
 }
 
-fn said(role: Role, text: &str) -> (Role, String) {
-    (role, text.to_owned())
-}
-
 /// A system text and what was said behind it: what both share is evaluated once, and each can be asked.
 #[test]
 fn messages_are_saved_on_the_way() {
@@ -128,9 +124,9 @@ fn messages_are_saved_on_the_way() {
             |prompt: &Prompt| cache.build(&model, prompt, Claim::default(), Watch::default()).unwrap();
         let system = prose(200, 3);
         let whole = Prompt::messages([
-            said(Role::System, &system),
-            said(Role::User, "Is there soup?"),
-            said(Role::Assistant, "Yes, pumpkin."),
+            (Role::System, system.as_str()),
+            (Role::User, "Is there soup?"),
+            (Role::Assistant, "Yes, pumpkin."),
         ])
         .unwrap()
         .save_after(1);
@@ -138,6 +134,7 @@ fn messages_are_saved_on_the_way() {
         let alone = build(&Prompt::system(&system));
         assert_eq!(alone.verdict.status, Status::Hit, "{name}: it was saved on the way");
         assert!(state.tokens > alone.tokens && state.key != alone.key, "{name}");
+        assert_eq!(state.on_the_way, [alone.key], "{name}");
         // The state of the others cannot be cut, and so is no beginning of another one.
         let shares = ["llama", "gemma3"].contains(&name);
         assert_eq!(state.verdict.restored_tokens > 0, shares, "{name}: what both share was restored");
@@ -183,12 +180,21 @@ fn states_are_extended_recoded_and_mended() {
     let model = cache.load(tiny("llama"), Watch::default()).unwrap();
     let text = format!("{}\n## Today\nSoup.\n", prose(150, 9));
     let state = cache.build(&model, &Prompt::system(&text), Claim::default(), Watch::default()).unwrap();
-    let update = Update { text: "Cake.", replace_from: Some("## Today") };
+    let update = Update::from_line("## Today", "Cake.");
     let extended = cache.extend(&model, &state.key, update, Claim::default(), Watch::default()).unwrap();
     assert!(extended.key != state.key && extended.verdict.restored_tokens > 0);
-    let nowhere = Update { text: "Cake.", replace_from: Some("## Tomorrow") };
+    let nowhere = Update::from_line("## Tomorrow", "Cake.");
     let error = cache.extend(&model, &state.key, nowhere, Claim::default(), Watch::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+
+    // Names that the program refuses were once taken, and could not be told from keys.
+    for name in ["", "deadbeef12"] {
+        let claim = || Claim { name: Some(name.into()), ..Claim::default() };
+        let built = cache.build(&model, &Prompt::system(&text), claim(), Watch::default());
+        assert_eq!(built.unwrap_err().kind(), ErrorKind::Refused, "{name:?}");
+        let extended = cache.extend(&model, &state.key, update, claim(), Watch::default());
+        assert_eq!(extended.unwrap_err().kind(), ErrorKind::Refused, "{name:?}");
+    }
 
     let recoded = cache.recode(&state.key, "zstd".parse::<Codec>().unwrap(), Watch::default()).unwrap();
     assert!(recoded.recoded > 0);

@@ -635,3 +635,21 @@ fn what_was_ignored_when_the_program_began_stays_ignored() {
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(143), "that one still ends it, in order");
 }
+
+/// A run that was begun with answers that may be others is not gone on with as an exact one; one after the other and exact are
+/// the same.
+#[test]
+fn exact_answers_are_not_mixed_with_others() {
+    let program = program("llama");
+    program.write("in.jsonl", &records(4));
+    let map = |more: &[&str]| {
+        let fixed = ["map", "s", "-i", "in.jsonl", "--output", "out.jsonl", "--max-tokens", "4"];
+        program.run(&[&fixed[..], more].concat())
+    };
+    assert_eq!(map(&["--parallel", "2", "--limit", "2"]).code, 0);
+    let mixed = map(&["--parallel", "2", "--exact"]);
+    assert_eq!(mixed.code, 2, "{}", mixed.stderr);
+    assert_eq!(map(&["--limit", "2", "--overwrite"]).code, 0);
+    let same = map(&["--parallel", "2", "--exact"]);
+    assert!(same.code == 0 && same.stderr.contains("2 records done already"), "{}", same.stderr);
+}

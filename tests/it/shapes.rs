@@ -118,6 +118,12 @@ fn an_answer_is_checked_against_its_schema() {
     let number: f64 = kept.stdout.trim().parse().unwrap();
     assert!(number > 5.0 && number <= 5.5, "{number}");
     program.write("in.txt", "Is it?\n");
+    // Half of a number is a number, too.
+    program.write("large.json", r#"{"type": "integer", "minimum": 1000, "maximum": 9999}"#);
+    let map = ["map", "s", "-i", "in.txt", "--json-schema", "large.json", "--output", "jsonl"];
+    let cut = program.run(&[&map[..], &["--max-tokens", "2"]].concat());
+    let record: Value = serde_json::from_str(&cut.stdout).unwrap();
+    assert_eq!((cut.code, &record["answer"]), (1, &Value::Null), "{record}");
     for parallel in ["1", "2"] {
         let map = ["map", "s", "-i", "in.txt", "--json-schema", "number.json", "--output", "jsonl"];
         let run = program.run(&[&map[..], &["--parallel", parallel]].concat());

@@ -63,6 +63,12 @@ impl Context {
         self.owned.borrow_owner()
     }
 
+    /// A batch of one token divides its attention over the cells among the threads, where there are many of them and one stream: then
+    /// sums are made in another order than beside others.
+    pub fn splits_attention(&self) -> bool {
+        self.params.flash_attention && self.params.kv_type == KvType::F16
+    }
+
     /// What llama.cpp has.
     pub fn llama(&self) -> &LlamaContext<'_> {
         self.owned.borrow_dependent()

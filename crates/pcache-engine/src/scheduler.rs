@@ -215,7 +215,8 @@ impl<'w, T> Scheduler<'w, T> {
 /// # Errors
 /// When llama.cpp fails.
 pub fn is_exact(session: &mut Session, slots: usize) -> Result<bool> {
-    if !session.has_streams() {
+    // Where attention is divided, it is from some number of cells on, which a trial behind a short prefix does not reach.
+    if !session.has_streams() || session.splits_attention() {
         return Ok(false);
     }
     // Any tokens that differ do; those of the middle of a vocabulary are words.

@@ -181,6 +181,10 @@ impl Session {
         self.sequences.of_slot(slot)
     }
 
+    pub(super) fn splits_attention(&self) -> bool {
+        self.context.splits_attention()
+    }
+
     /// Each sequence has cells of its own: what is evaluated for it alone has the bits that it has in a session of its own.
     pub fn has_streams(&self) -> bool {
         self.sequences.pools() > 1

@@ -10,7 +10,7 @@ use lines::{Input, Lines};
 
 use super::app::{App, read_text};
 use super::ask::report::{self, Report};
-use super::failure::Failure;
+use super::failure::{Failure, of_hint};
 use super::signals::At;
 use super::states::{self, check_name};
 use super::{build, place, sampling, target};
@@ -184,6 +184,9 @@ impl Talk<'_> {
     /// Tells what went wrong; the conversation goes on.
     fn failed(&mut self, error: anyhow::Error) {
         self.app.warn(format!("{error:#}"));
+        if let Some(Failure::Refused { hint, .. }) = error.downcast_ref() {
+            self.app.say(of_hint(*hint));
+        }
         self.first_failure.get_or_insert(error);
     }
 

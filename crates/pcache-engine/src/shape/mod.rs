@@ -96,7 +96,8 @@ impl Guides {
                 if let Some(problem) = schema::problem(schema) {
                     return Err(not_kept(&problem));
                 }
-                let validator = jsonschema::validator_for(schema).map_err(|e| not_kept(&e.to_string()))?;
+                let validator = jsonschema::validator_for(schema)
+                    .map_err(|e| not_kept(&format!("it could not be checked in the end: {e}")))?;
                 let vocabulary = LlamaSampler::llguidance_tok_env(&model.0.llama);
                 let mut factory = ParserFactory::new_simple(&vocabulary)
                     .map_err(|e| EngineError::Shape(format!("the vocabulary: {e:#}")))?;
@@ -207,6 +208,7 @@ fn check(validator: &Validator, answer: &str) -> Result<()> {
 }
 
 fn not_kept(reason: &str) -> EngineError {
+    let reason = reason.lines().next().unwrap_or_default();
     EngineError::Shape(format!("no answer can be held to the JSON schema: {reason}"))
 }
 
@@ -214,6 +216,8 @@ fn not_kept(reason: &str) -> EngineError {
 fn stuck(reason: &str) -> EngineError {
     let reason = reason.lines().next().unwrap_or_default();
     let reason = reason.split("<state>").next().unwrap_or_default().trim();
+    // The library's name for that.
+    let reason = if reason == "NoExtensionBias" { "nothing may follow what is there" } else { reason };
     EngineError::Shape(format!("the answer cannot go on in its shape: {reason}"))
 }
 

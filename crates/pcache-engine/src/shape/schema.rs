@@ -6,6 +6,9 @@ use serde_json::Value;
 /// Schemas within schemas.
 const MOST_DEPTH: usize = 100;
 
+/// Whole numbers beyond this have neighbours that a reader takes for them (2^53).
+const LARGEST: f64 = 9_007_199_254_740_992.0;
+
 /// Why answers could not be relied on to be valid under `schema`, if so.
 pub(super) fn problem(schema: &Value) -> Option<String> {
     if !schema.is_object() && !schema.is_boolean() {
@@ -33,6 +36,14 @@ fn inner_problem(value: &Value, depth: usize) -> Option<String> {
                 if let Some(with) = with {
                     return Some(format!("patternProperties together with {with}"));
                 }
+            }
+            let large = |n: &Value| n.as_f64().is_some_and(|n| n.abs() > LARGEST);
+            let given = schema.get("const").into_iter();
+            let given = given.chain(schema.get("enum").and_then(Value::as_array).into_iter().flatten());
+            let limits = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"];
+            let given = given.chain(limits.iter().filter_map(|limit| schema.get(*limit)));
+            if let Some(number) = given.into_iter().find(|n| large(n)) {
+                return Some(format!("the number {number} is too large to be kept exactly"));
             }
             // What stands in const, enum and examples is no schema.
             let no_schema = ["const", "enum", "default", "examples"];
@@ -69,6 +80,10 @@ mod tests {
         let cases = [
             (r#"{"properties": {"a": {"exclusiveMaximum": true}}}"#, "expected a number"),
             (r#"{"items": {"patternProperties": {"^x$": {}}, "required": ["x"]}}"#, "together with required"),
+            (r#"{"const": 12345678901234567890123}"#, "too large"),
+            (r#"{"anyOf": [{"enum": [1, 1e300]}]}"#, "too large"),
+            // llguidance overflows.
+            (r#"{"type": "integer", "minimum": -9223372036854775808, "maximum": 0}"#, "too large"),
             (r##"{"$ref": "#"}"##, "leads back to itself"),
             (
                 r##"{"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}"##,
@@ -82,7 +97,6 @@ mod tests {
         }
         for schema in [
             r#"{"type": "number", "exclusiveMinimum": 5}"#,
-            r#"{"const": 12345678901234567890123}"#,
             r#"{"properties": {"exclusiveMinimum": {"type": "number"}, "const": {"enum": ["a"]}}, "required": ["const"]}"#,
             r##"{"properties": {"next": {"$ref": "#"}}}"##,
             "true",
