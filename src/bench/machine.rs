@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::results::Machine;
+use crate::cache::memory;
 
 /// The machine; `folder` is on the disk that is measured.
 pub fn this(folder: &Path) -> Machine {
@@ -26,12 +27,7 @@ fn cpu() -> Option<String> {
 }
 
 fn memory() -> Option<u64> {
-    let linux = || {
-        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim().to_owned();
-        line.strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kb| kb << 10)
-    };
-    linux().or_else(|| asked("sysctl", &["-n", "hw.memsize"])?.parse().ok())
+    memory::total().or_else(|| asked("sysctl", &["-n", "hw.memsize"])?.parse().ok())
 }
 
 fn asked(program: &str, args: &[&str]) -> Option<String> {

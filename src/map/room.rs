@@ -61,9 +61,8 @@ pub fn exact(call: Call<'_>, opened: &mut Opened<'_>, slots: Slots) -> Result<Sl
     Ok(Slots::None)
 }
 
-/// Sets the limit for a question, and makes a larger context if it needs one. The caller restores the state into it. Says
-/// whether it is a new one.
-pub fn ensure(opened: &mut Opened<'_>, question: &Question, max_tokens: usize, slots: Slots) -> Result<bool> {
+/// Sets the limit for a question, and makes a larger context if it needs one. The caller restores the state into it.
+pub fn ensure(opened: &mut Opened<'_>, question: &Question, max_tokens: usize, slots: Slots) -> Result<()> {
     let (model, prefix) = (opened.session.model(), &opened.prefix);
     let limit = |tokens| Question::limit(model, prefix, tokens, max_tokens);
     let needed = Room { limit: limit(question.tokens.len()), slots };
@@ -75,5 +74,5 @@ pub fn ensure(opened: &mut Opened<'_>, question: &Question, max_tokens: usize, s
     if !is_enough {
         opened.session = room.session(opened.session.model(), &opened.prefix, opened.call.threads)?;
     }
-    Ok(!is_enough)
+    Ok(())
 }

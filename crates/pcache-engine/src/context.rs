@@ -69,7 +69,7 @@ impl Context {
         self.params.flash_attention && self.params.kv_type == KvType::F16
     }
 
-    /// What llama.cpp has.
+    /// llama.cpp's own context.
     pub fn llama(&self) -> &LlamaContext<'_> {
         self.owned.borrow_dependent()
     }
@@ -142,7 +142,7 @@ impl Context {
         Err(EngineError::Restore { first: positions.start, bytes: state.len(), reason: logged_reason() })
     }
 
-    /// What a state of `positions` in that place is.
+    /// Form of a state of `positions` in that place.
     pub fn expected(&self, place: Place, positions: &Range<usize>) -> Expected {
         let model = self.model();
         Expected::of(model.layout(), place, positions, &self.params, model.layers())

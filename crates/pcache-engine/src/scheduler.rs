@@ -47,7 +47,7 @@ impl Spent {
 
 /// A question whose answer is over.
 pub struct Over<T> {
-    /// What came with the question.
+    /// Ticket that came with the question.
     pub ticket: T,
     /// Tokens of the question.
     pub question: usize,
@@ -62,7 +62,7 @@ struct Busy<'w, T> {
     growing: Growing<'w>,
     /// Positions of its sequence, the prefix counted.
     position: usize,
-    /// What is to be evaluated before the next token can be chosen: what is left of the question, or the last token.
+    /// Tokens to be evaluated before the next one can be chosen: what is left of the question, or the last token.
     pending: Vec<i32>,
 }
 
@@ -101,7 +101,7 @@ impl<'w, T> Scheduler<'w, T> {
         self.busy.iter().position(Option::is_none)
     }
 
-    /// What the steps took by now.
+    /// Time and tokens of the steps by now.
     pub fn spent(&self) -> Spent {
         self.spent
     }
@@ -209,7 +209,7 @@ impl<'w, T> Scheduler<'w, T> {
     }
 }
 
-/// Whether what each of `slots` decodes in a batch with others has the bits that it has alone: depends on the kernels, which
+/// Tries whether what each of `slots` decodes in a batch with others has the bits that it has alone: that depends on the kernels, which
 /// ggml picks by the number of tokens in a batch. Tried with a token a slot behind the prefix, in batches of every size.
 ///
 /// # Errors

@@ -47,7 +47,7 @@ pub struct Session {
     sequences: Box<dyn Sequences>,
     batch: LlamaBatch<'static>,
     position: usize,
-    /// Where the states end that were taken last.
+    /// End of the states that were taken last.
     taken: usize,
     /// Positions that a sequence has room for; where all share one pool, all of them together.
     cells: usize,
@@ -101,7 +101,7 @@ impl Session {
         self.cells
     }
 
-    /// What a room needs is there.
+    /// It has the cells that a room needs.
     pub fn has_room(&self, room: Room) -> bool {
         self.sequences.pool(room.shared, room.each) <= self.cells
     }

@@ -124,8 +124,7 @@ struct Talk<'a> {
     target: &'a Target,
     sampling: Sampling,
     last: Option<Answered>,
-    /// Whether a signal should end the program.
-    /// What went wrong first.
+    /// The first failure.
     first_failure: Option<anyhow::Error>,
 }
 

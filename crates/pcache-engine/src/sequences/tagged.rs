@@ -30,13 +30,13 @@ impl Tagged {
         }
     }
 
-    /// Where every saved state says that it was.
+    /// Place that every saved state names.
     fn place(&self) -> Place {
         Place::unified(self.door())
     }
 }
 
-/// Where a state says that it was, whichever sequence it came from: that of a context in which all share one pool of cells.
+/// Place that a state names, whichever sequence it came from: that of a context in which all share one pool of cells.
 pub(super) fn canonical(layout: Layout) -> Place {
     Tagged::new(layout, 0).place()
 }
