@@ -8,7 +8,7 @@ use pcache_format::label::{MAX_BYTES as MAX_LABEL_BYTES, MAX_REVISION, MAX_TIME,
 use pcache_format::{FormatError, Label, Manifest, PromptDigest, StateKey, TextDigest};
 
 use super::index::{Described, ManifestRow, StateChange, StateRow};
-use super::lock::{LABEL_LOCK, SharedGuard, StagingLock};
+use super::lock::{self, LABEL_LOCK, SharedGuard, StagingLock};
 use super::{Result, Store, layout};
 
 /// Who wants a state, and for how long.
@@ -211,6 +211,12 @@ impl Store {
             self.take_moved_names(key)?;
         }
         Ok(lock)
+    }
+
+    /// Waits until no one changes labels, and keeps them as they are until the file is closed; nothing if no one is about to.
+    /// For a store that cannot be written.
+    pub(crate) fn wait_for_labels(&self) -> Option<std::fs::File> {
+        lock::wait_beside(&self.staging_path(LABEL_LOCK))
     }
 
     /// Finishes what processes began that died, so that names mean what they will mean. Where nothing can be written, they

@@ -89,23 +89,10 @@ impl StagingLock {
             })?;
             let lock = Self { disk: Arc::clone(disk), path: path.to_owned(), file };
             // Whoever held it before removes the file: a lock on a removed file keeps no one out.
-            if lock.has_its_name() {
+            if has_name(&lock.file, &lock.path) {
                 return Ok(lock);
             }
         }
-    }
-
-    /// The locked file still has its name.
-    fn has_its_name(&self) -> bool {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::MetadataExt;
-            let same = |a: std::fs::Metadata, b: std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
-            let named = std::fs::metadata(&self.path);
-            self.file.metadata().is_ok_and(|held| named.is_ok_and(|named| same(held, named)))
-        }
-        #[cfg(not(unix))]
-        true
     }
 }
 
@@ -119,10 +106,33 @@ impl Drop for StagingLock {
     fn drop(&mut self) {
         // Removed only by its holder: one that waited has another file, or has none yet. What stays is an empty staging
         // file, which gc removes.
-        if self.has_its_name() {
+        if has_name(&self.file, &self.path) {
             let _ = self.disk.remove(&self.path);
         }
     }
+}
+
+/// Waits until no one holds a single-flight lock and keeps others from taking it; nothing if no one asks for it now. For
+/// whoever cannot write, and so cannot take it.
+pub(super) fn wait_beside(path: &Path) -> Option<File> {
+    // Opening a named pipe would wait for its other end.
+    std::fs::symlink_metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+    let file = File::open(path).ok()?;
+    file.lock_shared().ok()?;
+    has_name(&file, path).then_some(file)
+}
+
+/// The open file is still the one of this name.
+fn has_name(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let same = |a: std::fs::Metadata, b: std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+        let named = std::fs::metadata(path);
+        file.metadata().is_ok_and(|held| named.is_ok_and(|named| same(held, named)))
+    }
+    #[cfg(not(unix))]
+    true
 }
 
 /// Prefix of the file name of each build lock.

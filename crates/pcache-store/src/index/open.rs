@@ -17,6 +17,8 @@ const LOGS: [&str; 2] = ["-wal", "-journal"];
 const COPY_TRIES: u32 = 50;
 /// Time between two of them.
 const COPY_PAUSE: Duration = Duration::from_millis(20);
+/// More than the time for which a kernel gives files the same time: at most 10 ms, at 100 ticks a second.
+const CLOCK_TICK: Duration = Duration::from_millis(50);
 
 /// How the database was opened.
 pub(super) enum Access {
@@ -29,13 +31,33 @@ pub(super) enum Access {
         /// Folder of the copy, which goes with it; none where the database itself is read.
         #[allow(dead_code, reason = "removed when dropped")]
         folder: Option<TempDir>,
-        /// What the original looked like then.
-        stamp: Stamp,
+        /// What the original looked like then; nothing where a change after it could look the same.
+        stamp: Option<Stamp>,
     },
 }
 
 /// Sizes and times of the database and its logs.
-type Stamp = Vec<Option<(u64, Option<SystemTime>)>>;
+#[derive(Clone, PartialEq)]
+pub(super) struct Stamp(Vec<Option<(u64, Option<SystemTime>)>>);
+
+impl Stamp {
+    fn of(path: &Path) -> Self {
+        let files = std::iter::once(path.to_owned()).chain(LOGS.map(|end| beside(path, end)));
+        let stamp = |path: PathBuf| std::fs::metadata(path).ok().map(|m| (m.len(), m.modified().ok()));
+        Self(files.map(stamp).collect())
+    }
+
+    /// No file was written so shortly before `now` that a later write could leave the same time behind.
+    fn is_settled(&self, now: SystemTime) -> bool {
+        let mut times = self.0.iter().flatten().filter_map(|(_, time)| *time);
+        times.all(|time| now.duration_since(time).is_ok_and(|age| age > CLOCK_TICK))
+    }
+
+    /// There are changes that are not in the database itself.
+    fn has_log(&self) -> bool {
+        self.0.iter().skip(1).flatten().any(|(bytes, _)| *bytes > 0)
+    }
+}
 
 /// A connection, and how it came about.
 pub(super) struct Opened {
@@ -107,8 +129,8 @@ impl Opened {
     /// Reads a database whose every change is in it, and looks for no log. Somebody who changes it meanwhile can make a read
     /// fail, so a copy is better.
     fn as_it_is(path: &Path) -> Option<Self> {
-        let stamp = stamp_of(path);
-        if stamp.iter().skip(1).flatten().any(|(bytes, _)| *bytes > 0) {
+        let stamp = Stamp::of(path);
+        if stamp.has_log() {
             return None;
         }
         // What means something in such an address is written by its number.
@@ -125,13 +147,13 @@ impl Opened {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
         let db = Connection::open_with_flags(address + "?immutable=1", flags).ok()?;
         let current = version(&db, path).is_ok_and(|found| found == schema::VERSION as i64);
-        current.then_some(Self { db, access: Access::Copy { folder: None, stamp } })
+        current.then_some(Self { db, access: Access::Copy { folder: None, stamp: Some(stamp) } })
     }
 
     /// Makes a copy anew where the original has changed since. Returns false if this is no copy.
     pub(super) fn refresh(&mut self, path: &Path) -> Result<bool> {
         let Access::Copy { stamp, .. } = &self.access else { return Ok(false) };
-        if *stamp != stamp_of(path) {
+        if stamp.as_ref().is_none_or(|stamp| *stamp != Stamp::of(path)) {
             *self = Self::copy_of(path)?;
         }
         Ok(true)
@@ -309,16 +331,10 @@ fn beside(path: &Path, end: &str) -> PathBuf {
     name.into()
 }
 
-fn stamp_of(path: &Path) -> Stamp {
-    let files = std::iter::once(path.to_owned()).chain(LOGS.map(|end| beside(path, end)));
-    let stamp = |path: PathBuf| std::fs::metadata(path).ok().map(|m| (m.len(), m.modified().ok()));
-    files.map(stamp).collect()
-}
-
 /// Copies the database and its logs as they were at one moment: again and again, until nobody wrote meanwhile.
-fn copy_files(path: &Path, copy: &Path) -> std::io::Result<Stamp> {
+fn copy_files(path: &Path, copy: &Path) -> std::io::Result<Option<Stamp>> {
     for _ in 0..COPY_TRIES {
-        let before = stamp_of(path);
+        let (before, now) = (Stamp::of(path), SystemTime::now());
         copy_private(path, copy)?;
         for end in LOGS {
             let (log, target) = (beside(path, end), beside(copy, end));
@@ -327,8 +343,8 @@ fn copy_files(path: &Path, copy: &Path) -> std::io::Result<Stamp> {
                 copy_private(&log, &target)?;
             }
         }
-        if stamp_of(path) == before {
-            return Ok(before);
+        if Stamp::of(path) == before {
+            return Ok(before.is_settled(now).then_some(before));
         }
         std::thread::sleep(COPY_PAUSE);
     }

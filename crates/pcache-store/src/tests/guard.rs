@@ -1,6 +1,7 @@
 //! What the store leaves alone: what cannot be read, what is newer, what is not its own; and what it tells apart.
 
 use super::*;
+use pcache_format::Label;
 use std::path::PathBuf;
 
 /// The real disk, on which some paths cannot be read or removed.
@@ -53,7 +54,7 @@ impl Disk for Refusing {
         RealDisk.kind(path)
     }
     fn open_lock(&self, path: &Path) -> io::Result<std::fs::File> {
-        RealDisk.open_lock(path)
+        self.check(path).and_then(|()| RealDisk.open_lock(path))
     }
     fn make_private(&self, path: &Path) -> io::Result<()> {
         RealDisk.make_private(path)
@@ -65,6 +66,30 @@ impl Disk for Refusing {
 
 fn refusing(dir: &TempDir, paths: Vec<PathBuf>, removing: bool) -> Store {
     open_with(dir, Arc::new(Refusing { paths, removing })).unwrap()
+}
+
+/// Whoever cannot write, and so cannot take the lock, once took a slow change by another process for damage.
+#[test]
+fn a_change_that_takes_long_is_no_damage_to_a_reader() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    let key = save(&store, "a", &tokens(10, 3)).unwrap();
+    let label = store.state(&key).unwrap().unwrap().label;
+    let lock = store.lock_labels().unwrap();
+    store.publisher.label(&Label { revision: label.revision + 1, ..label.clone() }).unwrap();
+    let reader = refusing(&dir, vec![store.staging_path(crate::lock::LABEL_LOCK)], false);
+    assert!(reader.lock_labels().is_err());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Longer than a reader looks again where nobody is at work.
+            std::thread::sleep(std::time::Duration::from_millis(500));
+            store.publisher.label(&label).unwrap();
+            drop(lock);
+        });
+        assert_eq!(reader.check_description(&key).unwrap(), None);
+    });
+    store.publisher.label(&Label { revision: label.revision + 1, ..label.clone() }).unwrap();
+    assert!(reader.check_description(&key).unwrap().is_some(), "nobody is at work");
 }
 
 /// gc once took what it could not read for damaged, and deleted the segment of a state whose index was lost.
