@@ -126,12 +126,7 @@ impl<'o, 'a> Conversation<'o, 'a> {
     ) -> Result<Answered> {
         let model = self.opened.session.model();
         let asked = if self.said.exchanges.is_empty() {
-            question_tokens(
-                model,
-                &self.opened.state.manifest.pending_text,
-                message,
-                &self.opened.state.manifest.suffix,
-            )
+            question_tokens(model, super::ending(&self.opened.state.manifest), message)
         } else {
             message_tokens(model, &self.said.turn, message)
         };
@@ -188,8 +183,7 @@ impl<'o, 'a> Conversation<'o, 'a> {
         if let Some(first) = self.said.exchanges.first_mut() {
             // It now follows the state, and not an answer.
             let (model, state) = (self.opened.session.model(), &self.opened.state);
-            first.asked =
-                question_tokens(model, &state.manifest.pending_text, &first.message, &state.manifest.suffix);
+            first.asked = question_tokens(model, super::ending(&state.manifest), &first.message);
         }
         self.said.prepared = false;
         self.said.before_last = Moment::default();

@@ -36,7 +36,8 @@ pub use call::{Call, CancelToken, Observer};
 pub use load::load;
 
 pub use failure::{Failure, Hint};
-use pcache_format::StateKey;
+use pcache_engine::prompt::Ending;
+use pcache_format::{Manifest, StateKey};
 use pcache_store::{State, Store};
 
 /// The state with this key, with its tokens.
@@ -53,6 +54,12 @@ pub fn whole_state(store: &Store, key: &StateKey) -> Result<State> {
         )));
     }
     Ok(state)
+}
+
+/// End of a state, which its questions are tokenised with.
+pub(crate) fn ending(manifest: &Manifest) -> Ending<'_> {
+    let last_token = manifest.tokens.last().copied();
+    Ending { last_token, pending_text: &manifest.pending_text, suffix: &manifest.suffix }
 }
 
 /// Threads that evaluate unless something else is said: the physical cores that this process may use.

@@ -205,7 +205,7 @@ fn listed(model: &Model, prompt: &Prompt) -> Vec<TokenReport> {
 
 /// The tokens that an ask evaluates behind the state.
 fn asked(model: &Model, prompt: &Prompt, question: &str) -> Vec<TokenReport> {
-    let ids = question_tokens(model, &prompt.carried, question, &prompt.suffix);
+    let ids = question_tokens(model, prompt.ending(), question);
     let suffix = model.tokenize(&Text::default().template(&prompt.suffix)).len();
     let own = ids.len().saturating_sub(suffix);
     let first = prompt.tokens.len();

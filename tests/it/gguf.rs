@@ -1,4 +1,4 @@
-//! Small GGUF files made for tests: an adapter, and a model with two sets of rotary factors.
+//! Small GGUF files made for tests: an adapter, a model with two sets of rotary factors, a vocabulary.
 use std::path::Path;
 
 /// Data begins on a multiple of this many bytes.
@@ -32,6 +32,57 @@ fn tensor(out: &mut Vec<u8>, name: &str, shape: &[u64], offset: usize) {
 
 fn floats(n: usize, value: impl Fn(usize) -> f32) -> Vec<u8> {
     (0..n).flat_map(|i| value(i).to_le_bytes()).collect()
+}
+
+fn number_entry(out: &mut Vec<u8>, key: &str, value: u32) {
+    text(out, key);
+    out.extend(4u32.to_le_bytes());
+    out.extend(value.to_le_bytes());
+}
+
+/// Begins an entry that is an array of `count` values of a type of GGUF's.
+fn array_entry(out: &mut Vec<u8>, key: &str, kind: u32, count: usize) {
+    text(out, key);
+    out.extend(9u32.to_le_bytes());
+    out.extend(kind.to_le_bytes());
+    out.extend((count as u64).to_le_bytes());
+}
+
+/// Writes a SentencePiece vocabulary without a model: control tokens, all bytes, the space, and each of `pieces`.
+pub fn write_sentencepiece(path: &Path, pieces: &[&str]) {
+    const NORMAL: i32 = 1;
+    let mut tokens = vec![("<unk>".to_owned(), 2), ("<s>".to_owned(), 3), ("</s>".to_owned(), 3)];
+    tokens.extend((0..=255).map(|byte| (format!("<0x{byte:02X}>"), 6)));
+    tokens.extend(["\u{2581}"].iter().chain(pieces).map(|piece| ((*piece).to_owned(), NORMAL)));
+    let mut entries = Vec::new();
+    text_entry(&mut entries, "general.architecture", "llama");
+    for (key, value) in [
+        ("context_length", 4096),
+        ("embedding_length", 64),
+        ("block_count", 1),
+        ("feed_forward_length", 64),
+        ("attention.head_count", 1),
+    ] {
+        number_entry(&mut entries, &format!("llama.{key}"), value);
+    }
+    float_entry(&mut entries, "llama.attention.layer_norm_rms_epsilon", 1e-5);
+    text_entry(&mut entries, "tokenizer.ggml.model", "llama");
+    array_entry(&mut entries, "tokenizer.ggml.tokens", 8, tokens.len());
+    tokens.iter().for_each(|(piece, _)| text(&mut entries, piece));
+    array_entry(&mut entries, "tokenizer.ggml.scores", 6, tokens.len());
+    entries.extend(floats(tokens.len(), |i| -(i as f32)));
+    array_entry(&mut entries, "tokenizer.ggml.token_type", 5, tokens.len());
+    tokens.iter().for_each(|(_, kind)| entries.extend(i32::to_le_bytes(*kind)));
+    for (key, token) in [("unknown", 0), ("bos", 1), ("eos", 2)] {
+        number_entry(&mut entries, &format!("tokenizer.ggml.{key}_token_id"), token);
+    }
+    let mut file = b"GGUF".to_vec();
+    file.extend(3u32.to_le_bytes());
+    file.extend(0u64.to_le_bytes());
+    file.extend(14u64.to_le_bytes());
+    file.extend(entries);
+    file.resize(file.len().next_multiple_of(ALIGN), 0);
+    std::fs::write(path, file).unwrap();
 }
 
 /// Writes a LoRA adapter for the tiny llama: it changes the keys and values of the first layer.

@@ -22,7 +22,7 @@ struct Victim<'m> {
 impl<'m> Victim<'m> {
     fn new(model: &'m Model, kv_type: KvType) -> Self {
         let prompt = from_template(model, &prose(12, 1)).unwrap();
-        let question = prompt::question_tokens(model, &prompt.carried, "Is it warm?", &prompt.suffix);
+        let question = prompt::question_tokens(model, prompt.ending(), "Is it warm?");
         let params = Params::new(kv_type, false);
         let piece = Chain::of(ChainKey::from([0; 32]), &prompt.tokens).segments()[0];
         let mut session = Session::new(model, &params, 512, 2).unwrap();

@@ -25,7 +25,7 @@ struct Case<'m> {
 impl<'m> Case<'m> {
     fn new(model: &'m Model, kv_type: KvType, words: usize) -> Self {
         let prompt = from_template(model, &prose(words, 1)).unwrap();
-        let question = prompt::question_tokens(model, &prompt.carried, "Is it warm?", &prompt.suffix);
+        let question = prompt::question_tokens(model, prompt.ending(), "Is it warm?");
         Self {
             model,
             params: Params::new(kv_type, false),

@@ -7,8 +7,9 @@ use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::model::{LlamaLoraAdapter, LlamaModel};
 use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::token_type::LlamaTokenAttr;
 
-use super::text::{Specials, Text};
+use super::text::{Run, Specials, Text};
 use super::{EngineError, Result, logged_reason};
 use pcache_format::Layout;
 use pcache_format::{Params, RopeFactors, SEGMENT_TOKENS};
@@ -54,6 +55,9 @@ pub(super) fn backend() -> Result<&'static LlamaBackend> {
     });
     started.as_ref().map_err(|reason| EngineError::Backend(reason.clone()))
 }
+
+/// Characters that vocabularies merge with no text: a control character, which SentencePiece spells as a byte, and a newline.
+const GUARDS: [&str; 2] = ["\u{1}", "\n"];
 
 /// Positions that a state under the short set of rotary factors leaves for question and answer.
 const ROOM_FOR_CONVERSATION: usize = 512;
@@ -216,6 +220,41 @@ impl Model {
     /// Tokenises a text whose parts say which of them may contain control tokens. No token is added.
     pub fn tokenize(&self, text: &Text) -> Vec<i32> {
         super::text::tokens_of(text.runs(&self.0.specials), |plain| self.tokenize_plain(plain))
+    }
+
+    /// Tokenises a text that goes on where plain text ended: without the space that some tokenizers (SentencePiece) put in
+    /// front of a text.
+    pub(super) fn tokenize_behind_text(&self, text: &Text) -> Vec<i32> {
+        let mut runs = text.runs(&self.0.specials);
+        let joined = match runs.first() {
+            Some(Run::Plain(first)) if self.adds_a_space() => self.tokenize_joined(first),
+            _ => None,
+        };
+        if joined.is_some() {
+            runs.remove(0);
+        }
+        let rest = super::text::tokens_of(runs, |plain| self.tokenize_plain(plain));
+        [joined.unwrap_or_default(), rest].concat()
+    }
+
+    /// Tokenises text behind a character that merges with nothing, and takes that one's tokens away again.
+    fn tokenize_joined(&self, plain: &str) -> Option<Vec<i32>> {
+        GUARDS.iter().find_map(|guard| {
+            let alone = self.tokenize_plain(guard);
+            let both = self.tokenize_plain(&format!("{guard}{plain}"));
+            both.strip_prefix(alone.as_slice()).map(<[i32]>::to_vec)
+        })
+    }
+
+    fn adds_a_space(&self) -> bool {
+        self.text_of(&self.tokenize_plain("a")).starts_with(' ')
+    }
+
+    /// A token of plain text: llama.cpp takes what follows any other for the beginning of a text.
+    pub(super) fn is_plain(&self, token: i32) -> bool {
+        let attributes = self.0.llama.vocab().attr(LlamaToken(token));
+        let others = [LlamaTokenAttr::Control, LlamaTokenAttr::Unknown, LlamaTokenAttr::UserDefined];
+        !others.iter().any(|other| attributes.contains(*other))
     }
 
     fn tokenize_plain(&self, plain: &str) -> Vec<i32> {

@@ -160,9 +160,29 @@ pub fn conversation(model: &Model, said: Vec<i32>, turn: &str, suffix: &str) -> 
     Prompt { tokens, carried, suffix: suffix.to_owned(), dated: false, own: None }
 }
 
-/// The tokens that an ask evaluates after the state.
-pub fn question_tokens(model: &Model, carried: &str, question: &str, suffix: &str) -> Vec<i32> {
-    model.tokenize(&Text::default().user(carried).user(question).template(suffix))
+/// End of a state: what its questions are tokenised with.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ending<'s> {
+    /// Last token of the state.
+    pub last_token: Option<i32>,
+    /// Text behind the tokens that is tokenised again with each question.
+    pub pending_text: &'s str,
+    /// Text behind a question.
+    pub suffix: &'s str,
+}
+
+impl Prompt {
+    /// End of the state that the prompt becomes.
+    pub fn ending(&self) -> Ending<'_> {
+        Ending { last_token: self.tokens.last().copied(), pending_text: &self.carried, suffix: &self.suffix }
+    }
+}
+
+/// Returns the tokens that an ask evaluates after the state.
+pub fn question_tokens(model: &Model, ending: Ending<'_>, question: &str) -> Vec<i32> {
+    let text = Text::default().user(ending.pending_text).user(question).template(ending.suffix);
+    let follows_text = ending.pending_text.is_empty() && ending.last_token.is_some_and(|t| model.is_plain(t));
+    if follows_text { model.tokenize_behind_text(&text) } else { model.tokenize(&text) }
 }
 
 /// Cuts a text that ends where a question would begin; `own` is the prompt in it.
@@ -225,8 +245,9 @@ fn cut_tail(tail: &str, tokenizer: &impl Tokenizer) -> (Vec<i32>, String) {
         }
         start = start.saturating_sub(tokenizer.length(tokens[kept - 1]));
     }
-    // No place is clean. A short tail is carried whole; behind a long one the tokens at the seam may differ
-    // from those of the whole text, in the same way with the cache and without it.
+    // No place is clean. A short tail is carried whole; behind a long one the state ends where no question changes a
+    // token. Is nothing carried then, a question is tokenised as text that goes on; else the tokens at the seam may
+    // differ from those of the whole text, in the same way with the cache and without it.
     match fallback.filter(|_| stable > MAX_CARRIED_TOKENS) {
         Some((kept, rest)) => (tokens[..kept].to_vec(), rest.to_owned()),
         None => (Vec::new(), tail.to_owned()),

@@ -2,9 +2,10 @@
 
 use anyhow::{Result, bail};
 
+use crate::cache;
 use crate::text::human;
 use pcache_engine::model::Model;
-use pcache_engine::prompt::question_tokens;
+use pcache_engine::prompt::{Ending, question_tokens};
 use pcache_store::Prefix;
 use pcache_store::State;
 
@@ -23,7 +24,7 @@ pub struct Question {
 impl Question {
     /// Tokenises a question with what the state puts around it.
     pub fn new(model: &Model, state: &State, text: String) -> Self {
-        let tokens = question_tokens(model, &state.manifest.pending_text, &text, &state.manifest.suffix);
+        let tokens = question_tokens(model, cache::ending(&state.manifest), &text);
         Self { text, tokens }
     }
 
@@ -42,7 +43,7 @@ impl Question {
             )
         };
         let begins = beginning(&text, most);
-        if begins.len() < text.len() && question_tokens(model, "", begins, "").len() > most {
+        if begins.len() < text.len() && question_tokens(model, Ending::default(), begins).len() > most {
             return too_long(format!("more than {}", human::count(most, "token")));
         }
         let question = Self::new(model, state, text);

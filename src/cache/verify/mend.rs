@@ -103,7 +103,7 @@ fn harmless(error: anyhow::Error) -> Result<String> {
 fn work_on(call: Call<'_>, store: &Store, wish: Wish, model: &Model, checked: &mut Checked) -> Result<()> {
     let state = cache::state(store, &checked.key)?;
     let prefix = Prefix::of_manifest(&state.manifest);
-    let mut end = question_tokens(model, &state.manifest.pending_text, "", &state.manifest.suffix);
+    let mut end = question_tokens(model, cache::ending(&state.manifest), "");
     if end.is_empty() {
         // Logits are not part of a state: something has to follow it.
         end.extend(state.manifest.tokens.last());
