@@ -63,7 +63,7 @@ fn put_state(
 ) -> Result<Manifest, Box<dyn Error>> {
     let (model, params) = (ModelHash::from([1; 32]), Params::new(KvType::F16, false));
     let tokens: Vec<i32> = (0..TOKENS).map(|i| if i < 3 * 256 { i } else { i + 7919 * n }).collect();
-    let chain = Chain::of(params.root(&model), &tokens);
+    let chain = Chain::new(params.root(&model), &tokens);
     let mut segments = Vec::new();
     for piece in chain.segments() {
         segments.push(put_segment(store, &params, model, piece, &tokens, lineage)?);

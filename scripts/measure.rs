@@ -46,7 +46,7 @@ fn model_path() -> Result<PathBuf> {
     Ok(cache.or(home).ok_or("no home folder")?.join("pcache/models/smollm2-135m.gguf"))
 }
 
-/// What an ask adds to the model's load, the context and the question.
+/// Measures the time that an ask adds to the model's load, the context and the question.
 fn first_token(ask: &dyn Fn() -> Result<String>) -> Result<()> {
     let mut added = Vec::new();
     let mut shares = Vec::new();
@@ -131,7 +131,7 @@ fn restore(model: &Path, store: &Path, key: &str) -> Result<()> {
     codec(&pieces)
 }
 
-/// What the zstd codec makes of the same state, on one thread.
+/// Measures the zstd codec on the same state, on one thread.
 fn codec(pieces: &[(&Segment, &VerifiedObject)]) -> Result<()> {
     let (mut raw, mut stored) = (0, 0);
     let (mut encoding, mut decoding, mut copying) = (0.0, 0.0, 0.0);

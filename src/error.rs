@@ -18,14 +18,57 @@ pub enum ErrorKind {
     Busy,
     /// A disk has no room.
     NoSpace,
-    /// What was given makes no sense.
+    /// Input was refused.
     Refused,
     /// It was cancelled.
     Cancelled,
+    /// The model is missing, has moved, or is another one.
+    Model,
     /// llama.cpp refused or failed.
     Engine,
     /// A file or a disk failed, or anything else.
     Io,
+}
+
+impl ErrorKind {
+    /// Kind of an error.
+    pub(crate) fn new(error: &anyhow::Error) -> Self {
+        let of_failure = |failure: &Failure| match failure {
+            Failure::Usage(_) | Failure::Refused { .. } => Self::Refused,
+            Failure::NotFound(_) => Self::NotFound,
+            Failure::Miss(_) => Self::Miss,
+            Failure::Corrupt(_) => Self::Corrupt,
+            Failure::Model(_) => Self::Model,
+            Failure::NoRoom(_) => Self::NoSpace,
+            Failure::Interrupted(_) => Self::Cancelled,
+        };
+        let of_store = |error: &StoreError| match error {
+            StoreError::Busy { .. } | StoreError::Replaced { .. } => Self::Busy,
+            StoreError::DamagedIndex { .. } => Self::Corrupt,
+            error if error.is_full() => Self::NoSpace,
+            StoreError::Newer { .. } | StoreError::NewerSchema { .. } => Self::Refused,
+            _ => Self::Io,
+        };
+        let engine = error.downcast_ref::<EngineError>().map(|_| Self::Engine);
+        let kind = error.downcast_ref().map(of_failure);
+        kind.or_else(|| error.downcast_ref().map(of_store)).or(engine).unwrap_or(Self::Io)
+    }
+
+    /// Name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::Miss => "miss",
+            Self::Corrupt => "corrupt",
+            Self::Busy => "busy",
+            Self::NoSpace => "no_space",
+            Self::Refused => "refused",
+            Self::Cancelled => "cancelled",
+            Self::Model => "model",
+            Self::Engine => "engine",
+            Self::Io => "io",
+        }
+    }
 }
 
 /// Why an operation failed.
@@ -36,7 +79,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// What can be done about it, where something can.
+    /// Returns a possible remedy, if there is one.
     pub fn hint(&self) -> Option<Hint> {
         match self.source.downcast_ref() {
             Some(Failure::Refused { hint, .. }) => Some(*hint),
@@ -60,24 +103,7 @@ impl std::error::Error for Error {}
 
 impl From<anyhow::Error> for Error {
     fn from(source: anyhow::Error) -> Self {
-        let of_failure = |failure: &Failure| match failure {
-            Failure::Usage(_) | Failure::Refused { .. } => ErrorKind::Refused,
-            Failure::NotFound(_) => ErrorKind::NotFound,
-            Failure::Miss(_) => ErrorKind::Miss,
-            Failure::Corrupt(_) => ErrorKind::Corrupt,
-            Failure::NoRoom(_) => ErrorKind::NoSpace,
-            Failure::Interrupted(_) => ErrorKind::Cancelled,
-        };
-        let of_store = |error: &StoreError| match error {
-            StoreError::Busy { .. } | StoreError::Replaced { .. } => ErrorKind::Busy,
-            StoreError::DamagedIndex { .. } => ErrorKind::Corrupt,
-            error if error.is_full() => ErrorKind::NoSpace,
-            StoreError::Newer { .. } | StoreError::NewerSchema { .. } => ErrorKind::Refused,
-            _ => ErrorKind::Io,
-        };
-        let engine = source.downcast_ref::<EngineError>().map(|_| ErrorKind::Engine);
-        let kind = source.downcast_ref().map(of_failure);
-        let kind = kind.or_else(|| source.downcast_ref().map(of_store)).or(engine).unwrap_or(ErrorKind::Io);
+        let kind = ErrorKind::new(&source);
         Self { kind, source }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A prompt that a model has processed leaves behind its key/value state. Saving that state and restoring it is hundreds of
 //! times faster than processing the prompt again. What is restored is proved first: every byte is compared with its hash,
-//! and damage is a miss that is mended.
+//! and damage is a miss that is repaired.
 //!
 //! ```no_run
 //! use pcache::{Cache, Claim, Prompt, Sampling, Watch};

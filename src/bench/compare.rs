@@ -1,4 +1,4 @@
-//! How measurements differ, and where that is more than noise.
+//! Differences between measurements, told apart from noise.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use super::results::{Length, Results, Setup, Stage, Summary};
 use super::tables::Table;
 use crate::text::human;
 
-/// What is compared unless everything is: what people wait for, and what the stages come to at the longest prompt.
+/// Stages that are compared by default: those that people wait for, and the sums at the longest prompt.
 const MAIN: [Stage; 9] = [
     Stage::Prefill,
     Stage::Save,
@@ -18,11 +18,11 @@ const MAIN: [Stage; 9] = [
     Stage::Question,
     Stage::ModelLoad,
 ];
-/// What is compared at every length.
+/// Stages that are compared at every length.
 const EVERYWHERE: [Stage; 3] = [Stage::FirstTokenEvaluated, Stage::FirstTokenCold, Stage::FirstTokenWarm];
 
 /// Fewer samples than this show little of how much they vary.
-const FEW: usize = 3;
+const MIN_SAMPLES: usize = 3;
 
 /// Times of the first measurement, and of each other one with its ratio to them. `names` are those of the files.
 /// Nothing if they have no setup and length in common.
@@ -77,11 +77,11 @@ fn row(setup: &Setup, length: &Length, stage: Stage, others: &[Results]) -> Opti
         setup.label(),
         human::thousands(length.tokens),
         stage.name().replace('_', " "),
-        human::closely(base.median),
+        human::precise(base.median),
     ];
     for other in found {
         match other {
-            Some(other) => row.extend([human::closely(other.median), ratio(&base, &other)]),
+            Some(other) => row.extend([human::precise(other.median), ratio(&base, &other)]),
             None => row.extend(["-".to_owned(), "-".to_owned()]),
         }
     }
@@ -99,7 +99,7 @@ pub struct Difference {
     files: Vec<Option<Times>>,
 }
 
-/// What a file says of a stage.
+/// Times of a stage in one file.
 #[derive(Debug, Serialize)]
 struct Times {
     median_s: f64,
@@ -107,7 +107,7 @@ struct Times {
     max_s: f64,
     /// To the median of the first file.
     ratio: Option<f64>,
-    /// Whether the difference to the first file lies within the spread of both.
+    /// The difference to the first file lies within the spread of both.
     noise: bool,
 }
 
@@ -150,7 +150,7 @@ fn ratio(base: &Summary, other: &Summary) -> String {
     format!("{mark}{:.2}", other.median / base.median)
 }
 
-/// Whether a difference could be chance: the samples of one are not all faster than those of the other.
+/// Returns true if a difference could be chance: the samples of one are not all faster than those of the other.
 fn is_noise(a: &Summary, b: &Summary) -> bool {
     a.samples == 1 || b.samples == 1 || a.min <= b.max && b.min <= a.max
 }
@@ -158,7 +158,7 @@ fn is_noise(a: &Summary, b: &Summary) -> bool {
 fn notes(first: &Results, others: &[Results]) -> Vec<String> {
     let mut notes = vec!["~ lies within the spread of the samples: it may be noise.".to_owned()];
     let runs = std::iter::once(first).chain(others).map(|r| r.settings.runs).min().unwrap_or_default();
-    if runs < FEW {
+    if runs < MIN_SAMPLES {
         notes.push(format!(
             "With {} a spread says little; more runs take more.",
             human::count(runs, "sample")

@@ -35,19 +35,19 @@ fn read(file: &PathBuf) -> Result<Results> {
 /// The same without what a terminal would obey and a picture could not hold: a file may come from anywhere.
 fn harmless(value: Value) -> Value {
     match value {
-        Value::String(text) => human::harmless(&text).into(),
+        Value::String(text) => human::sanitize(&text).into(),
         Value::Array(all) => all.into_iter().map(harmless).collect(),
         Value::Object(all) => all.into_iter().map(|(name, value)| (name, harmless(value))).collect(),
         other => other,
     }
 }
 
-/// What files are called in tables: their names without folder and ending, or with them where names are alike.
+/// Returns names of files for tables: without folder and ending, or with them where names are alike.
 pub fn names(files: &[PathBuf]) -> Vec<String> {
     let short = short_names(files);
     let alike = |name: &String| short.iter().filter(|other| *other == name).count() > 1;
     let name = |(short, file): (&String, &PathBuf)| {
-        human::harmless(&if alike(short) { file.display().to_string() } else { short.clone() })
+        human::sanitize(&if alike(short) { file.display().to_string() } else { short.clone() })
     };
     short.iter().zip(files).map(name).collect()
 }

@@ -16,7 +16,7 @@ use pcache_engine::session::Session;
 use pcache_store::Prefix;
 use pcache_store::Store;
 
-/// What is asked, and with what.
+/// Question, and the options that it is asked with.
 pub struct Asked<'a> {
     pub call: Call<'a>,
     pub target: &'a Target,

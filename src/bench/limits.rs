@@ -1,4 +1,4 @@
-//! What the machine could do at best: with as many bytes, on the same disk, in the same run.
+//! Limits of the machine: times for as many bytes, on the same disk, in the same run.
 
 use std::convert::Infallible;
 use std::fs::OpenOptions;

@@ -23,15 +23,15 @@ use pcache_store::Prefix;
 use pcache_store::Store;
 use pcache_store::scratch::Scratch;
 
-/// What is evaluated unless a text is named: the long example.
+/// Text that is evaluated unless another is named: the long example.
 const PROMPT: &str = include_str!("../../data/handbook.txt");
-/// What is asked behind it.
+/// Question behind it.
 const QUESTION: &str = "When is the library open on Friday?";
 
-/// What is measured.
+/// Options of a measurement.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How states are stored; each is measured once.
+    /// Codecs; each is measured once.
     pub codecs: Vec<Codec>,
     /// Text that is evaluated, again and again until it is long enough; the long example without one.
     pub text: Option<String>,
@@ -77,7 +77,7 @@ pub fn each_once<T: PartialEq + Copy>(all: &[T]) -> Vec<T> {
     once
 }
 
-/// What stays the same for the whole run.
+/// State of the whole run.
 struct Bench<'a> {
     call: Call<'a>,
     options: Options,
@@ -202,7 +202,7 @@ impl Bench<'_> {
         Ok((seconds, logits))
     }
 
-    /// How far the logits are from those of an f16 cache; if that was not measured, it is evaluated once for this.
+    /// Measures how far the logits are from those of an f16 cache; if that was not measured, it is evaluated once for this.
     fn compare_logits(
         &mut self,
         subject: &Subject<'_>,
@@ -300,7 +300,7 @@ impl Bench<'_> {
     }
 
     fn results(&self, target: &Target, setups: Vec<Setup>) -> Result<Results> {
-        let header = Header::of(&target.model_path)?;
+        let header = Header::read(&target.model_path)?;
         Ok(Results {
             schema: results::SCHEMA,
             build: results::Build {

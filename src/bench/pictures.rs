@@ -1,4 +1,4 @@
-//! What is drawn of measurements.
+//! Pictures of measurements.
 
 use super::results::{Length, Results, Setup, Stage};
 use crate::bench::chart::Picture;
@@ -79,7 +79,7 @@ fn machine(results: &Results) -> String {
     format!("{threads} of {}", results.machine.cpu)
 }
 
-/// What stands before a bar: the setup, and the measurement if there are several.
+/// Returns the text before a bar: the setup, and the measurement if there are several.
 fn label(all: &[Results], names: &[String], i: usize, setup: &Setup) -> String {
     let name = names.get(i).map_or("", String::as_str);
     let text = if all.len() == 1 { setup.label() } else { format!("{name} {}", setup.label()) };
@@ -91,7 +91,7 @@ fn each(all: &[Results]) -> impl Iterator<Item = (usize, &Setup, &Length)> {
     all.iter().enumerate().flat_map(|(i, r)| r.setups.iter().filter_map(move |s| Some((i, s, s.longest()?))))
 }
 
-/// What a restore is made of, at the longest prompt.
+/// Draws the parts of a restore at the longest prompt.
 pub fn restores(all: &[Results], names: &[String]) -> Picture {
     let stages = [
         (Stage::ReadCold, "read from the disk", 1),
@@ -104,7 +104,7 @@ pub fn restores(all: &[Results], names: &[String]) -> Picture {
     let bar = |(i, setup, length): (usize, &Setup, &Length)| {
         let parts: Vec<f64> =
             stages.iter().map(|(stage, ..)| length.median(*stage).unwrap_or_default()).collect();
-        let total = human::closely(parts.iter().sum());
+        let total = human::precise(parts.iter().sum());
         Bar { label: label(all, names, i, setup), parts, total }
     };
     let lengths: Vec<String> = each(all).map(|(_, _, l)| human::thousands(l.tokens)).collect();
@@ -134,7 +134,7 @@ pub fn sizes(all: &[Results], names: &[String]) -> Picture {
     chart.draw()
 }
 
-/// What all have in common, else the several.
+/// Returns the text that all have in common, else all of them.
 fn common(texts: &[String]) -> String {
     match texts {
         [first, others @ ..] if others.iter().all(|o| o == first) => first.clone(),

@@ -8,7 +8,7 @@ const SHORT: [usize; 3] = [1, 8, 32];
 const FIRST: usize = 128;
 /// The longest prompt, unless another one is asked for.
 pub const USUAL: usize = 2048;
-/// How long all evaluations together should take at most, unless a length is asked for.
+/// Time that all evaluations together should take at most, unless a length is asked for.
 const PATIENCE_S: f64 = 150.0;
 
 /// The lengths up to `longest`, which is one of them.

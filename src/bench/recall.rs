@@ -91,7 +91,7 @@ pub fn drop_objects(store: &Store, prefix: &Prefix) -> Result<bool> {
     Ok(dropped)
 }
 
-/// What is saved of a prefix, looked up as an ask does it.
+/// Looks up the saved segments of a prefix as an ask does it.
 fn found(store: &Store, prefix: &Prefix) -> Result<FoundPrefix> {
     let guard = store.lock_shared(|| ())?;
     Ok(store.find(&guard, prefix, false)?)

@@ -1,4 +1,4 @@
-//! What `pcache bench` measured, as it is written to files: the schema that `docs/performance.md` describes.
+//! Measurements of `pcache bench`, as they are written to files: the schema that `docs/performance.md` describes.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,13 +12,13 @@ pub struct Results {
     pub schema: u32,
     /// The program.
     pub build: Build,
-    /// When, in seconds since 1970.
+    /// Time, in seconds since 1970.
     pub created: i64,
-    /// Where.
+    /// Machine that was measured.
     pub machine: Machine,
     /// With which model.
     pub model: Model,
-    /// How often, and with how many threads.
+    /// Number of repetitions and threads, and further settings.
     pub settings: Settings,
     /// For each KV type and codec.
     pub setups: Vec<Setup>,
@@ -30,7 +30,7 @@ const LONGEST_S: f64 = 1e9;
 const MOST: u64 = 1 << 50;
 
 impl Results {
-    /// What in a file cannot have been measured, if anything.
+    /// Returns the first value that cannot have been measured, if there is one.
     pub fn problem(&self) -> Option<String> {
         let lengths = || self.setups.iter().flat_map(|setup| &setup.lengths);
         let sizes =
@@ -87,7 +87,7 @@ pub struct Model {
     pub quantisation: String,
 }
 
-/// What was asked for.
+/// Settings of the measurement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// Samples of each stage, after one that does not count.
@@ -96,7 +96,7 @@ pub struct Settings {
     pub threads: u32,
     /// Tokens of the question.
     pub question_tokens: usize,
-    /// Whether the page cache could be dropped: else nothing was read cold.
+    /// The page cache could be dropped: else nothing was read cold.
     pub drops_page_cache: bool,
 }
 
@@ -105,7 +105,7 @@ pub struct Settings {
 pub struct Setup {
     /// As `f16`.
     pub kv_type: String,
-    /// Whether attention was fused.
+    /// Attention was fused.
     pub flash_attention: bool,
     /// As `raw` or `zstd:1`.
     pub codec: String,
@@ -126,7 +126,7 @@ pub struct Length {
     pub state_bytes: u64,
     /// Bytes of the objects.
     pub stored_bytes: u64,
-    /// What was timed; stages of a later version are passed over.
+    /// Times of the stages; stages of a later version are passed over.
     #[serde(deserialize_with = "known_stages")]
     pub stages: Vec<Timed>,
 }
@@ -140,13 +140,13 @@ fn known_stages<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec
 /// The samples of a stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Timed {
-    /// What was timed.
+    /// Stage.
     pub stage: Stage,
     /// Seconds, in the order in which they were taken.
     pub samples_s: Vec<f64>,
 }
 
-/// What is timed.
+/// Stage that is timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
@@ -194,7 +194,7 @@ pub enum Stage {
     SyncedWrite,
 }
 
-/// What a stage moves.
+/// Kind of data that a stage moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moves {
     /// The state as llama.cpp gives it.
@@ -265,7 +265,7 @@ pub struct Summary {
     pub min: f64,
     /// The largest.
     pub max: f64,
-    /// How many there are.
+    /// Number of samples.
     pub samples: usize,
 }
 
@@ -276,7 +276,7 @@ const SHORT_S: f64 = 1e-3;
 
 impl Summary {
     /// Of samples in any order; nothing of none.
-    pub fn of(samples: &[f64]) -> Option<Self> {
+    pub fn new(samples: &[f64]) -> Option<Self> {
         let mut sorted = samples.to_vec();
         sorted.sort_by(f64::total_cmp);
         let (min, max) = (*sorted.first()?, *sorted.last()?);
@@ -286,7 +286,7 @@ impl Summary {
         Some(Self { median, min, max, samples: sorted.len() })
     }
 
-    /// Whether the samples lie so far apart that the median says little.
+    /// Returns true if the samples lie so far apart that the median says little.
     pub fn is_wide(&self) -> bool {
         self.median > SHORT_S && self.max - self.min > WIDE * self.median
     }
@@ -313,7 +313,7 @@ impl Length {
 
     /// The summary of a stage, if it was timed.
     pub fn summary(&self, stage: Stage) -> Option<Summary> {
-        Summary::of(self.samples(stage))
+        Summary::new(self.samples(stage))
     }
 
     /// The median of a stage in seconds, if it was timed.
@@ -341,7 +341,7 @@ impl Length {
         Some(self.speed(stage)? / self.speed(stage.limit()?)?)
     }
 
-    /// How many times sooner the first token comes with the state restored.
+    /// Returns how many times sooner the first token comes with the state restored.
     pub fn speed_up(&self, cached: Stage) -> Option<f64> {
         Some(self.median(Stage::FirstTokenEvaluated)? / self.median(cached)?)
     }
@@ -358,7 +358,7 @@ pub enum BreakEven {
 }
 
 impl Setup {
-    /// Where restoring begins to pay; nothing if it was not measured.
+    /// Returns the length from which caching pays off; nothing if it was not measured.
     pub fn break_even(&self, cached: Stage) -> Option<BreakEven> {
         let point = |l: &Length| {
             let (evaluated, cached) = (l.summary(Stage::FirstTokenEvaluated)?, l.summary(cached)?);
@@ -422,12 +422,12 @@ mod tests {
 
     #[test]
     fn a_summary_is_of_the_samples() {
-        let odd = Summary::of(&[3.0, 1.0, 2.0]).unwrap();
+        let odd = Summary::new(&[3.0, 1.0, 2.0]).unwrap();
         assert_eq!((odd.median, odd.min, odd.max), (2.0, 1.0, 3.0));
-        assert_eq!(Summary::of(&[1.0, 2.0]).unwrap().median, 1.5);
-        assert_eq!(Summary::of(&[]), None);
-        assert!(odd.is_wide() && !Summary::of(&[1.0, 1.4]).unwrap().is_wide());
-        assert!(!Summary::of(&[1e-5, 9e-5]).unwrap().is_wide(), "too short to tell");
+        assert_eq!(Summary::new(&[1.0, 2.0]).unwrap().median, 1.5);
+        assert_eq!(Summary::new(&[]), None);
+        assert!(odd.is_wide() && !Summary::new(&[1.0, 1.4]).unwrap().is_wide());
+        assert!(!Summary::new(&[1e-5, 9e-5]).unwrap().is_wide(), "too short to tell");
     }
 
     #[test]

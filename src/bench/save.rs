@@ -15,7 +15,7 @@ use pcache_format::{Codec, Segment};
 use pcache_store::Prefix;
 use pcache_store::{Store, VerifiedPrefix};
 
-/// Where saving is measured.
+/// Store in which saving is measured.
 pub struct Place<'s> {
     pub store: &'s Store,
     /// Memory that is used again from sample to sample.

@@ -1,4 +1,4 @@
-//! What is measured, and how time is taken.
+//! Model and prompt that are measured, and how time is taken.
 
 use std::time::Instant;
 
@@ -8,14 +8,14 @@ use crate::cache::{Call, Failure};
 use pcache_engine::model::Model;
 use pcache_store::Prefix;
 
-/// What stays the same for a KV type.
+/// Parts that stay the same for a KV type.
 pub struct Subject<'a> {
     pub call: Call<'a>,
     pub model: &'a Model,
     pub runs: usize,
     /// The longest prompt.
     pub longest: &'a Prefix,
-    /// What is asked behind each prompt.
+    /// Question behind each prompt.
     pub question: &'a [i32],
     /// Layers are computed on a card.
     pub on_gpu: bool,
@@ -42,7 +42,7 @@ pub fn go_on(call: Call<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What `work` gives, and how many seconds it took.
+/// Returns the result of `work` and the number of seconds it took.
 pub fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
     let start = Instant::now();
     let done = work();

@@ -6,7 +6,7 @@ use crate::text::human;
 /// A table that can be shown in several ways.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Table {
-    /// What it shows.
+    /// Title.
     pub title: String,
     /// The names of the columns.
     pub header: Vec<String>,
@@ -14,7 +14,7 @@ pub struct Table {
     pub rows: Vec<Vec<String>>,
     /// Columns that hold text; the others hold numbers and are aligned right.
     pub texts: Vec<usize>,
-    /// What is said below it.
+    /// Notes below it.
     pub notes: Vec<String>,
 }
 
@@ -29,7 +29,7 @@ pub(super) fn named(columns: &[&str]) -> Vec<String> {
     columns.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// What stands where nothing was measured.
+/// Text of a cell that was not measured.
 const NOTHING: &str = "-";
 
 /// A stage's median, marked where its samples lie far apart.
@@ -39,10 +39,10 @@ fn shown(length: &Length, stage: Stage) -> String {
 
 fn marked(summary: &Summary) -> String {
     let mark = if summary.is_wide() { "~" } else { "" };
-    format!("{mark}{}", human::closely(summary.median))
+    format!("{mark}{}", human::precise(summary.median))
 }
 
-/// What the mark means, where one is.
+/// Explains the mark, where there is one.
 fn mark_note(rows: &[Vec<String>]) -> Option<String> {
     let any = rows.iter().flatten().any(|cell| cell.starts_with('~'));
     any.then(|| "~ The samples lie apart by more than half of their median.".to_owned())
@@ -131,7 +131,7 @@ fn limit_name(limit: Stage) -> &'static str {
     }
 }
 
-/// What the machine could do.
+/// Limits of the machine.
 const LIMITS: [Stage; 3] = [Stage::MemoryCopy, Stage::SequentialRead, Stage::SyncedWrite];
 
 /// Everything that was timed at one length, beside the machine's limits.
@@ -150,7 +150,7 @@ pub fn stages(setup: &Setup, length: &Length) -> Table {
             _ => (String::new(), String::new()),
         };
         let name = stage.name().replace('_', " ").replace("first token", "1st token");
-        let [min, max] = [summary.min, summary.max].map(human::closely);
+        let [min, max] = [summary.min, summary.max].map(human::precise);
         Some(vec![name, marked(&summary), min, max, speed, limit, reached])
     };
     let objects = human::count(length.objects, "object");
@@ -194,7 +194,7 @@ pub fn setups(results: &Results) -> Option<Table> {
             shown(l, Stage::Prefill),
             shown(l, Stage::Save),
             shown(l, Stage::ReadCold),
-            stored.map_or(NOTHING.into(), human::closely),
+            stored.map_or(NOTHING.into(), human::precise),
             shown(l, Stage::Question),
             shown(l, Stage::FirstTokenWarm),
             exact(setup),

@@ -28,7 +28,7 @@ pub fn about(results: &Results) -> String {
     let memory = machine.memory_bytes.map_or(String::new(), |n| format!(", {} of memory", human::bytes(n)));
     format!(
         "{} ({}, {}, {})\n{}, {} of {}{memory}{file_system}, {}; pcache {}; medians of {}",
-        human::harmless(&model.name),
+        human::sanitize(&model.name),
         model.architecture,
         model.quantisation,
         human::bytes(model.bytes),
@@ -41,7 +41,7 @@ pub fn about(results: &Results) -> String {
     )
 }
 
-/// What lines of prose are kept under: the usual terminal.
+/// Width of prose: the usual terminal.
 const COLUMNS: usize = 80;
 
 /// A table with its title and notes.
@@ -53,7 +53,7 @@ pub fn shown(table: &Table) -> String {
     lines.into_iter().chain(notes).collect::<Vec<_>>().join("\n")
 }
 
-/// What makes the figures less than they seem.
+/// Returns reasons to doubt the figures.
 pub fn warnings(results: &Results) -> Vec<String> {
     let mut warnings = Vec::new();
     if !results.settings.drops_page_cache {
@@ -63,7 +63,7 @@ pub fn warnings(results: &Results) -> Vec<String> {
     }
     let lengths = results.setups.iter().flat_map(|setup| &setup.lengths);
     let wide = lengths.flat_map(|length| &length.stages).filter(|timed| {
-        super::results::Summary::of(&timed.samples_s).is_some_and(|summary| summary.is_wide())
+        super::results::Summary::new(&timed.samples_s).is_some_and(|summary| summary.is_wide())
     });
     match wide.count() {
         0 => {}

@@ -51,11 +51,12 @@ pub fn make_room(call: Call<'_>, store: &Store, model: &Model, prefix: &Prefix, 
 }
 
 /// More than any model's state takes a token: where so much is free, nothing needs to be computed.
-const PLENTY_A_TOKEN: u64 = 4 << 20;
+const MAX_BYTES_PER_TOKEN: u64 = 4 << 20;
 
 /// Refuses a state for which the disk has no room, before it is evaluated.
 pub fn check_disk(call: Call<'_>, store: &Store, model: &Model, prefix: &Prefix, codec: Codec) -> Result<()> {
-    let Some(free) = store.free_bytes().filter(|free| *free < PLENTY_A_TOKEN * prefix.tokens.len() as u64)
+    let Some(free) =
+        store.free_bytes().filter(|free| *free < MAX_BYTES_PER_TOKEN * prefix.tokens.len() as u64)
     else {
         return Ok(());
     };

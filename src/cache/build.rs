@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::explain::Explanation;
-use super::prefill::{self, Filled};
+use super::prefill::{self, PrefillStats};
 use super::source::{Origin, Source, check_length};
 use super::target::Target;
 use super::timings::Timings;
@@ -22,18 +22,18 @@ use pcache_store::{
     Built, Claim, Description, Expiry, Prefix, SharedGuard, State, Store, StoreError, VerifiedPrefix,
 };
 
-/// How states are kept.
+/// Options for keeping states.
 #[derive(Debug, Clone, Default)]
 pub struct Keep {
-    /// Who wants them.
+    /// Name, pin and expiry.
     pub claim: Claim,
     /// Bytes of the whole folder at most.
     pub max_size: Option<u64>,
-    /// How what is evaluated is stored.
+    /// Codec of the segments that are evaluated.
     pub codec: Codec,
 }
 
-/// What became of a prompt.
+/// Result of a build.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// Key of the state.
@@ -42,7 +42,7 @@ pub struct Report {
     pub name: Option<String>,
     /// File name of the model.
     pub model: String,
-    /// How much came from the cache.
+    /// Share that came from the cache.
     pub cache: Verdict,
     /// Tokens of the state.
     pub tokens: usize,
@@ -52,7 +52,7 @@ pub struct Report {
     pub bytes: u64,
     /// Bytes of the objects that were written.
     pub bytes_written: u64,
-    /// What the stages took.
+    /// Times of the stages.
     pub timings: Timings,
     /// The prompt file, to tell several results apart.
     pub prompt: String,
@@ -144,7 +144,7 @@ impl Builder<'_> {
         timings.add("verify_state", found.took, Some(prefix.tokens.len()));
         let mut verdict = Verdict { status: Status::Hit, ..Verdict::miss() };
         verdict.note_compute(self.store, &found);
-        let written = (Filled::default(), timings);
+        let written = (PrefillStats::default(), timings);
         Ok(Some(self.report(&source.label(), &prefix, *key, name, verdict, written)?))
     }
 
@@ -170,7 +170,7 @@ impl Builder<'_> {
         let prompt = source.tokenize(self.call.observer, model)?;
         if self.call.observer.wants_explanation() {
             let prefix = self.prefix(model, &prompt)?;
-            let explained = Explanation::of(self.call, Some(self.store), model, &prefix, &prompt, source)?;
+            let explained = Explanation::new(self.call, Some(self.store), model, &prefix, &prompt, source)?;
             self.call.observer.explained(&prefix, &explained);
         }
         self.save(model, &prompt, &source.origin(&prompt), load)
@@ -186,7 +186,7 @@ impl Builder<'_> {
     ) -> Result<Report> {
         let prefix = self.prefix(model, prompt)?;
         check_length(&origin.label, prefix.tokens.len(), model.usable_context(&prefix.params))?;
-        let key = prefix.chain.state_key(&prompt.carried, &prompt.suffix);
+        let key = prefix.chain.state_key(&prompt.pending_text, &prompt.suffix);
         // Not after minutes of evaluation.
         self.store.refuse_newer(&key)?;
         let named = self.keep.claim.name.as_deref().map(|name| self.store.named(name)).transpose()?.flatten();
@@ -216,7 +216,7 @@ impl Builder<'_> {
         let own = self.target.prefix(model.layout(), prompt.tokens.clone())?;
         let Some(other) = self.target.with_other_attention() else { return Ok(own) };
         let other = other.prefix(model.layout(), prompt.tokens.clone())?;
-        let key = |prefix: &Prefix| prefix.chain.state_key(&prompt.carried, &prompt.suffix);
+        let key = |prefix: &Prefix| prefix.chain.state_key(&prompt.pending_text, &prompt.suffix);
         let saved = |prefix: &Prefix| -> Result<bool> {
             let known = self.store.usage_of(&key(prefix))?.is_some();
             Ok(known && self.store.missing(prefix, self.call.same_compute)?.is_empty())
@@ -255,7 +255,7 @@ impl Builder<'_> {
         (prefix, found): (&Prefix, VerifiedPrefix),
         (origin, prompt): (&Origin, &Prompt),
         timings: &mut Timings,
-    ) -> Result<(Filled, Verdict, Option<String>)> {
+    ) -> Result<(PrefillStats, Verdict, Option<String>)> {
         let total = prefix.tokens.len();
         let mut verdict = Verdict { reason: found.reason(prefix), ..Verdict::miss() };
         let mut restored = found;
@@ -272,13 +272,14 @@ impl Builder<'_> {
             session = Some(made);
         }
         let writer = self.store.writer(guard, prefix, self.keep.codec, &restored);
-        let fill =
-            |mut session| prefill::fill(self.call, &writer, self.store, &mut session, prefix, &origin.label);
+        let fill = |mut session| {
+            prefill::prefill(self.call, &writer, self.store, &mut session, prefix, &origin.label)
+        };
         let filled = session.map(fill).transpose()?.unwrap_or_default();
         let name = self.commit(writer, origin, prompt, prefix, &filled)?;
         timings.add("eval_time", filled.evaluating, Some(filled.tokens));
         timings.add("save_state", filled.saving, None);
-        verdict.status = Status::of(total - filled.tokens, total);
+        verdict.status = Status::new(total - filled.tokens, total);
         verdict.evaluated_tokens = filled.tokens;
         verdict.note_compute(self.store, &restored);
         Ok((filled, verdict, name))
@@ -290,15 +291,15 @@ impl Builder<'_> {
         origin: &Origin,
         prompt: &Prompt,
         prefix: &Prefix,
-        filled: &Filled,
+        filled: &PrefillStats,
     ) -> Result<Option<String>> {
-        let key = prefix.chain.state_key(&prompt.carried, &prompt.suffix);
+        let key = prefix.chain.state_key(&prompt.pending_text, &prompt.suffix);
         // What a state was extended from stays known when its whole prompt is built.
         let before = self.store.state(&key)?.filter(|state| state.manifest.kind == StateKind::Extension);
         let kind = before.as_ref().map_or(origin.kind, |state| state.manifest.kind);
         let description = Description {
             kind,
-            pending_text: prompt.carried.clone(),
+            pending_text: prompt.pending_text.clone(),
             suffix: prompt.suffix.clone(),
             prompt_span: prompt.own.map(|(first, bytes)| first..first + bytes),
             raw: origin.raw,
@@ -325,7 +326,7 @@ impl Builder<'_> {
         key: StateKey,
         name: Option<String>,
         cache: Verdict,
-        (filled, timings): (Filled, Timings),
+        (filled, timings): (PrefillStats, Timings),
     ) -> Result<Report> {
         let pieces = prefix.pieces().len();
         let rows = self.store.segments_of(&key)?;

@@ -1,4 +1,4 @@
-//! What an operation is given beside its arguments: who hears of it, what stops it, and how it evaluates.
+//! Context of an operation beside its arguments: an observer, a cancel token, and how it evaluates.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub trait Observer {
     /// Something that is not as it should be, and does not end the operation.
     fn warn(&self, _text: &str) {}
 
-    /// Who hears how far work has come.
+    /// Receives the progress of the work.
     fn progress(&self) -> Box<dyn Progress> {
         Box::new(Silent)
     }
@@ -59,7 +59,7 @@ pub trait Observer {
         false
     }
 
-    /// What of a prompt is saved.
+    /// Receives what of a prompt is saved.
     fn explained(&self, _prefix: &Prefix, _explanation: &Explanation) {}
 
     /// The template writes the date, so the prompt has another key tomorrow.
@@ -79,7 +79,7 @@ pub trait Observer {
         Ok(())
     }
 
-    /// What may not go is more than is allowed.
+    /// Reports that more is kept than is allowed, because it may not go.
     fn over_budget(&self, _outcome: &Outcome, _limits: &Limits) {}
 }
 
@@ -107,9 +107,9 @@ impl CancelToken {
 /// See the module.
 #[derive(Clone, Copy)]
 pub struct Call<'a> {
-    /// Who hears of it.
+    /// Receives messages and progress.
     pub observer: &'a dyn Observer,
-    /// What stops it.
+    /// Stops the operation.
     pub cancel: &'a CancelToken,
     /// Threads that evaluate.
     pub threads: u32,

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::cache::opened::{Answered, Opened, Sampled};
+use crate::cache::open_state::{Answered, OpenState, Sampled};
 use crate::cache::source::Origin;
 use crate::cache::timings::Timings;
 use crate::cache::verdict::Verdict;
@@ -16,7 +16,7 @@ use crate::cache::{Failure, Hint};
 use crate::text::human;
 use pcache_engine::generate::{Sampling, StopReason};
 use pcache_engine::model::Model;
-use pcache_engine::prompt::{self, ChatFraming, Prompt, message_tokens, question_tokens};
+use pcache_engine::prompt::{self, ChatFormat, Prompt, message_tokens, question_tokens};
 use pcache_engine::session::Session;
 use pcache_engine::template::Turn;
 use pcache_format::{Layout, StateKind};
@@ -25,7 +25,7 @@ use pcache_store::State;
 /// Answers shorter than this make no sense.
 const SHORTEST_ANSWER: usize = 16;
 
-/// How the origin of a saved conversation begins.
+/// Beginning of the origin of a saved conversation.
 const CONVERSATION: &str = "conversation from ";
 
 /// A message and its answer.
@@ -36,20 +36,20 @@ struct Exchange {
     answered: Vec<i32>,
 }
 
-/// What the session held at some moment.
+/// Contents of the session at some moment.
 #[derive(Default)]
-struct Moment {
+struct Checkpoint {
     /// Tokens behind the state.
     tokens: usize,
     state: Vec<u8>,
 }
 
-/// What stands between an answer and the next message of a state's conversations. The template must be the one that the
-/// state was built with: what it puts behind a question shows that.
+/// Returns the texts between an answer and the next message of a state's conversations. The template must be the one that
+/// the state was built with: the suffix shows that.
 ///
 /// # Errors
 /// When it was built with another one, or the template shows no second message.
-pub fn turn(model: &Model, state: &State, framing: &ChatFraming) -> Result<Turn> {
+pub fn turn(model: &Model, state: &State, framing: &ChatFormat) -> Result<Turn> {
     if state.manifest.raw {
         // A raw prompt has no turns but those of its question format.
         let whole = model.text_of(&state.manifest.tokens) + &state.manifest.pending_text;
@@ -67,32 +67,32 @@ pub fn turn(model: &Model, state: &State, framing: &ChatFraming) -> Result<Turn>
     Ok(turn)
 }
 
-/// What was said behind a state.
+/// Messages and answers behind a state.
 pub struct Said {
-    /// What stands between an answer and the next message.
+    /// Text between an answer and the next message.
     turn: Turn,
     exchanges: Vec<Exchange>,
-    before_last: Moment,
+    before_last: Checkpoint,
     prepared: bool,
 }
 
 impl Said {
     /// Nothing is said yet.
     pub fn new(turn: Turn) -> Self {
-        Self { turn, exchanges: Vec::new(), before_last: Moment::default(), prepared: false }
+        Self { turn, exchanges: Vec::new(), before_last: Checkpoint::default(), prepared: false }
     }
 }
 
 /// A conversation that is going on.
 pub struct Conversation<'o, 'a> {
     /// The state that it is behind.
-    pub opened: &'o mut Opened<'a>,
+    pub opened: &'o mut OpenState<'a>,
     said: &'o mut Said,
 }
 
 impl<'o, 'a> Conversation<'o, 'a> {
     /// Goes on with what was said behind a state.
-    pub fn new(opened: &'o mut Opened<'a>, said: &'o mut Said) -> Self {
+    pub fn new(opened: &'o mut OpenState<'a>, said: &'o mut Said) -> Self {
         Self { opened, said }
     }
 
@@ -134,14 +134,14 @@ impl<'o, 'a> Conversation<'o, 'a> {
         let mut timings = self.opened.call.observer.timings();
         let verdict = self.prepare(&mut timings)?;
         self.make_room(asked.len(), sampling.max_tokens)?;
-        self.keep_moment()?;
+        self.checkpoint()?;
         self.said.exchanges.push(Exchange { message: message.to_owned(), asked, answered: Vec::new() });
         self.answer(sampling, verdict, since, timings, emit)
     }
 
-    /// What was said as a prompt of its own, to be saved as a state, and where it is from.
+    /// Returns the conversation as a prompt of its own, to be saved as a state, and its origin.
     pub fn prompt(&self) -> (Prompt, Origin) {
-        let Opened { state, session, .. } = &*self.opened;
+        let OpenState { state, session, .. } = &*self.opened;
         let tokens = [state.manifest.tokens.clone(), self.said()].concat();
         let (between, suffix) = (&self.said.turn.between, &state.manifest.suffix);
         let prompt = prompt::conversation(session.model(), tokens, between, suffix);
@@ -186,7 +186,7 @@ impl<'o, 'a> Conversation<'o, 'a> {
             first.asked = question_tokens(model, super::ending(&state.manifest), &first.message);
         }
         self.said.prepared = false;
-        self.said.before_last = Moment::default();
+        self.said.before_last = Checkpoint::default();
     }
 
     fn answer(
@@ -259,14 +259,14 @@ impl<'o, 'a> Conversation<'o, 'a> {
     }
 
     /// Copies what was said out of the session.
-    fn keep_moment(&mut self) -> Result<()> {
+    fn checkpoint(&mut self) -> Result<()> {
         let tokens = self.opened.session.position() - self.opened.prefix.tokens.len();
         let mut state = std::mem::take(&mut self.said.before_last.state);
         state.clear();
         if tokens > 0 {
             self.opened.session.snapshot(&self.positions(tokens), &mut state)?;
         }
-        self.said.before_last = Moment { tokens, state };
+        self.said.before_last = Checkpoint { tokens, state };
         Ok(())
     }
 
@@ -289,7 +289,7 @@ impl<'o, 'a> Conversation<'o, 'a> {
         if wanted <= self.opened.session.cells() {
             return Ok(());
         }
-        self.keep_moment()?;
+        self.checkpoint()?;
         let (model, params) = (self.opened.session.model(), &self.opened.prefix.params);
         let cells = wanted.max(2 * self.opened.session.cells()).min(most);
         self.opened.session = Session::new(model, params, cells, self.opened.call.threads)?;

@@ -1,4 +1,4 @@
-//! What the cache has of a prompt, and why not more.
+//! Explains what of a prompt is saved, and why not more.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -14,18 +14,18 @@ use pcache_format::{Difference, StateKey};
 use pcache_store::{Miss, Prefix, Result as StoreResult, State, Store};
 
 /// Saved prompts that are compared with a new one at most: those used last.
-const MOST_COMPARED: usize = 500;
+const MAX_COMPARED: usize = 500;
 /// Lines shown before the one that differs.
 const LINES_BEFORE: usize = 2;
 /// Letters shown of a line.
 const LINE_WIDTH: usize = 64;
 
-/// What the cache has of a prompt, and why not more.
+/// Saved part of a prompt, and the reason why it is not more.
 #[derive(Debug, Serialize)]
 pub struct Explanation {
     /// Key of the state.
     pub key: StateKey,
-    /// How much of it is saved.
+    /// Hit, partial or miss.
     pub status: Status,
     /// Its tokens.
     pub tokens: usize,
@@ -37,7 +37,7 @@ pub struct Explanation {
     pub saved_segments: usize,
     /// Why what is saved ends where it does.
     pub reason: Option<String>,
-    /// Whether the state itself is known, whole or not.
+    /// The state itself is known, whole or not.
     pub known: bool,
     /// The saved prompt under the same model and parameters that goes along with this one furthest.
     pub nearest: Option<Nearest>,
@@ -61,7 +61,7 @@ pub struct Nearest {
     pub common_tokens: usize,
     /// Tokens of the saved one.
     pub tokens: usize,
-    /// Where they part; nothing if one of them ends there.
+    /// Place where they differ; nothing if one of them ends there.
     pub parting: Option<Parting>,
 }
 
@@ -72,9 +72,9 @@ pub struct Parting {
     pub line: Option<usize>,
     /// The lines before, which both have.
     pub before: Vec<String>,
-    /// That line there.
+    /// The line in the saved prompt.
     pub saved_line: String,
-    /// That line here.
+    /// The line in this prompt.
     pub line_here: String,
     /// The token there.
     pub saved_token: String,
@@ -109,7 +109,7 @@ pub fn with_saved_attention(
         return Ok((prefix, target));
     };
     let saved = |prefix: &Prefix| -> Result<bool> {
-        let key = prefix.chain.state_key(&prompt.carried, &prompt.suffix);
+        let key = prefix.chain.state_key(&prompt.pending_text, &prompt.suffix);
         Ok(store.usage_of(&key)?.is_some() && store.missing(prefix, call.same_compute)?.is_empty())
     };
     let other_prefix = other.prefix(model.layout(), prompt.tokens.clone())?;
@@ -124,7 +124,7 @@ impl Explanation {
     ///
     /// # Errors
     /// When the store fails.
-    pub fn of(
+    pub fn new(
         call: Call<'_>,
         store: Option<&Store>,
         model: &Model,
@@ -132,7 +132,7 @@ impl Explanation {
         prompt: &Prompt,
         source: &Source<'_>,
     ) -> Result<Self> {
-        let key = prefix.chain.state_key(&prompt.carried, &prompt.suffix);
+        let key = prefix.chain.state_key(&prompt.pending_text, &prompt.suffix);
         let pieces = prefix.pieces();
         let mut explanation = Self {
             key,
@@ -161,7 +161,7 @@ impl Explanation {
         explanation.foreign = recall.miss == Some(Miss::Foreign);
         explanation.known = store.usage_of(&key)?.is_some();
         explanation.saved_segments = pieces.iter().filter(|p| p.end() <= explanation.saved_tokens).count();
-        explanation.status = Status::of(explanation.saved_tokens, prefix.tokens.len());
+        explanation.status = Status::new(explanation.saved_tokens, prefix.tokens.len());
         explanation.nearest = nearest(store, model, prefix, prompt, &key)?;
         for other in store.states_of_text(&source.text_digest())?.into_iter().filter(|k| *k != key) {
             let Some(state) = store.state(&other)? else { continue };
@@ -216,20 +216,22 @@ fn nearest(
 fn candidates(store: &Store, prefix: &Prefix, own: &StateKey) -> StoreResult<Vec<StateKey>> {
     let others = |keys: Vec<StateKey>| keys.into_iter().filter(|key| key != own).collect::<Vec<_>>();
     for segment in prefix.chain.segments().iter().rev() {
-        let users = others(store.users_of(&segment.chain, MOST_COMPARED)?);
+        let users = others(store.users_of(&segment.chain, MAX_COMPARED)?);
         if !users.is_empty() {
             return Ok(users);
         }
     }
-    Ok(others(store.states_of_model(&prefix.model, MOST_COMPARED)?))
+    Ok(others(store.states_of_model(&prefix.model, MAX_COMPARED)?))
 }
 
 fn parting(model: &Model, prefix: &Prefix, prompt: &Prompt, saved: &State, common: usize) -> Option<Parting> {
     let (here, there) = (prefix.tokens.get(common)?, saved.manifest.tokens.get(common)?);
-    let whole = |tokens: &[i32], carried: &str| model.text_of(tokens) + carried;
+    let whole = |tokens: &[i32], pending_text: &str| model.text_of(tokens) + pending_text;
     let at = model.text_of(&prefix.tokens[..common]).len();
-    let (text, saved_text) =
-        (whole(&prefix.tokens, &prompt.carried), whole(&saved.manifest.tokens, &saved.manifest.pending_text));
+    let (text, saved_text) = (
+        whole(&prefix.tokens, &prompt.pending_text),
+        whole(&saved.manifest.tokens, &saved.manifest.pending_text),
+    );
     let first = prompt.own.map(|(first, _)| first).filter(|first| *first <= at);
     let lines: Vec<&str> = text.get(first.unwrap_or(0)..at).unwrap_or_default().split('\n').collect();
     let shown = lines.len().saturating_sub(1 + LINES_BEFORE);

@@ -6,7 +6,7 @@ use super::source::Origin;
 use super::{Failure, Hint};
 use pcache_engine::model::Model;
 use pcache_engine::prompt::Prompt;
-use pcache_engine::reframe::{Reframe, Saved};
+use pcache_engine::prompt_edit::{EditablePrompt, Saved};
 use pcache_format::StateKind;
 use pcache_store::State;
 
@@ -43,30 +43,31 @@ pub fn extended(model: &Model, old: &State, update: Update<'_>) -> Result<Prompt
             "state {key} has no prompt of its own to extend: it is a conversation, or an older pcache built it"
         )));
     };
-    let (tokens, carried, suffix) = (&manifest.tokens, &manifest.pending_text, &manifest.suffix);
-    let saved = Saved { tokens, carried, suffix, own, raw: manifest.raw };
-    let Some(reframe) = Reframe::of(model, &saved) else {
+    let (tokens, pending_text, suffix) = (&manifest.tokens, &manifest.pending_text, &manifest.suffix);
+    let saved = Saved { tokens, pending_text, suffix, own, raw: manifest.raw };
+    let Some(prompt_edit) = EditablePrompt::new(model, &saved) else {
         bail!(
             "state {key} cannot be extended: its text does not give its tokens again; build the whole prompt anew"
         );
     };
-    let text = reframe.updated(update.text, update.replace_from).map_err(|found| {
+    let text = prompt_edit.updated(update.text, update.replace_from).map_err(|found| {
         let mark = update.replace_from.unwrap_or_default();
-        let near =
-            reframe.line_like(mark).map(|line| format!("; did you mean {line:?}? It must be the whole line"));
+        let near = prompt_edit
+            .line_like(mark)
+            .map(|line| format!("; did you mean {line:?}? It must be the whole line"));
         match (found, near) {
             (0, Some(near)) => Failure::Usage(format!("no line of the prompt is {mark:?}{near}")),
             (0, None) => Hint::ShowPrompt.with(format!("no line of the prompt is {mark:?}")),
             (n, _) => Failure::Usage(format!("{n} lines of the prompt are {mark:?}; it must be there once")),
         }
     })?;
-    Ok(reframe.render(model, &text))
+    Ok(prompt_edit.render(model, &text))
 }
 
 /// Text between the origin of a state and that of what it was extended by.
 const EXTENDED_BY: &str = " + ";
 
-/// Where the new state comes from, for people: the old one's origin, and the name of the update.
+/// Origin of the new state, for people: the old one's, and the name of the update.
 pub fn origin(old: &State, update: &str) -> Origin {
     let base = old.label.origin.split(EXTENDED_BY).next().unwrap_or_default();
     let label = format!("{base}{EXTENDED_BY}{update}");

@@ -9,9 +9,9 @@ pub enum Failure {
     /// The call makes no sense, and there is something to do about it.
     #[error("{what}")]
     Refused {
-        /// What is wrong.
+        /// Reason.
         what: String,
-        /// What can be done about it; whoever asked has the words for it.
+        /// Possible remedy, which the caller puts into words.
         hint: Hint,
     },
     /// There is no such state.
@@ -23,6 +23,9 @@ pub enum Failure {
     /// The index contradicts itself.
     #[error("{0}")]
     Corrupt(String),
+    /// The model is missing, has moved, or is another one.
+    #[error("{0}")]
+    Model(String),
     /// A disk has no room for it.
     #[error("{0}")]
     NoRoom(String),
@@ -31,7 +34,7 @@ pub enum Failure {
     Interrupted(String),
 }
 
-/// What can be done about a call that was refused.
+/// Remedy for a call that was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Hint {

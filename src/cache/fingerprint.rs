@@ -53,7 +53,7 @@ pub fn fingerprint(observer: &dyn Observer, store: Option<&Store>, path: &Path) 
 /// # Errors
 /// As [`fingerprint`].
 pub fn fingerprint_again(observer: &dyn Observer, store: &Store, path: &Path) -> Result<ModelHash> {
-    let known = FileIdentity::of(path).ok().map(|identity| store.model_of_file(&identity)).transpose()?;
+    let known = FileIdentity::read(path).ok().map(|identity| store.model_of_file(&identity)).transpose()?;
     match known.flatten() {
         Some(hash) => Ok(hash),
         None => fingerprint(observer, Some(store), path),
@@ -87,8 +87,8 @@ fn fingerprint_file(
     if path.to_str().is_none() {
         bail!("{} is not a UTF-8 path, and llama.cpp opens no other; rename it", path.display());
     }
-    let identity = FileIdentity::of(&path)?;
-    let header = Header::of(&path).with_context(|| format!("cannot use {}", path.display()))?;
+    let identity = FileIdentity::read(&path)?;
+    let header = Header::read(&path).with_context(|| format!("cannot use {}", path.display()))?;
     check(&path, &header)?;
     let Some(store) = store else { return hash(observer, &path, &identity) };
     if let Some(hash) = store.model_of_file(&identity)? {
@@ -125,7 +125,7 @@ fn hash(observer: &dyn Observer, path: &Path, identity: &FileIdentity) -> Result
     progress.finish();
     let hash = hash.with_context(|| format!("cannot read {}", path.display()))?;
     // A file that changed while it was read has a hash that belongs to no version of it.
-    if FileIdentity::of(path)? != *identity {
+    if FileIdentity::read(path)? != *identity {
         bail!("{} changed while it was being hashed; try again when it is complete", path.display());
     }
     Ok(hash)

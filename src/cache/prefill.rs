@@ -16,9 +16,9 @@ use pcache_store::{Pipeline, Store, Writer};
 /// Builds shorter than this say little about a model's speed.
 const MIN_TOKENS_FOR_SPEED: usize = 64;
 
-/// What evaluating and saving came to.
+/// Statistics of an evaluation with its saving.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Filled {
+pub struct PrefillStats {
     /// Tokens evaluated.
     pub tokens: usize,
     /// Objects written.
@@ -27,20 +27,20 @@ pub struct Filled {
     pub bytes: u64,
     /// Time spent evaluating.
     pub evaluating: Duration,
-    /// What saving added to that: the copying out, and waiting for what could not be done beside the evaluation.
+    /// Time that saving added to that: the copying out, and waiting for work that could not be done beside the evaluation.
     pub saving: Duration,
 }
 
 /// Evaluates the prefix's tokens from the session's position on and saves each piece when it is done. The
 /// caller holds the shared lock. When it is cancelled what is saved by then stays and is reused by the next build.
-pub fn fill(
+pub fn prefill(
     call: Call<'_>,
     writer: &Writer<'_>,
     store: &Store,
     session: &mut Session,
     prefix: &Prefix,
     label: &str,
-) -> Result<Filled> {
+) -> Result<PrefillStats> {
     call.observer.evaluating();
     let from = session.position();
     let total = prefix.tokens.len() - from;
@@ -53,7 +53,7 @@ pub fn fill(
     progress.finish();
     let (filled, saved) = done?;
     let saving = start.elapsed().saturating_sub(filled.evaluating);
-    let filled = Filled { objects: saved.objects, bytes: saved.bytes, saving, ..filled };
+    let filled = PrefillStats { objects: saved.objects, bytes: saved.bytes, saving, ..filled };
     if filled.tokens >= MIN_TOKENS_FOR_SPEED {
         let speed = filled.tokens as f64 / filled.evaluating.as_secs_f64().max(1e-9);
         store.record_speed(&prefix.model, call.threads, speed)?;
@@ -88,9 +88,9 @@ fn evaluate_pieces(
     prefix: &Prefix,
     progress: &dyn Progress,
     estimate: &mut Estimate<'_>,
-) -> Result<Filled> {
+) -> Result<PrefillStats> {
     let from = session.position();
-    let mut filled = Filled::default();
+    let mut filled = PrefillStats::default();
     for batch in prefix.chain.segments().iter().filter(|s| s.first >= from) {
         if call.cancel.is_cancelled() {
             bail!(interrupted(prefix, batch.first));

@@ -12,7 +12,7 @@ pub trait Progress {
     fn finish(&self);
 }
 
-/// What is counted.
+/// Unit of progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// Tokens of a prompt.

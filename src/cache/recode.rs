@@ -13,7 +13,7 @@ use crate::text::human;
 use pcache_format::{Codec, StateKey};
 use pcache_store::{Prefix, ReadBuffers, Replaced, Store};
 
-/// What became of a state.
+/// Result for a state.
 #[derive(Debug, Serialize)]
 pub struct Recoded {
     /// Its key.

@@ -7,29 +7,29 @@ use anyhow::{Context, Result, bail};
 use super::Observer;
 use crate::text::human;
 use pcache_engine::model::Model;
-use pcache_engine::prompt::{self, ChatFraming, Framing, Message, Prompt, QuestionFormat};
+use pcache_engine::prompt::{self, ChatFormat, Message, Prompt, PromptFormat, QuestionFormat};
 use pcache_engine::template::Role;
 use pcache_format::epoch::LLAMA_CPP_BUILD;
 use pcache_format::{ChainKey, PromptDigest, StateKind, TextDigest};
 
-/// How prompts are put before the model, and the words for it.
-pub struct Framed {
+/// Prompt formats, and the words for them.
+pub struct DescribedFormat {
     /// Way in which it is done.
-    pub framing: Framing,
+    pub framing: PromptFormat,
     /// For people, as `chat template` or `raw`.
     pub description: String,
 }
 
-impl Framed {
+impl DescribedFormat {
     /// As it is; `question_format` is what stands before and after a question.
     pub fn raw(question_format: Option<(String, String)>) -> Self {
         let description = if question_format.is_some() { "raw, with a question format" } else { "raw" };
         let format = question_format.map(|(before, after)| QuestionFormat { before, after });
-        Self { framing: Framing::Raw(format), description: description.into() }
+        Self { framing: PromptFormat::Raw(format), description: description.into() }
     }
 
     /// In a chat template; `name` is that of another one than the model's own.
-    pub fn chat(chat: ChatFraming, name: Option<&str>) -> Self {
+    pub fn chat(chat: ChatFormat, name: Option<&str>) -> Self {
         let template = name.map_or_else(|| "chat template".into(), |name| format!("template {name}"));
         let mut parts = vec![template];
         match (chat.before.as_slice(), chat.role) {
@@ -45,15 +45,15 @@ impl Framed {
         }
         parts.extend(chat.arguments.iter().map(|(name, value)| format!("{name}={value}")));
         parts.extend(chat.date.map(|date| format!("dated {date}")));
-        Self { framing: Framing::Chat(chat), description: parts.join(", ") }
+        Self { framing: PromptFormat::Chat(chat), description: parts.join(", ") }
     }
 
     /// Everything that the framing consists of, for the digest.
     fn canonical(&self) -> String {
         match &self.framing {
-            Framing::Chat(chat) => canonical(chat),
-            Framing::Raw(None) => "raw".into(),
-            Framing::Raw(Some(format)) => {
+            PromptFormat::Chat(chat) => canonical(chat),
+            PromptFormat::Raw(None) => "raw".into(),
+            PromptFormat::Raw(Some(format)) => {
                 named(&[("raw", ""), ("before", &format.before), ("after", &format.after)])
             }
         }
@@ -61,8 +61,8 @@ impl Framed {
 }
 
 /// Everything that a chat's framing consists of, by name.
-fn canonical(chat: &ChatFraming) -> String {
-    if *chat == ChatFraming::default() {
+fn canonical(chat: &ChatFormat) -> String {
+    if *chat == ChatFormat::default() {
         return "template".into();
     }
     let mut parts: Vec<(&str, &str)> = vec![("user", if chat.role == Role::User { "true" } else { "false" })];
@@ -92,11 +92,16 @@ pub fn named(parts: &[(&str, &str)]) -> String {
     parts.iter().map(|(name, value)| format!("{name}={}:{value}\n", value.len())).collect()
 }
 
+/// Returns the hash of a prompt's text alone.
+pub fn text_digest(text: &str) -> TextDigest {
+    TextDigest::from(blake3::derive_key("pcache text v1", text.as_bytes()))
+}
+
 /// A prompt as it came in.
 pub struct Source<'a> {
     path: &'a Path,
     text: String,
-    framed: &'a Framed,
+    framed: &'a DescribedFormat,
     /// Names everything that the prompt's tokens follow from.
     digest: PromptDigest,
 }
@@ -106,7 +111,12 @@ impl<'a> Source<'a> {
     ///
     /// # Errors
     /// When it is empty.
-    pub fn of_text(path: &'a Path, text: String, root: &ChainKey, framed: &'a Framed) -> Result<Self> {
+    pub fn of_text(
+        path: &'a Path,
+        text: String,
+        root: &ChainKey,
+        framed: &'a DescribedFormat,
+    ) -> Result<Self> {
         if text.trim().is_empty() {
             bail!("{} is empty: there is nothing to save", label(path));
         }
@@ -124,26 +134,26 @@ impl<'a> Source<'a> {
         label(self.path)
     }
 
-    /// Where it came from, for the record of its state.
+    /// Origin of the state, for its label.
     pub fn origin(&self, prompt: &Prompt) -> Origin {
         Origin {
             label: self.label(),
             framing: self.framing().to_owned(),
             kind: StateKind::Prompt,
-            raw: matches!(self.framed.framing, Framing::Raw(_)),
+            raw: matches!(self.framed.framing, PromptFormat::Raw(_)),
             text: Some(self.text_digest()),
             digest: (!prompt.dated).then_some(self.digest),
         }
     }
 
-    /// How it is put before the model, for people.
+    /// Prompt format, for people.
     pub fn framing(&self) -> &str {
         &self.framed.description
     }
 
     /// The hash of the text alone.
     pub fn text_digest(&self) -> TextDigest {
-        TextDigest::from(blake3::derive_key("pcache text v1", self.text.as_bytes()))
+        text_digest(&self.text)
     }
 
     /// The tokens; says so when they depend on the day.
@@ -164,7 +174,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Where the text of a state came from.
+/// Origin of a state's text.
 #[derive(Debug, Clone)]
 pub struct Origin {
     /// For people: the file.
@@ -173,7 +183,7 @@ pub struct Origin {
     pub framing: String,
     /// Origin of the tokens.
     pub kind: StateKind,
-    /// Whether the prompt is taken as it is, control tokens included.
+    /// The prompt is taken as it is, control tokens included.
     pub raw: bool,
     /// Names the text alone.
     pub text: Option<TextDigest>,

@@ -56,7 +56,7 @@ impl Target {
     /// When the model's header cannot be read.
     pub fn prefix(&self, layout: Layout, tokens: Vec<i32>) -> Result<Prefix> {
         let mut params = self.params.clone();
-        if let Some(short) = Header::of(&self.model_path)?.short_context() {
+        if let Some(short) = Header::read(&self.model_path)?.short_context() {
             let short = usize::try_from(short).unwrap_or(usize::MAX);
             params.rope_factors = Some(Model::rope_factors(tokens.len(), short));
         }

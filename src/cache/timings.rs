@@ -31,7 +31,7 @@ pub struct Timings {
 /// Takes each stage.
 type Hear = dyn Fn(&Row) + Send + Sync;
 
-/// Who hears of each stage.
+/// Receives each stage.
 #[derive(Clone, Default)]
 struct Heard(Option<Arc<Hear>>);
 

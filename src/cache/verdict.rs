@@ -28,7 +28,7 @@ pub struct Verdict {
     pub computed_by: Option<String>,
 }
 
-/// How much of a prompt came from the cache.
+/// Hit, partial or miss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
@@ -67,7 +67,7 @@ impl Verdict {
 
 impl Status {
     /// All, some or nothing of `total` tokens.
-    pub fn of(restored: usize, total: usize) -> Self {
+    pub fn new(restored: usize, total: usize) -> Self {
         match restored {
             0 => Self::Miss,
             n if n == total => Self::Hit,

@@ -1,9 +1,9 @@
-//! What every command needs: where the store is, how to talk, whether to stop.
+//! Context of every command: the store, output and messages, and signals.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -15,7 +15,7 @@ use super::signals::{At, Signals};
 use crate::cache::progress::{Progress, Silent, Unit};
 use crate::cache::timings::Timings;
 use crate::cache::{Call, CancelToken};
-use crate::cli::args::{Global, Output, OutputTo};
+use crate::cli::args::{Format, Global, Output};
 use crate::cli::log::{self, Log};
 use crate::cli::progress::Bar;
 use crate::text::{file, human};
@@ -29,19 +29,21 @@ const BAR_PAUSE: Duration = Duration::from_millis(10);
 /// The running program.
 pub struct App {
     pub global: Global,
-    /// When the process began.
+    /// Beginning of the process.
     pub started: Instant,
     log: Option<Log>,
     cancel: CancelToken,
-    /// What stops it.
+    /// Signals that stop it.
     pub signals: Arc<Signals>,
+    /// File that results go to instead of stdout.
+    file: OnceLock<Mutex<fs_err::File>>,
 }
 
 impl App {
     pub fn new(global: Global, started: Instant) -> Self {
         let cancel = CancelToken::default();
         let signals = Signals::new(cancel.clone(), global.quiet);
-        Self { global, started, log: None, cancel, signals }
+        Self { global, started, log: None, cancel, signals, file: OnceLock::new() }
     }
 
     /// Opens the full log, if there is to be one, and begins it with what was called.
@@ -87,7 +89,7 @@ impl App {
         }
     }
 
-    /// What operations are given.
+    /// Returns the context that operations are given.
     pub fn call(&self) -> Call<'_> {
         Call {
             observer: self,
@@ -206,7 +208,7 @@ impl App {
         Ok(Store::open_existing(&self.own_dir()?, &self.options()?)?)
     }
 
-    /// What a store is opened with.
+    /// Returns the options that stores are opened with.
     fn options(&self) -> Result<Options> {
         Ok(Options::new(engine::compute::identity(self.gpu_layers()?)?))
     }
@@ -236,12 +238,12 @@ impl App {
         text.into_iter().for_each(|text| self.say(text));
     }
 
-    /// Whether to say why something is a miss.
+    /// Returns true if misses are explained.
     pub fn explains(&self) -> bool {
         self.global.verbose > 0
     }
 
-    /// Whether llama.cpp's log is wanted.
+    /// Returns true if llama.cpp's log is shown.
     pub fn shows_log(&self) -> bool {
         self.global.verbose > 1
     }
@@ -257,8 +259,22 @@ impl App {
         self.write(&format!("{text}\n"))
     }
 
+    /// Sends all results to a file instead of stdout.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn print_to(&self, path: &Path) -> Result<()> {
+        let file = fs_err::File::create(path)?;
+        self.file.get_or_init(|| Mutex::new(file));
+        Ok(())
+    }
+
     /// Prints data as it comes.
     pub fn write(&self, text: &str) -> Result<()> {
+        if let Some(file) = self.file.get() {
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            return Ok(file.write_all(text.as_bytes())?);
+        }
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to stdout")
     }
@@ -283,12 +299,13 @@ impl App {
         }
     }
 
-    /// How results are printed.
+    /// Returns the format of results.
     pub fn output(&self) -> Output {
-        match &self.global.output {
+        match self.global.format {
             _ if self.global.json => Output::Json,
-            OutputTo::Format(format) => *format,
-            OutputTo::Junit | OutputTo::File(_) => Output::Text,
+            Format::Json => Output::Json,
+            Format::Jsonl => Output::Jsonl,
+            Format::Text | Format::Junit => Output::Text,
         }
     }
 

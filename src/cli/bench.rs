@@ -14,7 +14,7 @@ use crate::bench::results::Results;
 use crate::bench::{compare, html, markdown, pictures, text};
 use crate::cache::target::Target;
 use crate::cli::Run;
-use crate::cli::args::values::named;
+use crate::cli::args::values::{choice, named};
 use crate::cli::args::{FlashAttention, Output, ParamArgs};
 use pcache_format::{Codec, KvType};
 
@@ -25,25 +25,24 @@ use pcache_format::{Codec, KvType};
     subcommand_negates_reqs = true,
     after_help = "\
 Examples:
-  pcache bench                            the whole picture, in a few minutes
-  pcache bench --save before.json         and keeps every sample
+  pcache bench                            all stages, in a few minutes
+  pcache bench --save before.json         saves every sample
   pcache bench --kv-type f16,q8_0 --codec raw,zstd
   pcache bench compare before.json after.json
   pcache bench report before.json -o report.html
 
-It measures in a store of its own, in the same folder and so on the same disk,
-which is removed afterwards. Your states are not touched."
+Measures in a temporary store on the same disk. Your states are not touched."
 )]
 pub struct Bench {
-    /// What to do with measurements; without it, measure.
+    /// Subcommand; without one, measure.
     #[command(subcommand)]
     pub command: Option<BenchCommand>,
-    /// What to measure.
+    /// Options of a measurement.
     #[command(flatten)]
     pub measure: Measure,
 }
 
-/// What can be done with measurements.
+/// Subcommands on measurements.
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
     /// Print how measurements differ, and where that is more than noise
@@ -52,28 +51,28 @@ pub enum BenchCommand {
     Report(Report),
 }
 
-/// What to measure.
+/// Options of a measurement.
 #[derive(Debug, Clone, Args)]
 pub struct Measure {
-    /// The longest prompt; without it 2,048, or less where evaluating that often would take minutes
+    /// Maximum prompt length [default: 2048, less if slow]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub max_tokens: Option<u32>,
-    /// Samples of each stage, after one that does not count
+    /// Number of samples of each stage, after one to warm up
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub runs: u32,
-    /// How the cache's numbers are stored; several, as f16,q8_0, are compared
+    /// KV cache data types to compare, e.g. f16,q8_0
     #[arg(long, value_name = "TYPES", value_delimiter = ',', default_value = "f16", value_parser = named(&KvType::ALL, KvType::name))]
     pub kv_type: Vec<KvType>,
-    /// How states are stored; several are compared
+    /// Codecs; several are compared
     #[arg(long, value_name = "CODECS", value_delimiter = ',', default_value = "raw,zstd", value_parser = str::parse::<Codec>)]
     pub codec: Vec<Codec>,
-    /// llama.cpp's fused attention; auto is off for an f16 cache on the CPU, else on [default: auto]
-    #[arg(long, value_enum, value_name = "WHEN")]
+    /// Flash attention; auto is off for an f16 cache on the CPU, else on [default: auto]
+    #[arg(long, value_name = "WHEN", value_parser = choice::<FlashAttention>())]
     pub flash_attn: Option<FlashAttention>,
-    /// A text to evaluate instead of the built-in one; it is repeated if it is too short
+    /// Text to evaluate instead of the built-in one
     #[arg(long, value_name = "FILE")]
     pub prompt: Option<PathBuf>,
-    /// Keep the measurements, with every sample, in a JSON file
+    /// Save all samples to a JSON file
     #[arg(long, value_name = "FILE")]
     pub save: Option<PathBuf>,
 }
@@ -85,13 +84,13 @@ Examples:
   pcache bench compare before.json after.json
   pcache bench compare laptop.json server.json desktop.json
 
-Ratios are times: 0.50 means half the time of the first file. What lies within
-the spread of both files' samples is marked as noise.")]
+Ratios are of times: 0.50 is half the time of the first file. Differences within
+the spread of both files' samples are marked as noise.")]
 pub struct Compare {
-    /// Files of bench --save or --json; all are compared with the first
+    /// Files of bench --save; all are compared with the first
     #[arg(value_name = "FILE", num_args = 2.., required = true)]
     pub files: Vec<PathBuf>,
-    /// Every length and stage, and not only the longest prompt and the first tokens
+    /// Compare every length and stage, not only the main ones
     #[arg(long)]
     pub all: bool,
 }
@@ -102,14 +101,14 @@ pub struct Compare {
 Examples:
   pcache bench report results.json -o report.html
   pcache bench report *.json -o report.md
-  pcache bench report results.json -o report.svg    the main picture alone
+  pcache bench report results.json -o report.svg    the main figure alone
 
-The file needs nothing from the network, and is legible in light and dark.")]
+The file is self-contained, and legible on light and dark backgrounds.")]
 pub struct Report {
-    /// Files of bench --save or --json
+    /// Files of bench --save
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
-    /// The file to write; its ending says which kind: .html, .svg or .md
+    /// Report file: .html, .svg or .md
     #[arg(short, long, value_name = "FILE")]
     pub out: PathBuf,
 }

@@ -1,9 +1,9 @@
 //! `pcache build`: evaluate prompts and save their states.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use super::app::App;
@@ -14,37 +14,38 @@ use crate::cache::build::{Builder, Keep, Report};
 use crate::cache::source::Source;
 use crate::cache::target::Target;
 use crate::cli::Run;
-use crate::cli::args::{FramingArgs, KeepArgs, Output, ParamArgs, Ttl};
+use crate::cli::args::{KeepArgs, Output, ParamArgs, PromptFormatArgs, Ttl};
 use crate::text::human;
+use pcache_format::StateKey;
 use pcache_store::{Claim, Expiry, Store};
 
 /// Arguments of `build`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pcache build menu.txt                   with the only model there is
-  pcache build -m model.gguf a.txt b.txt  what they share is evaluated once
+  pcache build menu.txt                   with the only model in pcache's folder
+  pcache build -m model.gguf a.txt b.txt  a shared beginning is evaluated once
   pcache build --name menu menu.txt       then: pcache ask menu \"...\"
   generate-prompt | pcache build -        reads stdin
   pcache build --max-size 20GiB --ttl 30d menu.txt
   pcache build --user --system \"Answer from the document.\" document.txt
   pcache build --raw --question-format \"Q: {question}\\nA:\" story.txt")]
 pub struct Build {
-    /// Prompt files; - reads stdin
+    /// Prompt files; - is stdin
     #[arg(required = true, value_name = "PROMPT")]
     pub prompts: Vec<PathBuf>,
-    /// How the states are kept.
+    /// Options for keeping the states.
     #[command(flatten)]
     pub keep: KeepArgs,
-    /// How the prompts are put before the model.
+    /// Prompt format.
     #[command(flatten)]
-    pub framing: FramingArgs,
-    /// What the states are built with.
+    pub framing: PromptFormatArgs,
+    /// Parameters of the states.
     #[command(flatten)]
     pub params: ParamArgs,
 }
 
-/// How the command line says that states are kept.
+/// Reads the options for keeping states.
 pub fn keep(store: &Store, args: &KeepArgs) -> Keep {
     let now = store.now();
     let expiry = match args.ttl {
@@ -85,6 +86,30 @@ fn run(app: &App, args: &Build) -> Result<()> {
     let mut builder = Builder::new(app.call(), &keep, &store, &target);
     build_all(app, &mut builder, &target, &sources, args.keep.stats)?;
     builder.enforce_budget()
+}
+
+/// Builds the state of a prompt's file with the usual prompt format, or finds it.
+///
+/// # Errors
+/// As a build.
+pub fn of_file(app: &App, file: &Path, params: &ParamArgs) -> Result<(Store, StateKey)> {
+    let framed = source::framed(&PromptFormatArgs::default())?;
+    models::chosen(app).map(drop)?;
+    let store = app.store()?;
+    let target = target::of_args(app, Some(&store), params)?;
+    let prompt = source::read(file, &target.params.root(&target.model), &framed)?;
+    let keep = keep(&store, &KeepArgs::default());
+    let mut builder = Builder::new(app.call(), &keep, &store, &target);
+    let report = match builder.known(&prompt)? {
+        Some(report) => report,
+        None => builder.build(&target.load(app)?, &prompt, None)?,
+    };
+    if report.cache.evaluated_tokens > 0 {
+        app.say(summary(&report));
+    }
+    app.record("build", &report);
+    let key = report.key.parse().context("the key of the state that was built")?;
+    Ok((store, key))
 }
 
 /// As long as everything is saved, no model is loaded.
@@ -146,7 +171,7 @@ pub fn print(app: &App, report: &Report, several: bool, stats: bool) -> Result<(
     }
 }
 
-/// What happened, in a line.
+/// Summarises a build in a line.
 fn summary(report: &Report) -> String {
     let (tokens, size) = (human::count(report.tokens, "token"), human::bytes(report.bytes));
     let evaluated = report.cache.evaluated_tokens;

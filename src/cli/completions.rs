@@ -13,6 +13,7 @@ use super::models::catalog::Places;
 use crate::cli::Run;
 use crate::cli::args::Cli;
 use crate::cli::args::config::Config;
+use crate::cli::args::values::choice;
 use pcache_format::ComputeIdentity;
 use pcache_store::{Options, Store};
 
@@ -24,10 +25,10 @@ Examples:
   pcache completions zsh > ~/.zfunc/_pcache
   pcache completions fish > ~/.config/fish/completions/pcache.fish
 
-Keys and names of states are completed, too.")]
+Keys and names of states and models are completed as well.")]
 pub struct Completions {
-    /// The shell
-    #[arg(value_enum, value_name = "SHELL")]
+    /// Shell
+    #[arg(value_name = "SHELL", value_parser = choice::<Shell>())]
     pub shell: Shell,
 }
 
@@ -45,7 +46,7 @@ pub enum Shell {
 /// The variable by which a shell asks for completions.
 pub const VARIABLE: &str = "PCACHE_COMPLETE";
 /// States offered by key at most; all names are offered.
-const MOST_KEYS: usize = 50;
+const MAX_KEYS: usize = 50;
 
 /// The definition of the command line, with completers for states and models.
 pub fn command() -> clap::Command {
@@ -84,7 +85,7 @@ fn run(app: &App, args: &Completions) -> Result<()> {
 fn states(current: &OsStr) -> Vec<CompletionCandidate> {
     let (Some(current), Some(store)) = (current.to_str(), store()) else { return Vec::new() };
     let names = store.names().unwrap_or_default();
-    let keys = store.last_used(MOST_KEYS).unwrap_or_default();
+    let keys = store.last_used(MAX_KEYS).unwrap_or_default();
     let named = names.iter().map(|(name, key)| CompletionCandidate::new(name).help(Some(key.short().into())));
     let keyed = keys.iter().map(|key| CompletionCandidate::new(key.short()));
     named.chain(keyed).filter(|c| c.get_value().to_string_lossy().starts_with(current)).collect()

@@ -13,11 +13,11 @@ use crate::text::table;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pcache config                           every setting, and where it comes from
+  pcache config                           all settings, and where their values come from
   pcache config --json
 
-The file is ~/.config/pcache/config.toml, or what PCACHE_CONFIG names. Its names
-are those of the flags:
+The file is ~/.config/pcache/config.toml, or $PCACHE_CONFIG. Settings are named
+after options:
   model = \"qwen2.5-coder-0.5b\"
   max-size = \"20GiB\"
   [build]

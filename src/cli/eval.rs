@@ -10,56 +10,59 @@ use super::failure::Failure;
 use super::{models, target};
 use crate::cache::target::Target;
 use crate::cli::Run;
-use crate::cli::args::{Output, OutputTo, ParamArgs};
-use crate::eval::asking::ask_all;
+use crate::cli::args::{Format, Output, ParamArgs, output};
 use crate::eval::plan::Plan;
 use crate::eval::report;
 use crate::eval::results::{Goal, Results};
+use crate::eval::runner::ask_all;
 use crate::eval::suite::{OneOrMany, Suite};
 
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pcache eval suite.toml                            a table of what passed
+  pcache eval suite.toml                            a table of results
   pcache eval suite.toml --trials 5 --temp 0,0.8    five seeds at 0.8, one at 0
-  pcache eval suite.toml --model a.gguf             another model than the suite names
-  pcache eval suite.toml --output junit > report.xml
-  pcache eval suite.toml --generate 5               questions that the model makes up itself
+  pcache eval suite.toml --model a.gguf             another model than the suite's
+  pcache eval suite.toml --format junit -o report.xml
+  pcache eval suite.toml --generate 5               with questions that the model makes up
 
-docs/eval.md describes suites. The exit code is 1 when a check fails.")]
+docs/guide/eval.md describes suites. The exit code is 1 when a check fails.")]
 pub struct Eval {
-    /// The suite
+    /// Suite (TOML)
     #[arg(value_name = "SUITE")]
     pub suite: PathBuf,
-    /// Let the model make up N questions for each prompt, ask each in several wordings, and look for contradictions
+    /// Make up N questions for each prompt, find contradictions
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub generate: Option<u32>,
-    /// Seeds for each question, instead of what the suite says
+    /// Number of seeds, instead of the suite's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub trials: Option<u32>,
-    /// Temperatures, instead of what the suite says
+    /// Temperatures, instead of the suite's
     #[arg(long, value_name = "T", value_delimiter = ',', value_parser = super::args::values::temperature)]
     pub temp: Vec<f32>,
-    /// The first seed, instead of what the suite says
+    /// First seed, instead of the suite's
     #[arg(long, value_name = "N")]
     pub seed: Option<u32>,
-    /// Tokens of an answer at most, instead of what the suite says
+    /// Maximum number of tokens to generate, instead of the suite's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_tokens: Option<u32>,
-    /// Only the questions of prompts with this name; may be given several times
+    /// Ask only this prompt of the suite (repeatable)
     #[arg(long, value_name = "NAME")]
     pub prompt: Vec<String>,
-    /// Share of the checked answers that must pass, from 0 to 1
+    /// Share of checked answers that must pass, from 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = super::args::values::share)]
     pub pass: f64,
-    /// Answers that disagree, or that the model takes back, are failures, too
+    /// Count disagreement and contradiction as failure
     #[arg(long)]
     pub strict: bool,
-    /// Show every answer, and not only those that failed or disagree
+    /// Show all answers, not only failures
     #[arg(long)]
     pub all: bool,
-    /// What the states are built with.
+    /// File for the results [default: stdout]
+    #[arg(short, long, value_name = "FILE", value_parser = output::file)]
+    pub output: Option<PathBuf>,
+    /// Parameters of the states.
     #[command(flatten)]
     pub params: ParamArgs,
 }
@@ -83,7 +86,7 @@ fn run(app: &App, args: &Eval) -> Result<()> {
     let named = || args.suite.display().to_string();
     let mut suite = Suite::parse(&text).map_err(Failure::Usage).with_context(named)?;
     overridden(&mut suite, args)?;
-    let plan = Plan::of(&suite, &args.suite)?;
+    let plan = Plan::new(&suite, &args.suite)?;
     let models = match (app.global.model_is_explicit, suite.models.as_slice()) {
         (true, _) | (_, []) => vec![models::chosen(app)?],
         (false, listed) => {
@@ -91,6 +94,8 @@ fn run(app: &App, args: &Eval) -> Result<()> {
         }
     };
 
+    // A file that cannot be written is no reason to have answered for an hour.
+    args.output.as_ref().map_or(Ok(()), |path| app.print_to(path))?;
     let mut store = app.store()?;
     let targets = models.into_iter().map(|path| target::of_model(app, Some(&store), path, &args.params));
     let targets: Vec<Target> = targets.collect::<Result<_>>()?;
@@ -100,7 +105,7 @@ fn run(app: &App, args: &Eval) -> Result<()> {
         return done;
     }
     // What was answered before something went wrong, or before Ctrl-C, is told all the same.
-    let results = Results::of(outcomes, args.generate.is_some());
+    let results = Results::new(outcomes, args.generate.is_some());
     print(app, args, &results)?;
     done?;
     results.verdict(Goal { pass: args.pass, strict: args.strict })
@@ -140,15 +145,10 @@ fn print(app: &App, args: &Eval, results: &Results) -> Result<()> {
         whole.extend(results);
     }
     app.named_event("eval", &whole)?;
-    if app.global.output == OutputTo::Junit && !app.global.json {
+    if app.global.format == Format::Junit {
         let name = models::file_name(&args.suite);
-        return app.print(report::junit(
-            &name,
-            &results.outcomes,
-            &results.sums,
-            &results.found,
-            args.strict,
-        )?);
+        let Results { outcomes, sums, found, .. } = results;
+        return app.print(report::junit(&name, outcomes, sums, found, args.strict)?);
     }
     match app.output() {
         Output::Text => app.print(results.text(args.all)),

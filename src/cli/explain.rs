@@ -13,31 +13,33 @@ use crate::cache::explain::{Explanation, Nearest, with_saved_attention};
 use crate::cache::source::{Source, check_length};
 use crate::cache::target::Target;
 use crate::cache::verdict::Status;
+use crate::cache::whole_state;
 use crate::cli::Run;
-use crate::cli::args::{FramingArgs, Output, ParamArgs};
+use crate::cli::args::{Output, ParamArgs, PromptFormatArgs};
 use crate::text::human;
 use pcache_engine::gguf::Header;
 use pcache_engine::model::Model;
 use pcache_format::StateKey;
-use pcache_store::Prefix;
+use pcache_store::{Lookup, Prefix, Store};
 
 /// Arguments of `explain`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pcache explain menu.txt                 its key, and how much of it is saved
+  pcache explain menu.txt                 its key and how much of it is saved
   pcache explain menu.txt --kv-type q8_0  with the options of build
+  pcache explain menu                     how much of a state can be restored
 
 Where a saved prompt begins like this one, the first token that differs is
 shown with its lines. Nothing is evaluated or saved.")]
 pub struct Explain {
-    /// The prompt file; - reads stdin
+    /// Prompt file (- is stdin), or a key or name of a state
     #[arg(value_name = "PROMPT")]
     pub prompt: PathBuf,
-    /// How the prompt is put before the model.
+    /// Prompt format.
     #[command(flatten)]
-    pub framing: FramingArgs,
-    /// What the state would be built with.
+    pub framing: PromptFormatArgs,
+    /// Parameters of the state.
     #[command(flatten)]
     pub params: ParamArgs,
 }
@@ -52,19 +54,24 @@ fn run(app: &App, args: &Explain) -> Result<()> {
     let framed = source::framed(&args.framing)?;
     let store = app.existing_store()?;
     super::ls::warn_if_lost(app, store.as_ref())?;
+    if let (Some(store), Some(name)) = (&store, args.prompt.to_str().filter(|_| !args.prompt.exists()))
+        && let Lookup::Found(key) = store.lookup(name)?
+    {
+        return explain_state(app, store, &key);
+    }
     let target = target::of_args(app, store.as_ref(), &args.params)?;
     let source = source::read(&args.prompt, &target.params.root(&target.model), &framed)?;
     let model = Model::load_vocabulary(&target.model_path)?;
     let prompt = source.tokenize(app, &model)?;
     let prefix = target.prefix(model.layout(), prompt.tokens.clone())?;
-    if let Some(context) = Header::of(&target.model_path)?.context() {
+    if let Some(context) = Header::read(&target.model_path)?.context() {
         let limit = usize::try_from(context).unwrap_or(usize::MAX);
         if prefix.params.rope.freq_scale.is_none() {
             check_length(&source.label(), prefix.tokens.len(), limit)?;
         }
     }
     let (prefix, target) = with_saved_attention(app.call(), store.as_ref(), &model, prefix, target, &prompt)?;
-    let explanation = Explanation::of(app.call(), store.as_ref(), &model, &prefix, &prompt, &source)?;
+    let explanation = Explanation::new(app.call(), store.as_ref(), &model, &prefix, &prompt, &source)?;
     let report = report(&explanation, &prefix, &target, &source);
     app.named_event("explain", &report)?;
     match app.output() {
@@ -77,6 +84,29 @@ fn run(app: &App, args: &Explain) -> Result<()> {
                 app.print(format!("{:<12}{computed_by}", "computed by"))?;
             }
             why(&explanation).map_or(Ok(()), |why| app.print(why))
+        }
+        Output::Json => app.print_json(&report),
+        Output::Jsonl => Ok(()),
+    }
+}
+
+/// Explains how much of a state can be restored.
+fn explain_state(app: &App, store: &Store, key: &StateKey) -> Result<()> {
+    let state = whole_state(store, key)?;
+    let prefix = Prefix::of_manifest(&state.manifest);
+    let guard = app.lock_shared(store)?;
+    let verified = store.find(&guard, &prefix, app.global.same_compute)?.verify(&prefix);
+    let (tokens, saved) = (prefix.tokens.len(), verified.tokens());
+    let (status, reason) = (Status::new(saved, tokens), verified.reason(&prefix));
+    let report = serde_json::json!({
+        "key": key, "name": state.label.name(), "status": status, "tokens": tokens, "saved_tokens": saved, "reason": reason,
+    });
+    app.named_event("explain", &report)?;
+    match app.output() {
+        Output::Text => {
+            app.print(format!("{:<12}{}", "state", label(key, state.label.name())))?;
+            app.print(parts(&prefix, key, saved))?;
+            reason.map_or(Ok(()), |reason| app.print(format!("{:<12}{reason}", "reason")))
         }
         Output::Json => app.print_json(&report),
         Output::Jsonl => Ok(()),
@@ -114,7 +144,7 @@ pub fn parts(prefix: &Prefix, key: &StateKey, saved: usize) -> String {
     let rows = [
         ("key", key.to_hex()),
         ("model", format!("blake3 {}…", &prefix.model.to_hex()[..40])),
-        ("parameters", human::listed(&parameters, 66, 12)),
+        ("parameters", human::wrap_list(&parameters, 66, 12)),
         (
             "tokens",
             format!(
@@ -128,7 +158,7 @@ pub fn parts(prefix: &Prefix, key: &StateKey, saved: usize) -> String {
     rows.map(|(name, value)| format!("{name:<12}{value}")).join("\n")
 }
 
-/// What keeps a prompt from being a hit, for people.
+/// Explains why a prompt is no hit, for people.
 pub fn why(explanation: &Explanation) -> Option<String> {
     if explanation.status == Status::Hit {
         return None;
@@ -173,7 +203,7 @@ fn nearest_text(nearest: &Nearest, tokens: usize) -> String {
         None => "before the prompt's own text".to_owned(),
     };
     let mut lines =
-        vec![format!("{:<12}{label} has {common} tokens in common; they part {place}:", "nearest")];
+        vec![format!("{:<12}{label} has {common} tokens in common and diverges {place}:", "nearest")];
     lines.extend(parting.before.iter().map(|l| format!("      {l}")));
     lines.push(format!("    - {}", parting.saved_line));
     lines.push(format!("    + {}", parting.line_here));

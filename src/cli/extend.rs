@@ -22,26 +22,26 @@ Examples:
   pcache extend menu today.txt                      the prompt, and today.txt behind it
   pcache extend menu today.txt --name menu          and the name goes to the new state
   pcache extend base today.txt --replace-from \"## Today\" --name menu
-                                                    each day: what follows the line
-                                                    \"## Today\" is replaced, and the name goes
-                                                    over from yesterday's version
+                                                    each day: the text after the line
+                                                    \"## Today\" is replaced, and the name
+                                                    moves from yesterday's version
 
-Evaluated are the segments of 256 tokens from the one on where old and new
-part. The old state stays until gc takes it.")]
+Only the 256-token segments from the first difference onward are evaluated. The
+old state stays until gc evicts it.")]
 pub struct Extend {
-    /// Key of the state (6 digits or more), or its name
+    /// Key (at least 6 digits) or name of a state
     #[arg(value_name = "KEY", index = 1)]
     pub key: String,
-    /// The text to add; - reads stdin
+    /// File with the text to add; - is stdin
     #[arg(value_name = "UPDATE", index = 2)]
     pub update: PathBuf,
-    /// Put the text in the place of all that follows this line of the prompt
+    /// Replace everything after this line of the prompt
     #[arg(long, value_name = "LINE")]
     pub replace_from: Option<String>,
-    /// How the new state is kept.
+    /// Options for keeping the new state.
     #[command(flatten)]
     pub keep: KeepArgs,
-    /// What the state was built with; only needed to say where a LoRA adapter lies now.
+    /// Parameters that the state was built with; only needed to say where a LoRA adapter lies now.
     #[command(flatten)]
     pub params: ParamArgs,
 }

@@ -1,9 +1,10 @@
-//! How errors end a command: the exit code, and advice.
+//! Exit codes and advice for errors.
 
 use std::io::{self, Write};
 
 use crate::cache::fingerprint::IsAdapter;
 pub use crate::cache::{Failure, Hint};
+use crate::error::ErrorKind;
 use pcache_engine::template::TemplateError;
 use pcache_store::StoreError;
 
@@ -15,21 +16,19 @@ fn code(failure: &Failure, interrupted: u8) -> u8 {
         Failure::Usage(_) | Failure::Refused { .. } => 2,
         Failure::NotFound(_) | Failure::Miss(_) => 3,
         Failure::Corrupt(_) => 4,
+        Failure::Model(_) => 5,
         Failure::Interrupted(_) => interrupted,
     }
 }
 
-/// Prints the error and its causes in one line, and says how to exit; `interrupted` is the exit code where a signal stopped it.
-/// A reader that went away is not an error.
-pub fn report(error: &anyhow::Error, interrupted: u8) -> u8 {
+/// Prints the error and its causes in one line, as text or as JSON, and says how to exit; `interrupted` is the exit code where
+/// a signal stopped it. A reader that went away is not an error.
+pub fn report(error: &anyhow::Error, interrupted: u8, json: bool) -> u8 {
     let closed = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
     if error.chain().any(|e| e.downcast_ref::<io::Error>().is_some_and(closed)) {
         return 0;
     }
-    let _ = writeln!(io::stderr(), "pcache: {error:#}");
-    if let Some(advice) = advice(error) {
-        let _ = writeln!(io::stderr(), "pcache: {advice}");
-    }
+    print(ErrorKind::new(error), &format!("{error:#}"), advice(error), json);
     match (error.downcast_ref::<Failure>(), error.downcast_ref::<StoreError>()) {
         (Some(failure), _) => code(failure, interrupted),
         (_, Some(StoreError::DamagedIndex { .. })) => 4,
@@ -37,9 +36,23 @@ pub fn report(error: &anyhow::Error, interrupted: u8) -> u8 {
     }
 }
 
+/// Prints an error on stderr: a line of its own with its remedy, or an object with its kind.
+pub fn print(kind: ErrorKind, message: &str, hint: Option<&str>, json: bool) {
+    let mut stderr = io::stderr();
+    if json {
+        let error = serde_json::json!({ "kind": kind.name(), "message": message, "hint": hint });
+        let _ = writeln!(stderr, "{}", serde_json::json!({ "error": error }));
+        return;
+    }
+    let _ = writeln!(stderr, "pcache: {message}");
+    if let Some(hint) = hint {
+        let _ = writeln!(stderr, "pcache: {hint}");
+    }
+}
+
 const MAKE_ROOM: &str = "the disk is full: pcache gc --max-size SIZE or pcache rm KEY makes room, as does whatever else can go from it; or choose another --cache-dir";
 
-/// What to type next, in flags: what lies below the command line knows none.
+/// Returns advice in flags, which the code below the command line does not know.
 fn advice(error: &anyhow::Error) -> Option<&'static str> {
     let of_failure = error.downcast_ref().and_then(|failure| match failure {
         Failure::Refused { hint, .. } => Some(of_hint(*hint)),
@@ -55,7 +68,7 @@ fn advice(error: &anyhow::Error) -> Option<&'static str> {
 
 pub fn of_hint(hint: Hint) -> &'static str {
     match hint {
-        Hint::BeginAnew => "--overwrite begins it anew",
+        Hint::BeginAnew => "--overwrite replaces it",
         Hint::NameDelimiter => "--delimiter CHAR says what is between columns",
         Hint::NameFormat => "--input-format jsonl, csv or tsv says what else the input is",
         Hint::NameField => {
@@ -65,7 +78,7 @@ pub fn of_hint(hint: Hint) -> &'static str {
         Hint::SaveOrForget => {
             "/drop forgets the oldest message, /reset all of them; /save NAME keeps them first"
         }
-        Hint::Converse => "pcache chat --resume KEY goes on with a conversation",
+        Hint::Converse => "pcache chat --resume KEY resumes a conversation",
         Hint::ShowPrompt => "pcache show KEY --prompt shows its lines",
         Hint::SameTemplate => "pass the same --template and --template-arg",
     }

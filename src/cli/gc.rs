@@ -21,30 +21,30 @@ use pcache_store::gc::{Evicted, Files, Outcome};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pcache gc --dry-run                     what lies there, what nobody needs
-  pcache gc --max-age 30d                 states not used for 30 days go
-  pcache gc --max-size 10GiB              the least recently used go until it fits
-  pcache gc --keep 20                     the 20 most recently used stay
+  pcache gc --dry-run                     what would be removed, and why
+  pcache gc --max-age 30d                 evicts states unused for 30 days
+  pcache gc --max-size 10GiB              evicts the least recently used
+  pcache gc --keep 20                     keeps the 20 most recently used
 
-Without limits only leftovers and expired states go: segments of interrupted
-builds, staging files. Pinned states always stay; limits go before a --ttl that
-has not ended.")]
+Without limits only expired states and leftovers are removed: segments of
+interrupted builds, staging files. Pinned states are never evicted; a --ttl that
+has not passed does not protect from limits.")]
 pub struct Gc {
-    /// Bytes of the whole folder, as 10GiB or 500MB
+    /// Maximum size of the folder, e.g. 10GiB or 500MB
     #[arg(long, env = "PCACHE_MAX_SIZE", value_name = "SIZE", value_parser = size)]
     pub max_size: Option<u64>,
-    /// Time since a state's last use, as 30d or 12h
+    /// Maximum time since the last use, e.g. 30d or 12h
     #[arg(long, value_name = "AGE", value_parser = seconds)]
     pub max_age: Option<i64>,
-    /// Keep at most N states, the most recently used
+    /// Maximum number of states; the most recently used stay
     #[arg(long, value_name = "N")]
     pub keep: Option<usize>,
-    /// Say what would go, and let it stay
+    /// Show what would be removed, without removing it
     #[arg(short = 'n', long)]
     pub dry_run: bool,
 }
 
-/// What `--json` prints.
+/// JSON output.
 #[derive(Debug, Serialize)]
 struct Report {
     dry_run: bool,
@@ -138,7 +138,7 @@ pub fn fail_if_unseen(app: &App, folders: &[(PathBuf, String)], files: usize) ->
 pub fn warn_if_over(app: &App, outcome: &Outcome, limits: &Limits) {
     if let Some(max) = limits.max_bytes.filter(|max| outcome.after > *max) {
         let (max, stay) = (human::bytes(max), human::bytes(outcome.after));
-        app.warn(format!("{stay} stay, more than {max}: what is left is no state that may go"));
+        app.warn(format!("{stay} stay, more than {max}: only pinned states remain"));
     }
 }
 

@@ -58,7 +58,7 @@ impl Log {
     }
 }
 
-/// Whether there is nothing at `path` yet, or a log: its first line is an event. Pipes and devices hold nothing.
+/// Returns true if there is nothing at `path` yet, or a log: its first line is an event. Pipes and devices hold nothing.
 fn may_be_log(path: &Path) -> bool {
     /// More than the first line of any log has.
     const MOST: u64 = 1 << 20;
@@ -77,7 +77,7 @@ fn may_be_log(path: &Path) -> bool {
     })
 }
 
-/// Whether a file's last line has no end. A pipe has no last line.
+/// Returns true if a file's last line has no end. A pipe has no last line.
 fn is_cut_short(path: &Path) -> bool {
     let last = || -> std::io::Result<u8> {
         let mut file = File::open(path)?;

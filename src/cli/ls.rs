@@ -13,6 +13,7 @@ use super::models::file_name;
 use super::table;
 use crate::cli::Run;
 use crate::cli::args::Output;
+use crate::cli::args::values::choice;
 use crate::text::human;
 use pcache_format::{Lineage, StateKind};
 use pcache_store::Store;
@@ -24,6 +25,7 @@ use pcache_store::{ListedState, SegmentRow};
 Examples:
   pcache ls
   pcache ls --sort size
+  pcache ls -q                             keys only, one a line
   pcache ls --model smollm2 --json        models with this in their file name
 
 SIZE is all a state needs, OWN what would be freed without it; the rest is
@@ -31,7 +33,7 @@ shared with other states. A state without a name shows its prompt file in
 parentheses; * marks a pinned state, ! one that has expired, + one with more names.")]
 pub struct Ls {
     /// Order of the rows; newest, largest or most first
-    #[arg(long, value_enum, value_name = "BY", default_value = "used")]
+    #[arg(long, value_name = "BY", default_value = "used", value_parser = choice::<Sort>())]
     pub sort: Sort,
 }
 
@@ -52,7 +54,7 @@ pub enum Sort {
     Name,
 }
 
-/// What `--json` prints.
+/// JSON output.
 #[derive(Debug, Serialize)]
 struct Listing {
     states: Vec<Listed>,
@@ -128,6 +130,8 @@ fn run(app: &App, args: &Ls) -> Result<()> {
             app.say_if(unused);
             Ok(())
         }
+        // As `docker ps -q`: for a script's next command.
+        Output::Text if app.global.quiet => listing.states.iter().try_for_each(|s| app.print(&s.key)),
         Output::Text => {
             app.print(text(&listing, now, app.explains(), own))?;
             let n = human::count(listing.states.len(), "state");
@@ -149,7 +153,7 @@ fn nothing_to_list(app: &App, states: usize, filter: Option<&str>) -> Result<Str
     })
 }
 
-/// What interrupted builds left, in a line.
+/// Describes the segments that interrupted builds left, in a line.
 fn unused(store: &Store) -> Result<Option<String>> {
     let (count, bytes) = store.unused_segments()?;
     let (n, size) = (human::count(count, "segment"), human::bytes(bytes));
@@ -249,15 +253,15 @@ fn name(state: &Listed, width: usize, now: i64) -> String {
             // The others are shown as far as there is room.
             let all = if width >= NAME_WIDTHS[0] { state.names.join(",") } else { name.clone() };
             let more = if all == *name && state.names.len() > 1 { "+" } else { "" };
-            format!("{}{more}{pin}{expired}", human::shortened(&human::harmless(&all), width))
+            format!("{}{more}{pin}{expired}", human::shortened(&human::sanitize(&all), width))
         }
         None => {
-            format!("({}){pin}{expired}", human::shortened(&human::harmless(&state.prompt), width - 2))
+            format!("({}){pin}{expired}", human::shortened(&human::sanitize(&state.prompt), width - 2))
         }
     }
 }
 
 /// A model's name in a table's width: without the ending.
 fn model_name(name: &str, width: usize) -> String {
-    human::shortened(&human::harmless(human::model(name)), width)
+    human::shortened(&human::sanitize(human::model(name)), width)
 }

@@ -8,15 +8,16 @@ use clap::{Args, CommandFactory};
 use super::app::App;
 use crate::cli::Run;
 use crate::cli::args::Cli;
+use crate::cli::args::help::{Level, arranged};
 
 /// Arguments of `man`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pcache man | man -l -                   reads the page of pcache itself
-  pcache man ~/.local/share/man/man1      writes a page for each command there")]
+  pcache man | man -l -                   shows the page of pcache itself
+  pcache man ~/.local/share/man/man1      writes a page for each command")]
 pub struct Man {
-    /// The folder to write the pages into; without it, the main page is printed
+    /// Folder to write the pages to [default: print the main page]
     #[arg(value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }
@@ -29,7 +30,7 @@ impl Run for Man {
 
 /// Prints the main man page, or writes all of them into a folder.
 fn run(app: &App, args: &Man) -> Result<()> {
-    let command = Cli::command();
+    let command = arranged(Cli::command(), Level::Whole);
     let Some(dir) = &args.dir else { return app.write(&page(command)?) };
     fs_err::create_dir_all(dir)?;
     let commands = command.get_subcommands().map(|c| {

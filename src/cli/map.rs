@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::{place, sampling};
 use crate::cli::Run;
 use crate::cli::args::values::named;
-use crate::cli::args::{Output as Format, OutputTo, ParamArgs, SamplingArgs, ShapeArgs};
+use crate::cli::args::{ConstraintArgs, Output as Format, ParamArgs, SamplingArgs, output};
 use crate::map::journal::journal_of;
 use crate::map::layout::Layout;
 use crate::map::names::{self, stop_of};
@@ -21,6 +21,7 @@ use crate::map::question::Template;
 use crate::map::records::{self, Records};
 use crate::map::tally::Tally;
 use crate::map::{self, Options, RecordFormat, Wording, input};
+use crate::text::human;
 
 /// Arguments of `map`.
 #[derive(Debug, Args)]
@@ -32,67 +33,73 @@ Examples:
   pcache map extract --input docs.jsonl | pcache map normalise --field answer --into employer
   pcache map extract --input docs.jsonl --output answers.jsonl --parallel 4
   pcache map extract --input docs.jsonl --json-schema person.schema.json --output people.jsonl
+  pcache map dishes --input menus.csv --json-schema dish.json --columns dish,price
 
 Records of JSON Lines and CSV come out as they went in, with the fields answer,
 stop_reason and error added (--into NAME: NAME, NAME_stop_reason, error); white
-space around an answer is cut off. A record that cannot be answered has the
-reason in its field error. A run that was cut short goes on where it stopped when
-the same command is given again; what has failed can be asked again:
+space around an answer is removed. A record that cannot be answered has the
+reason in its field error. The same command continues a run that was interrupted.
+Failed records can be asked again:
   jq -c 'select(.stop_reason == null)' answers.jsonl | pcache map extract --output again.jsonl")]
 pub struct Map {
-    /// Key of the state (6 digits or more), or its name
+    /// Key (at least 6 digits) or name of a state
     #[arg(value_name = "KEY", index = 1)]
     pub key: String,
-    /// The records: .jsonl, .json (an array), .csv, .tsv, or lines of text; - reads stdin
+    /// Records: .jsonl, .json, .csv, .tsv, lines; - is stdin
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     pub input: PathBuf,
-    /// What the input holds, if its name does not say so
+    /// File for the answers [default: stdout]
+    #[arg(short, long, value_name = "FILE", value_parser = output::file)]
+    pub output: Option<PathBuf>,
+    /// Format of the input, if its name does not say so
     #[arg(long, value_name = "FORMAT", value_parser = named(&RecordFormat::ALL, RecordFormat::name))]
     pub input_format: Option<RecordFormat>,
-    /// What the output holds [default: what its name says, else what the input holds]
+    /// Format of the output [default: by its name, else as the input]
     #[arg(long, value_name = "FORMAT", value_parser = named(&RecordFormat::ALL, RecordFormat::name))]
     pub output_format: Option<RecordFormat>,
-    /// What is between the columns of CSV, in the input and the output [default: ,]
+    /// Delimiter of CSV columns, in the input and the output [default: ,]
     #[arg(long, value_name = "CHAR", value_parser = delimiter)]
     pub delimiter: Option<u8>,
-    /// The first N records only; without it the same command goes on
+    /// Answer only the first N records
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
-    /// The field of a record that is asked
+    /// Field of a record that holds the question
     #[arg(long, value_name = "NAME", default_value = "text", conflicts_with = "template")]
     pub field: String,
-    /// What is asked instead, with fields in braces; {{ and }} are braces, \n a new line
+    /// Question with {fields}; \n is a newline, {{ a brace
     #[arg(long, value_name = "TEXT")]
     pub template: Option<String>,
-    /// The field for the answer
+    /// Field for the answer
     #[arg(long, value_name = "NAME", default_value = "answer", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub into: String,
-    /// Put the answer, and why it ended, in the place of fields that records came with
+    /// Columns of CSV or TSV for fields of the answer, instead of one for all of it
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', requires = "json_schema")]
+    pub columns: Vec<String>,
+    /// Replace fields that records already have
     #[arg(long)]
     pub replace: bool,
-    /// Answer N records in the same batches: faster, and where two tokens are nearly as likely an answer may differ
+    /// Answer N at once; few may differ (see --exact)
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub parallel: u32,
-    /// With --parallel: give each record cells of its own, so that every answer is the one that it has alone,
-    /// to the bit; slower, and one after the other where this machine's kernels cannot
+    /// With --parallel: answers bit-identical to those one at a time; slower
     #[arg(long, requires = "parallel")]
     pub exact: bool,
-    /// Begin anew where the output exists
+    /// Discard an existing output file and start over
     #[arg(long)]
     pub overwrite: bool,
-    /// Fail with exit code 3 rather than evaluate any of the prompt
+    /// Fail (exit code 3) where the prompt is not restored
     #[arg(long)]
     pub require_hit: bool,
-    /// Print where the time went on stderr
+    /// Print a timing table on stderr
     #[arg(long)]
     pub stats: bool,
-    /// How answers are sampled.
+    /// Sampling.
     #[command(flatten)]
     pub sampling: SamplingArgs,
-    /// What shape answers have.
+    /// Constrained output.
     #[command(flatten)]
-    pub shape: ShapeArgs,
-    /// What the state was built with; only needed to say where a LoRA adapter lies now.
+    pub constraint: ConstraintArgs,
+    /// Parameters that the state was built with; only needed to say where a LoRA adapter lies now.
     #[command(flatten)]
     pub params: ParamArgs,
 }
@@ -114,10 +121,6 @@ impl Run for Map {
     fn evaluates(&self) -> bool {
         true
     }
-
-    fn writes_a_file(&self) -> bool {
-        true
-    }
 }
 
 fn run(app: &App, args: &Map) -> Result<()> {
@@ -135,14 +138,18 @@ fn run(app: &App, args: &Map) -> Result<()> {
         app.warn(doubtful(doubt));
     }
     if !args.replace {
-        records.check_free(&[&args.into, &stop_of(&args.into)])?;
+        let answer = if args.columns.is_empty() { std::slice::from_ref(&args.into) } else { &args.columns };
+        let stop = stop_of(&args.into);
+        let own: Vec<&str> = answer.iter().chain([&stop]).map(String::as_str).collect();
+        records.check_free(&own)?;
     }
     let layout =
-        Layout::of(&records, format(app, args, &records)?, &args.into, args.delimiter.unwrap_or(b','))?;
+        Layout::new(&records, format(app, args, &records)?, &args.into, args.delimiter.unwrap_or(b','))?;
+    let layout = layout.with_parts(args.columns.clone())?;
     let total = records::count(&args.input, args.input_format, args.delimiter)?;
-    let open = |layout, run: &str| match &app.global.output {
-        OutputTo::File(path) => Output::to_file(layout, path, run, args.overwrite),
-        _ => Output::printed(layout, Box::new(|text| app.write(text))),
+    let open = |layout, run: &str| match &args.output {
+        Some(path) => Output::to_file(layout, path, run, args.overwrite),
+        None => Output::printed(layout, Box::new(|text| app.write(text))),
     };
     let tally = map::run(app.call(), &place, &options, (records, total), layout, open)?;
     tell(app, &tally, args.stats)
@@ -157,14 +164,14 @@ fn options(args: &Map) -> Result<Options> {
     Ok(Options {
         template: match &args.template {
             None => Template::field(&args.field),
-            Some(text) => Template::of(text)?,
+            Some(text) => Template::new(text)?,
         },
         asked: Wording { field: args.field.clone(), template: args.template.clone() },
         into: args.into.clone(),
         replace: args.replace,
         delimiter: args.delimiter,
         sampling: sampling::of_args(&args.sampling, args.sampling.seed),
-        shape: sampling::shape(&args.shape)?,
+        constraint: sampling::constraint(&args.constraint)?,
         parallel: args.parallel,
         exact: args.exact,
         require_hit: args.require_hit,
@@ -184,9 +191,9 @@ fn doubtful(looks_like: RecordFormat) -> &'static str {
     }
 }
 
-/// What the output holds: by what was asked for, its name, or as the input.
+/// Returns the output's format: as asked for, by its name, or as the input.
 fn format(app: &App, args: &Map, records: &Records) -> Result<RecordFormat> {
-    if let OutputTo::File(path) = &app.global.output
+    if let Some(path) = &args.output
         && args.output_format.is_none()
         && path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"))
     {
@@ -195,16 +202,19 @@ fn format(app: &App, args: &Map, records: &Records) -> Result<RecordFormat> {
             path.display()
         )));
     }
-    let by_name = match &app.global.output {
-        OutputTo::File(path) => input::by_name(path),
-        _ if app.output() != Format::Text => Some(RecordFormat::Jsonl),
-        _ => None,
+    let by_name = match &args.output {
+        Some(path) => input::by_name(path),
+        None if app.output() != Format::Text => Some(RecordFormat::Jsonl),
+        None => None,
     };
     Ok(args.output_format.or(by_name).unwrap_or(records.format))
 }
 
 fn tell(app: &App, tally: &Tally, stats: bool) -> Result<()> {
-    app.say(tally.text("cut off by --max-tokens or a full context"));
+    let took = app.started.elapsed().as_secs_f64();
+    let rate = tally.answered as f64 / took.max(f64::MIN_POSITIVE);
+    let took = format!("in {} ({rate:.1} records/s)", human::seconds(took));
+    app.say(tally.text(&took, "cut off by --max-tokens or a full context"));
     if tally.goes_on {
         app.say("there are more; the same command without --limit goes on from here");
     }
@@ -222,8 +232,8 @@ fn check_files(app: &App, args: &Map) -> Result<()> {
     let input = input.ok().filter(is_file);
     let log = app.global.log.as_ref().and_then(|log| Handle::from_path(log).ok()).filter(is_file);
     let mut written: Vec<Handle> = Vec::new();
-    match &app.global.output {
-        OutputTo::File(path) => {
+    match &args.output {
+        Some(path) => {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir());
             if let Some(folder) = folder {
                 bail!("cannot write {}: there is no folder {}", path.display(), folder.display());
@@ -231,7 +241,7 @@ fn check_files(app: &App, args: &Map) -> Result<()> {
             let names = [path, &journal_of(path)];
             written.extend(names.into_iter().filter_map(|name| Handle::from_path(name).ok()));
         }
-        _ => written.extend(Handle::stdout().ok()),
+        None => written.extend(Handle::stdout().ok()),
     }
     if log.as_ref().is_some_and(|log| written.contains(log)) {
         bail!(Failure::Usage("the log and the output would be one file; choose another name for one".into()));

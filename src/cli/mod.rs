@@ -60,7 +60,7 @@ pub fn run(cli: Cli, started: Instant) -> ExitCode {
     let result = app.start_log().and_then(|()| cli.command.as_run().run(&app));
     let code = match &result {
         Ok(()) => 0,
-        Err(error) => failure::report(error, app.signals.exit_code()),
+        Err(error) => failure::report(error, app.signals.exit_code(), app.output() != args::Output::Text),
     };
     app.end_log(&result, code);
     ExitCode::from(code)
@@ -76,11 +76,6 @@ trait Run {
 
     /// It evaluates tokens, or may.
     fn evaluates(&self) -> bool {
-        false
-    }
-
-    /// `--output FILE` names a file that it writes.
-    fn writes_a_file(&self) -> bool {
         false
     }
 
@@ -114,43 +109,45 @@ commands! {
     Build(build::Build),
     /// Answer questions from a saved state
     Ask(ask::Ask),
-    /// Answer each record of a file, or of stdin, from a saved state
+    /// Answer each record of a file or stream from a saved state
     Map(map::Map),
-    /// Talk with the model from a saved state
+    /// Chat from a saved state
     Chat(chat::Chat),
-    /// Make a new state from a saved one, with text added or its end replaced
+    /// Build a new state by adding text to a saved one
     Extend(extend::Extend),
-    /// Put a suite of questions to prompts and models, and check the answers
+    /// Run a suite of questions and check the answers
     Eval(eval::Eval),
-    /// Show how a prompt is tokenised, and where its segments and its state end
+    /// Show how a prompt is tokenised and cut into segments
     Tokens(tokens::Tokens),
     /// List the saved states
-    #[command(alias = "list")]
+    #[command(aliases = ["list", "du", "usage", "stats"])]
     Ls(ls::Ls),
     /// Show everything about one state
+    #[command(aliases = ["info", "inspect"])]
     Show(show::Show),
-    /// Say why a prompt is saved or not, and where it parts from a saved one
+    /// Explain why a prompt is a hit or a miss
     Explain(explain::Explain),
-    /// Check every object, and repair what is damaged
+    /// Check every saved byte, and repair damage
     Verify(verify::Verify),
     /// Remove states
     #[command(aliases = ["remove", "delete"])]
     Rm(rm::Rm),
-    /// Keep states from being collected
+    /// Protect states from gc
     Pin(pin::Pin),
-    /// Let states be collected again
+    /// Let gc remove states again
     Unpin(pin::Unpin),
-    /// Give a state another name
+    /// Name a state, or rename it
     Rename(rename::Rename),
     /// Store states in another codec
     Recode(recode::Recode),
-    /// Throw away states by age, number and size
+    /// Evict states by age, count or size, and remove leftovers
+    #[command(alias = "prune")]
     Gc(gc::Gc),
-    /// Measure what saving and restoring costs on this machine, and from where on it pays
+    /// Measure what saving and restoring costs on this machine
     Bench(bench::Bench),
-    /// List the models that can be used by name
+    /// List the models that -m finds by name
     Models(models::list::Models),
-    /// Show every setting and where its value comes from
+    /// Show all settings and where their values come from
     Config(config::Config),
     /// Print a completion script for a shell
     Completions(completions::Completions),
@@ -162,10 +159,6 @@ impl Command {
     /// It evaluates tokens, or may.
     pub fn evaluates(&self) -> bool {
         self.as_run().evaluates()
-    }
-
-    fn writes_a_file(&self) -> bool {
-        self.as_run().writes_a_file()
     }
 
     fn has_junit(&self) -> bool {

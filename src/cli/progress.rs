@@ -27,7 +27,7 @@ fn style(counts: &str, end: &str) -> ProgressStyle {
         .progress_chars("=> ")
 }
 
-/// Where nobody knows how much there is, a bar would be full or empty.
+/// Style where the total is not known: a bar would be full or empty.
 fn unmeasured(counts: &str) -> ProgressStyle {
     ProgressStyle::with_template(&format!("{{spinner}} {{msg}}: {counts}"))
         .unwrap_or_else(|_| ProgressStyle::default_spinner())

@@ -18,25 +18,25 @@ use pcache_format::Codec;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pcache recode menu --codec zstd         a seventh smaller; restored slower
-  pcache recode --all --codec raw         restored without decoding again
+  pcache recode menu --codec zstd         about 14 % smaller, slower to restore
+  pcache recode --all --codec raw         no decoding when restored
 
-A state has the same key and gives the same answers in every codec. Segments
-that others share are recoded with it. What a codec does not make smaller, such
-as a quantised cache that hardly compresses, stays as it is.")]
+A state has the same key and gives the same answers in every codec. Shared
+segments are recoded for all states that use them. Segments that zstd does not
+make at least 2 % smaller stay raw.")]
 pub struct Recode {
-    /// Keys or names
+    /// Keys or names of states
     #[arg(value_name = "KEY", required_unless_present = "all")]
     pub keys: Vec<String>,
-    /// All states
+    /// Recode all states
     #[arg(long, conflicts_with = "keys")]
     pub all: bool,
-    /// raw, zstd or zstd:LEVEL; what is in zstd already keeps its level
+    /// Codec: raw, zstd or zstd:LEVEL; segments in zstd keep their level
     #[arg(long, value_name = "CODEC", value_parser = str::parse::<Codec>)]
     pub codec: Codec,
 }
 
-/// What `--json` prints.
+/// JSON output.
 #[derive(Debug, Serialize)]
 struct Report {
     states: Vec<Recoded>,
@@ -70,7 +70,7 @@ fn run(app: &App, args: &Recode) -> Result<()> {
             Err(error) => {
                 let damaged = matches!(error.downcast_ref(), Some(Failure::Corrupt(_)));
                 if damaged {
-                    app.say("pcache verify --repair mends what is damaged");
+                    app.say("pcache verify --repair repairs it");
                 }
                 failed.get_or_insert(error);
                 if !damaged {

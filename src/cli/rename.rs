@@ -15,20 +15,20 @@ use pcache_store::Saved;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pcache rename 4f2a91 menu               the state has this name, too
-  pcache rename menu lunch                lunch takes the place of menu
-  pcache rename menu --clear              this name is taken away
+  pcache rename 4f2a91 menu               adds a name
+  pcache rename menu lunch                replaces a name
+  pcache rename menu --clear              removes a name
 
-A state can have several names. A name that another state has moves here,
-and that is said.")]
+A state can have several names. A name that another state has moves to this one,
+with a message.")]
 pub struct Rename {
-    /// Key of the state (6 digits or more), or its name
+    /// Key (at least 6 digits) or name of a state
     #[arg(value_name = "KEY", index = 1)]
     pub key: String,
-    /// The new name
+    /// New name
     #[arg(value_name = "NAME", index = 2, required_unless_present = "clear", conflicts_with = "clear")]
     pub name: Option<String>,
-    /// Take the name away
+    /// Remove the name
     #[arg(long)]
     pub clear: bool,
 }

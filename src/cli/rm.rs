@@ -18,23 +18,27 @@ use pcache_store::{Left, Removed, Store};
 #[command(after_help = "\
 Examples:
   pcache rm menu 4f2a91
-  pcache rm --dry-run menu                what it would free
+  pcache rm --dry-run menu                show what it would free
+  pcache rm --all                         all states that are not pinned
 
-A state goes with all of its names; pcache rename NAME --clear takes a name
-away and leaves the state.")]
+A state is removed with all of its names; pcache rename NAME --clear removes only
+a name.")]
 pub struct Rm {
     /// Keys or names of states
-    #[arg(required = true, value_name = "KEY")]
+    #[arg(value_name = "KEY", required_unless_present = "all")]
     pub keys: Vec<String>,
-    /// Remove pinned states, too
+    /// Remove all states that are not pinned
+    #[arg(long, conflicts_with = "keys")]
+    pub all: bool,
+    /// Remove pinned states as well
     #[arg(short, long)]
     pub force: bool,
-    /// Say what would go, and let it stay
+    /// Show what would be removed, without removing it
     #[arg(short = 'n', long)]
     pub dry_run: bool,
 }
 
-/// What `--json` prints.
+/// JSON output.
 #[derive(Debug, Serialize)]
 struct Report {
     dry_run: bool,
@@ -59,13 +63,14 @@ impl Run for Rm {
 }
 
 fn run(app: &App, args: &Rm) -> Result<()> {
-    let store = states::store_with(app, &args.keys[0])?;
-    let keys = states::keys(&store, &args.keys)?;
-    refuse_pinned(&store, &keys, args)?;
+    let store = match args.keys.first() {
+        Some(first) => states::store_with(app, first)?,
+        None => app.store()?,
+    };
+    chosen(&store, args)?;
     let guard = app.lock_exclusive(&store)?;
-    // While this waited, somebody may have pinned one, or given its name to another.
-    let keys = states::keys(&store, &args.keys)?;
-    refuse_pinned(&store, &keys, args)?;
+    // While this waited, another process may have pinned one, or moved its name.
+    let keys = chosen(&store, args)?;
     let removed = store.remove_states(&guard, &keys, args.dry_run)?;
     let report = report(&removed, args.dry_run);
     let event = if args.dry_run { "would_remove" } else { "removed" };
@@ -97,6 +102,21 @@ pub fn fail_if_left<'l>(app: &App, left: impl Iterator<Item = &'l Left>) -> Resu
         bail!("{} stay on the disk; the next gc tries again", human::count(count, "file"));
     }
     Ok(())
+}
+
+/// Returns the keys of the states to remove.
+fn chosen(store: &Store, args: &Rm) -> Result<Vec<StateKey>> {
+    if args.all {
+        let (states, _) = store.list()?;
+        return Ok(states
+            .iter()
+            .filter(|state| args.force || !state.pinned)
+            .map(|state| state.key)
+            .collect());
+    }
+    let keys = states::keys(store, &args.keys)?;
+    refuse_pinned(store, &keys, args)?;
+    Ok(keys)
 }
 
 fn refuse_pinned(store: &Store, keys: &[StateKey], args: &Rm) -> Result<()> {

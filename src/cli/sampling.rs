@@ -1,14 +1,14 @@
-//! How answers are sampled and what shape they have, from the command line.
+//! Sampling and constraints from the command line.
 
 use anyhow::{Context, Result};
 
 use super::app::read_text;
-use crate::cache::shape;
-use crate::cli::args::{SamplingArgs, ShapeArgs};
+use crate::cache::constraint;
+use crate::cli::args::{ConstraintArgs, SamplingArgs};
+use pcache_engine::constraint::Constraint;
 use pcache_engine::generate::Sampling;
-use pcache_engine::shape::Shape;
 
-/// What the options say, with this seed.
+/// Reads the options, with this seed.
 pub fn of_args(args: &SamplingArgs, seed: u32) -> Sampling {
     Sampling {
         temperature: args.temp,
@@ -22,14 +22,14 @@ pub fn of_args(args: &SamplingArgs, seed: u32) -> Sampling {
     }
 }
 
-/// The shape that the options ask for, if they do.
-pub fn shape(args: &ShapeArgs) -> Result<Option<Shape>> {
+/// The constraint that the options ask for, if they do.
+pub fn constraint(args: &ConstraintArgs) -> Result<Option<Constraint>> {
     match (&args.grammar, &args.json_schema) {
         (Some(file), _) => {
-            shape::grammar(file, &read_text(file).context("the grammar cannot be read")?).map(Some)
+            constraint::grammar(file, &read_text(file).context("the grammar cannot be read")?).map(Some)
         }
         (None, Some(file)) => {
-            shape::schema(file, &read_text(file).context("the JSON schema cannot be read")?).map(Some)
+            constraint::schema(file, &read_text(file).context("the JSON schema cannot be read")?).map(Some)
         }
         (None, None) => Ok(None),
     }

@@ -28,21 +28,21 @@ Examples:
   pcache show 4f2a91 --prompt > menu.txt  the prompt that it was built from
   pcache show menu --json | jq .segments")]
 pub struct Show {
-    /// Key of the state (6 digits or more), or its name
+    /// Key (at least 6 digits) or name of a state
     #[arg(value_name = "KEY")]
     pub key: String,
-    /// Print the prompt and nothing else; loads the model's vocabulary
+    /// Print only the prompt
     #[arg(long)]
     pub prompt: bool,
-    /// With --prompt: all that the model reads, the chat template's text included
+    /// With --prompt: include the chat template's text
     #[arg(long, requires = "prompt")]
     pub all: bool,
 }
 
 /// Other states listed at most.
-const MOST_RELATIVES: usize = 10;
+const MAX_RELATIVES: usize = 10;
 
-/// What `--json` prints.
+/// JSON output.
 #[derive(Debug, Serialize)]
 struct Shown {
     key: String,
@@ -71,7 +71,7 @@ struct Shown {
     nameless: ShownWish,
     /// Seconds that evaluating all tokens costs, by what was evaluated of them.
     build_s: f64,
-    /// What the hits have saved so far, in seconds.
+    /// Time that the hits have saved so far, in seconds.
     saved_s: f64,
     segments: Vec<ShownSegment>,
     shares_with: Vec<ShownRelative>,
@@ -106,7 +106,7 @@ struct ShownSegment {
     first: usize,
     tokens: usize,
     bytes: u64,
-    /// How it says that it is stored; nothing if it cannot be read.
+    /// Codec by its metadata; nothing if it cannot be read.
     codec: Option<&'static str>,
     /// Lineage of what computed it.
     compute: String,
@@ -174,7 +174,7 @@ fn shown(store: &Store, state: &State) -> Result<Shown> {
     let segments: Vec<SegmentRow> = store.segments_of(&key)?;
     let own: Vec<_> = store.own_segments(&key)?.iter().map(SegmentRow::id).collect();
     let used: Usage = store.usage_of(&key)?.unwrap_or_default();
-    let relatives = store.relatives(&key, MOST_RELATIVES)?;
+    let relatives = store.relatives(&key, MAX_RELATIVES)?;
     let bytes = |own_only: bool| {
         let rows = segments.iter().filter(|row| !own_only || own.contains(&row.id()));
         rows.map(|row| row.file_bytes).sum::<u64>() + used.bytes()
@@ -258,7 +258,7 @@ fn text(s: &Shown, now: i64) -> String {
         Some(at) => format!("{} (in {})", human::time(at), human::duration(at - now)),
     };
     let framing =
-        if s.framing.is_empty() { String::new() } else { format!(" ({})", human::harmless(&s.framing)) };
+        if s.framing.is_empty() { String::new() } else { format!(" ({})", human::sanitize(&s.framing)) };
     let cost = match s.build_s {
         0.0 => "not known: other states' segments made it up".to_owned(),
         seconds => format!("{} to evaluate", human::seconds(seconds)),
@@ -270,10 +270,10 @@ fn text(s: &Shown, now: i64) -> String {
     let mut rows = vec![
         ("state", s.key.clone()),
         ("name", names(s)),
-        ("prompt", format!("{}{framing}", human::harmless(&s.prompt))),
-        ("model", format!("{}, blake3 {}…", human::harmless(&s.model), &s.model_blake3[..12])),
-        ("file", human::harmless(&s.model_path)),
-        ("parameters", human::listed(&parameters, 66, 12)),
+        ("prompt", format!("{}{framing}", human::sanitize(&s.prompt))),
+        ("model", format!("{}, blake3 {}…", human::sanitize(&s.model), &s.model_blake3[..12])),
+        ("file", human::sanitize(&s.model_path)),
+        ("parameters", human::wrap_list(&parameters, 66, 12)),
         ("tokens", format!("{} in {}", human::thousands(s.tokens), pieces(s))),
         ("size", format!("{}, {} of it its own", human::bytes(s.bytes), human::bytes(s.unique_bytes))),
         ("built", when(s.created)),

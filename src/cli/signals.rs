@@ -11,7 +11,7 @@ use signal_hook::iterator::Signals as Incoming;
 
 use crate::cache::CancelToken;
 
-/// What a signal finds the program at.
+/// Activity during which a signal arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum At {
@@ -96,7 +96,7 @@ impl Signals {
         [SIGTERM, SIGHUP].contains(&self.last.load(Ordering::SeqCst))
     }
 
-    /// How a program that a signal stopped ends, as a shell tells it.
+    /// Exit code of a program that a signal stopped, as a shell reports it.
     pub fn exit_code(&self) -> u8 {
         match self.last.load(Ordering::SeqCst) {
             0 => 130,
@@ -131,7 +131,7 @@ pub fn open_many_files() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
-/// How the terminal was before a line editor changed it; nothing where stdin is none.
+/// Terminal settings before a line editor changed them; nothing where stdin is none.
 struct Terminal {
     before: Option<rustix::termios::Termios>,
 }

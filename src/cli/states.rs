@@ -68,7 +68,7 @@ fn unknown(store: &Store, text: &str) -> Result<String> {
 }
 
 /// The name that differs from `text` by the fewest typing errors, if they are few.
-fn similar(text: &str, names: impl Iterator<Item = String>) -> Option<String> {
+pub fn similar(text: &str, names: impl Iterator<Item = String>) -> Option<String> {
     let most = text.chars().count().div_ceil(3);
     let scored = names.map(|name| (strsim::damerau_levenshtein(text, &name), name));
     scored.filter(|(distance, _)| *distance <= most).min().map(|(_, name)| name)
@@ -90,7 +90,7 @@ pub fn tell_move(app: &App, saved: &Saved, name: Option<&str>) {
     }
 }
 
-/// What a name wants of gc: it keeps that when it moves.
+/// Describes a name's pin and expiry, which it keeps when it moves.
 fn wants(name: &Name) -> String {
     let parts = wishes(name.pinned, name.expires);
     if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) }
@@ -111,9 +111,9 @@ pub fn tell_changes(app: &App, before: &Label, after: &Label) {
     };
     for name in &after.names {
         match before.named(&name.name) {
-            None => app.say(format!("it has the name {} now{}", name.name, wants(name))),
+            None => app.say(format!("named {}{}", name.name, wants(name))),
             Some(was) if (was.pinned, was.expires) != (name.pinned, name.expires) => {
-                app.say(format!("{} is {} now", name.name, said(name.pinned, name.expires)));
+                app.say(format!("{} is now {}", name.name, said(name.pinned, name.expires)));
             }
             Some(_) => {}
         }
@@ -121,11 +121,11 @@ pub fn tell_changes(app: &App, before: &Label, after: &Label) {
     if (before.pinned, before.expires) == (after.pinned, after.expires) {
         return;
     }
-    app.say(format!("the state is {} now", said(after.pinned, after.expires)));
+    app.say(format!("the state is now {}", said(after.pinned, after.expires)));
     let longer: Vec<&str> =
         after.names.iter().filter(|n| n.expires.is_none()).map(|n| n.name.as_str()).collect();
     if after.expires.is_some() && !longer.is_empty() {
-        app.say(format!("it stays longer all the same: {} does not expire", longer.join(", ")));
+        app.say(format!("it stays as long as its other names: {} does not expire", longer.join(", ")));
     }
 }
 

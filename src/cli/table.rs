@@ -11,7 +11,7 @@ pub fn terminal_width() -> Option<usize> {
     console::Term::stdout().size_checked().map(|(_, columns)| usize::from(columns))
 }
 
-/// Whether no line of a text is wider than the terminal, if stdout is one.
+/// Returns true if no line of a text is wider than the terminal, if stdout is one.
 pub fn fits(text: &str) -> bool {
     terminal_width().is_none_or(|columns| text.lines().all(|line| line.width() <= columns))
 }

@@ -14,7 +14,7 @@ use pcache_format::{KvType, Lora, ModelHash, Params, Rope};
 use pcache_store::State;
 use pcache_store::Store;
 
-/// What the command line names; hashes the files if they are new.
+/// Reads the model and the parameters of the command line; hashes the files if they are new.
 pub fn of_args(app: &App, store: Option<&Store>, args: &ParamArgs) -> Result<Target> {
     of_model(app, store, models::chosen(app)?, args)
 }
@@ -30,7 +30,7 @@ pub fn of_model(app: &App, store: Option<&Store>, model_path: PathBuf, args: &Pa
     Ok(Target { model_path, model, params, any_attention, lora, gpu_layers: app.gpu_layers()? })
 }
 
-/// What a saved state was built with; refuses parameters on the command line that say otherwise.
+/// Returns the model and the parameters of a saved state; refuses parameters on the command line that say otherwise.
 pub fn of_state(app: &App, store: &Store, state: &State, args: &ParamArgs) -> Result<Target> {
     let lora = adapter_of_state(app, store, state, args)?;
     let model_path = models::of_state(app, store, state)?;
@@ -141,7 +141,7 @@ fn find_adapter(app: &App, store: &Store, state: &State, lora: &Lora) -> Result<
     }
     let shown = last_seen.as_deref().unwrap_or(Path::new("that is not known any more")).display().to_string();
     bail!(
-        "state {} needs the LoRA adapter {shown} (blake3 {}…), which has moved or changed; pass --lora FILE={}",
+        "state {} needs the LoRA adapter {shown} (blake3 {}…), which no longer exists or has changed; pass --lora FILE={}",
         state.key().short(),
         lora.hash.short(),
         lora.scale

@@ -11,7 +11,7 @@ use super::{source, target};
 use crate::cache::source::Source;
 use crate::cache::target::Target;
 use crate::cli::Run;
-use crate::cli::args::{FramingArgs, Output, ParamArgs};
+use crate::cli::args::{Output, ParamArgs, PromptFormatArgs};
 use crate::cli::table::fitted;
 use crate::text::{human, table};
 use pcache_engine::model::Model;
@@ -22,26 +22,26 @@ use pcache_engine::text::Text;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pcache tokens menu.txt                  how many, and where the segments fall
-  pcache tokens menu.txt --list           every token with its place and number
+  pcache tokens menu.txt                  token count and segments
+  pcache tokens menu.txt --list           every token with its position and id
   pcache tokens menu.txt --question \"Is there soup?\" --list
   pcache tokens menu.txt --raw --json
 
 Nothing is evaluated or saved; only the vocabulary of the model is loaded.")]
 pub struct Tokens {
-    /// The prompt file; - reads stdin
+    /// Prompt file; - is stdin
     #[arg(value_name = "PROMPT")]
     pub prompt: PathBuf,
-    /// Every token: its position, its number in the vocabulary, its text and who wrote it
+    /// List every token: position, id, text, and whether it is the prompt's or the template's
     #[arg(long)]
     pub list: bool,
-    /// Show the tokens of a question behind the state, too
+    /// Show also the tokens of a question after the state
     #[arg(long, value_name = "TEXT")]
     pub question: Option<String>,
-    /// How the prompt is put before the model.
+    /// Prompt format.
     #[command(flatten)]
-    pub framing: FramingArgs,
-    /// What the state would be built with.
+    pub framing: PromptFormatArgs,
+    /// Parameters of the state.
     #[command(flatten)]
     pub params: ParamArgs,
 }
@@ -49,7 +49,7 @@ pub struct Tokens {
 /// Letters of a segment's beginning that are shown.
 const BEGINNING: usize = 40;
 
-/// What `--json` prints.
+/// JSON output.
 #[derive(Debug, Serialize)]
 struct Report {
     prompt: String,
@@ -113,7 +113,7 @@ impl TokenReport {
     }
 }
 
-/// Who wrote a token's text.
+/// Author of a token's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum From {
@@ -179,11 +179,11 @@ fn report(
         tokens: list.len(),
         own_tokens,
         template_tokens: list.len() - own_tokens,
-        carried_tokens: count(&Text::default().user(&prompt.carried)),
-        carried: prompt.carried.clone(),
+        carried_tokens: count(&Text::default().user(&prompt.pending_text)),
+        carried: prompt.pending_text.clone(),
         suffix_tokens: count(&Text::default().template(&prompt.suffix)),
         suffix: prompt.suffix.clone(),
-        key: prefix.chain.state_key(&prompt.carried, &prompt.suffix).to_hex(),
+        key: prefix.chain.state_key(&prompt.pending_text, &prompt.suffix).to_hex(),
         segments: segments.collect(),
         question: args.question.as_ref().map_or_else(Vec::new, |q| asked(model, prompt, q)),
         list: if args.list { list } else { Vec::new() },
@@ -303,5 +303,5 @@ fn shown_within(text: &str, width: usize) -> String {
 /// Text with its white space at the ends and its control characters to be seen.
 fn shown(text: &str) -> String {
     let quoted = format!("{text:?}");
-    human::harmless(&quoted[1..quoted.len() - 1])
+    human::sanitize(&quoted[1..quoted.len() - 1])
 }

@@ -25,21 +25,21 @@ use pcache_store::{State, Store, StoreError, Survey};
 Examples:
   pcache verify                           hashes every object of every state
   pcache verify menu --logits             compares with a cold evaluation
-  pcache verify --repair                  evaluates again what is damaged, and
+  pcache verify --repair                  evaluates damaged segments again, and
                                           rebuilds a lost index
 
 Exit code 4 when something is damaged and was not repaired.")]
 pub struct Verify {
-    /// Keys or names of states; without any, all of them
+    /// Keys or names of states [default: all]
     #[arg(value_name = "KEY")]
     pub keys: Vec<String>,
-    /// All states (as without any key)
+    /// Verify all states (the default)
     #[arg(long, conflicts_with = "keys")]
     pub all: bool,
-    /// Compare the logits after a restore with those after a cold evaluation; takes as long as a build
+    /// Compare logits after a restore with those after a cold evaluation; takes as long as a build
     #[arg(long)]
     pub logits: bool,
-    /// Evaluate again what is damaged, and rebuild the index from the objects where it is lost
+    /// Evaluate damaged segments again, and rebuild a lost index
     #[arg(long)]
     pub repair: bool,
 }
@@ -90,7 +90,7 @@ fn run(app: &App, args: &Verify) -> Result<()> {
     }
     let bad = checked.iter().filter(|c| matches!(c.status, Status::Corrupt | Status::Missing)).count();
     if bad > 0 {
-        let hint = if args.repair { "" } else { "; pcache verify --repair mends what can be mended" };
+        let hint = if args.repair { "" } else { "; pcache verify --repair repairs what can be repaired" };
         let are = if bad == 1 { "is" } else { "are" };
         bail!(Failure::Corrupt(format!("{} {are} damaged{hint}", human::count(bad, "state"))));
     }
@@ -98,7 +98,7 @@ fn run(app: &App, args: &Verify) -> Result<()> {
 }
 
 /// Paths named at most.
-const MOST_PATHS: usize = 10;
+const MAX_PATHS: usize = 10;
 
 /// Says what lies in the folder and is no damage: what a killed build left, and what is newer than this version.
 fn tell_leftovers(app: &App, checked: &[Checked], survey: &Survey) {
@@ -122,8 +122,8 @@ fn tell_leftovers(app: &App, checked: &[Checked], survey: &Survey) {
 }
 
 fn name_paths<'p>(app: &App, paths: impl ExactSizeIterator<Item = &'p Path>) {
-    let more = paths.len().saturating_sub(MOST_PATHS);
-    paths.take(MOST_PATHS).for_each(|path| app.say(format!("  {}", path.display())));
+    let more = paths.len().saturating_sub(MAX_PATHS);
+    paths.take(MAX_PATHS).for_each(|path| app.say(format!("  {}", path.display())));
     if more > 0 {
         app.say(format!("  and {} more", human::thousands(more)));
     }
@@ -160,6 +160,11 @@ fn check_store(app: &App, args: &Verify) -> Result<(Vec<Checked>, Option<Survey>
     Ok((verify::check(app.call(), &store, &keys, args.repair)?, Some(survey)))
 }
 
+/// Word for a state's condition; JSON has version 0.1's.
+fn text_of(status: Status) -> &'static str {
+    if status == Status::Healed { "repaired" } else { status.name() }
+}
+
 fn paths<'p>(paths: impl Iterator<Item = &'p PathBuf>) -> Vec<String> {
     paths.map(|path| path.display().to_string()).collect()
 }
@@ -182,7 +187,7 @@ fn report(app: &App, args: &Verify, checked: &[Checked], survey: &Survey, start:
     }
     let each = args.logits || !args.keys.is_empty();
     for c in checked.iter().filter(|c| each || c.status != Status::Ok) {
-        let mut line = format!("{:<8} {}", c.status.name(), label(&c.key, c.name.as_deref()));
+        let mut line = format!("{:<8} {}", text_of(c.status), label(&c.key, c.name.as_deref()));
         if let Some(difference) = c.max_logit_difference {
             let own = c.compared.as_ref().is_none_or(|compared| compared.own);
             let exact = if difference == 0.0 && own { ": bit-identical" } else { "" };
@@ -192,7 +197,7 @@ fn report(app: &App, args: &Verify, checked: &[Checked], survey: &Survey, start:
             }
         }
         if let Some(reason) = &c.reason {
-            let was = if c.status == Status::Healed { "it was: " } else { "" };
+            let was = if c.status == Status::Healed { "damage was: " } else { "" };
             line.push_str(&format!("  {was}{reason}"));
         }
         app.print(line)?;
@@ -203,7 +208,7 @@ fn report(app: &App, args: &Verify, checked: &[Checked], survey: &Survey, start:
         "all intact".to_owned()
     } else {
         let counts = [Status::Ok, Status::Healed, Status::Corrupt, Status::Missing];
-        let counts = counts.map(|s| (of(s), s.name())).into_iter().filter(|(n, _)| *n > 0);
+        let counts = counts.map(|s| (of(s), text_of(s))).into_iter().filter(|(n, _)| *n > 0);
         counts.map(|(n, name)| format!("{n} {name}")).collect::<Vec<_>>().join(", ")
     };
     app.say(format!("{n} verified in {}: {verdict}", human::seconds(start.elapsed().as_secs_f64())));

@@ -7,18 +7,18 @@ use anyhow::{Result, bail};
 use super::outcome::{Kind, Outcome};
 use super::plan::PlannedQuestion;
 use super::suite::Suite;
-use crate::cache::opened::{Answered, Opened, Question, Sampled};
+use crate::cache::open_state::{Answered, OpenState, Question, Sampled};
 use crate::cache::progress::Unit;
 use crate::cache::{Call, Failure};
 use pcache_engine::EngineError;
+use pcache_engine::constraint::MatcherFactory;
 use pcache_engine::generate::{Sampling, trial_seed};
 use pcache_engine::model::Model;
-use pcache_engine::shape::Guides;
 
 /// A state that is being asked, and what its answers are called.
 pub struct Asked<'o, 'a> {
     pub call: Call<'a>,
-    pub opened: &'o mut Opened<'a>,
+    pub opened: &'o mut OpenState<'a>,
     pub prompt: &'o str,
     pub model: String,
     pub suite: &'o Suite,
@@ -41,7 +41,8 @@ impl Asked<'_, '_> {
         let mut ask_all = || -> Result<()> {
             for question in questions {
                 let model: &Model = self.opened.session.model();
-                self.opened.guides = question.shape.as_ref().map(|s| Guides::new(model, s)).transpose()?;
+                self.opened.matchers =
+                    question.constraint.as_ref().map(|s| MatcherFactory::new(model, s)).transpose()?;
                 for wording in wordings(question) {
                     for sampling in self.samplings(question.case.max_tokens) {
                         self.ask(Kind::Suite, question, wording, &sampling)?;
@@ -53,7 +54,7 @@ impl Asked<'_, '_> {
             Ok(())
         };
         let asked = ask_all();
-        self.opened.guides = None;
+        self.opened.matchers = None;
         progress.finish();
         asked
     }
@@ -136,7 +137,7 @@ impl Asked<'_, '_> {
                 Ok(Ok(answered))
             }
             Err(error) => match error.downcast_ref::<EngineError>() {
-                Some(EngineError::Shape(problem)) => Ok(Err(problem.clone())),
+                Some(EngineError::Constraint(problem)) => Ok(Err(problem.clone())),
                 _ => Err(error),
             },
         }

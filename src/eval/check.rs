@@ -1,11 +1,11 @@
-//! What an answer must be.
+//! Checks of answers.
 
 use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json_path::JsonPath;
 
-/// What must hold of an answer, or with `json` of a part of it. Several of them in one check must all hold.
+/// Conditions on an answer, or with `json` on a part of it. Several of them in one check must all hold.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Check {
@@ -21,13 +21,13 @@ pub struct Check {
     pub regex: Option<String>,
     /// The first number in it is this.
     pub number: Option<f64>,
-    /// How far the number may be off.
+    /// Tolerance of the number.
     pub tolerance: Option<f64>,
     /// Capitals count as small letters.
     pub ignore_case: bool,
 }
 
-/// What is looked at.
+/// Part of the answer that is checked.
 enum Subject {
     Text(String),
     Value(Value),

@@ -2,15 +2,15 @@
 
 use anyhow::Result;
 
-use super::agree::shares_content;
 use super::asked::Asked;
 use super::check::Check;
 use super::outcome::Kind;
 use super::plan::PlannedQuestion;
+use super::similarity::shares_content;
 use super::suite::QuestionCase;
 use crate::cache::progress::{Progress, Unit};
+use pcache_engine::constraint::{Constraint, MatcherFactory};
 use pcache_engine::generate::Sampling;
-use pcache_engine::shape::{Guides, Shape};
 
 /// Times that the model is asked for questions, at most.
 const TRIES: u32 = 4;
@@ -52,7 +52,7 @@ pub fn run(asked: &mut Asked<'_, '_>, count: usize) -> Result<()> {
         })
     });
     progress.finish();
-    asked.opened.guides = None;
+    asked.opened.matchers = None;
     contradicted
 }
 
@@ -77,7 +77,7 @@ fn questions(
         if found.len() == count {
             continue;
         }
-        let text = shaped(asked, &wish, &questions_grammar(count), &inventive(seed, 48 * count))?;
+        let text = constrained(asked, &wish, &questions_grammar(count), &inventive(seed, 48 * count))?;
         for line in text.lines().map(str::trim).filter(|l| l.ends_with('?')) {
             if found.len() < count
                 && !is_about_asking(line)
@@ -93,7 +93,7 @@ fn questions(
         let mut also: Vec<String> = Vec::new();
         for seed in 0..WORDINGS {
             let wish = format!("Ask the same in other words, as one question: {ask}");
-            let text = shaped(asked, &wish, &question_grammar(), &inventive(seed, 48))?;
+            let text = constrained(asked, &wish, &question_grammar(), &inventive(seed, 48))?;
             let other = text.trim().to_owned();
             if is_wording(&ask, &other) && !also.contains(&other) {
                 also.push(other);
@@ -108,13 +108,13 @@ fn questions(
             grammar: None,
             max_tokens: None,
         };
-        questions.push(PlannedQuestion { case, shape: None });
+        questions.push(PlannedQuestion { case, constraint: None });
     }
     Ok(questions)
 }
 
-/// Whether a text is another wording of a question, as far as can be told: a question that speaks of the same things,
-/// and not about asking.
+/// Returns true if a text is another wording of a question, as far as can be told: a question about the same things, and not
+/// about asking.
 fn is_wording(question: &str, other: &str) -> bool {
     other.ends_with('?')
         && !other.ends_with(",?")
@@ -130,7 +130,7 @@ fn contradict(asked: &mut Asked<'_, '_>, question: &PlannedQuestion, mut step: i
     let wordings: Vec<String> =
         std::iter::once(&question.case.ask).chain(&question.case.also).cloned().collect();
     for wording in &wordings {
-        asked.opened.guides = None;
+        asked.opened.matchers = None;
         let answer = asked.ask(Kind::Generated, question, wording, &coldest)?;
         step();
         if answer.trim().is_empty() {
@@ -139,23 +139,23 @@ fn contradict(asked: &mut Asked<'_, '_>, question: &PlannedQuestion, mut step: i
         let ask = format!("\"{wording}\" - \"{}\" That is right, correct? Answer yes or no.", answer.trim());
         let check = Check { equals: Some("yes".into()), ignore_case: true, ..Check::default() };
         let case = QuestionCase { ask: ask.clone(), checks: vec![check], ..question.case.clone() };
-        guide(asked, YES_OR_NO)?;
-        let implied = PlannedQuestion { case, shape: None };
+        matcher(asked, YES_OR_NO)?;
+        let implied = PlannedQuestion { case, constraint: None };
         asked.ask(Kind::Implication, &implied, &ask, &Sampling::greedy(4))?;
     }
     Ok(())
 }
 
 /// The text that the model gives for a wish, in a grammar; nothing if it finds none.
-fn shaped(asked: &mut Asked<'_, '_>, wish: &str, grammar: &str, sampling: &Sampling) -> Result<String> {
-    guide(asked, grammar)?;
+fn constrained(asked: &mut Asked<'_, '_>, wish: &str, grammar: &str, sampling: &Sampling) -> Result<String> {
+    matcher(asked, grammar)?;
     let answered = asked.answer(wish, sampling)?;
     Ok(answered.map_or_else(|_| String::new(), |done| done.answer.text))
 }
 
-fn guide(asked: &mut Asked<'_, '_>, grammar: &str) -> Result<()> {
+fn matcher(asked: &mut Asked<'_, '_>, grammar: &str) -> Result<()> {
     let model = asked.opened.session.model();
-    asked.opened.guides = Some(Guides::new(model, &Shape::Grammar(grammar.to_owned()))?);
+    asked.opened.matchers = Some(MatcherFactory::new(model, &Constraint::Grammar(grammar.to_owned()))?);
     Ok(())
 }
 
@@ -163,7 +163,7 @@ fn inventive(seed: u32, max_tokens: usize) -> Sampling {
     Sampling::at(INVENTIVE, seed, max_tokens)
 }
 
-/// Whether a text speaks of the wish that the model was told, and not of the prompt.
+/// Returns true if a text speaks of the wish that the model was told, and not of the prompt.
 fn is_about_asking(text: &str) -> bool {
     let text = text.to_lowercase();
     [
@@ -179,7 +179,7 @@ fn is_about_asking(text: &str) -> bool {
     .any(|phrase| text.contains(phrase))
 }
 
-/// Whether a text that ends as a question does tells something, as far as its first word shows.
+/// Returns true if a text that ends as a question does tells something, by its first word.
 fn is_statement(text: &str) -> bool {
     let text = text.to_lowercase();
     let mut words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());

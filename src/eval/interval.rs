@@ -1,4 +1,4 @@
-//! How sure a share of successes is.
+//! Confidence interval of a share.
 
 /// The normal distribution's quantile for 95 %, both sides.
 const Z: f64 = 1.959_963_985;

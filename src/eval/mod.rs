@@ -8,9 +8,7 @@
 //! - [`report`]: what is shown of it.
 //! - [`outcome`]: what came of a run, and its sums.
 
-pub mod agree;
 mod asked;
-pub mod asking;
 pub mod check;
 mod generate;
 pub mod interval;
@@ -18,4 +16,6 @@ pub mod outcome;
 pub mod plan;
 pub mod report;
 pub mod results;
+pub mod runner;
+pub mod similarity;
 pub mod suite;

@@ -1,15 +1,15 @@
-//! What came of a run: every answer with its verdict, sums for each prompt and model, and the questions on which answers
+//! Outcomes of a run: every answer with its verdict, sums for each prompt and model, and the questions on which answers
 //! disagree.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::agree::groups;
 use super::interval::wilson;
+use super::similarity::groups;
 use crate::cache::timings::Timings;
 
-/// Where a question comes from.
+/// Origin of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -17,14 +17,14 @@ pub enum Kind {
     Suite,
     /// The model made it up.
     Generated,
-    /// Whether an answer of the model's own is right; it should say yes.
+    /// Asks if an answer of the model's own is right; it should say yes.
     Implication,
 }
 
 /// One answer.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
-    /// Where the question comes from.
+    /// Origin of the question.
     pub kind: Kind,
     /// The prompt's name.
     pub prompt: String,
@@ -40,13 +40,13 @@ pub struct Outcome {
     pub temperature: f32,
     /// The seed.
     pub seed: u32,
-    /// What the model said.
+    /// Answer of the model.
     pub answer: String,
     /// Why it ended.
     pub stop_reason: String,
     /// Why there is no answer.
     pub error: Option<String>,
-    /// How many checks there are.
+    /// Number of checks.
     pub checks: usize,
     /// Those that failed, with what was found.
     pub failures: Vec<String>,
@@ -59,18 +59,18 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether it is an answer and every check holds.
+    /// Returns true if it is an answer and every check holds.
     pub fn passed(&self) -> bool {
         self.error.is_none() && self.failures.is_empty()
     }
 
-    /// Whether something is demanded of it: a check, or that there is an answer at all.
+    /// Returns true if something is demanded of it: a check, or that there is an answer at all.
     pub fn counts(&self) -> bool {
         self.kind == Kind::Suite && (self.checks > 0 || self.error.is_some())
     }
 }
 
-/// What a prompt came to with a model.
+/// Results of a prompt with a model.
 #[derive(Debug, Clone, Serialize)]
 pub struct Sum {
     /// The prompt's name.
@@ -94,13 +94,13 @@ pub struct Sum {
 /// A question on which answers disagree.
 #[derive(Debug, Clone, Serialize)]
 pub struct Inconsistent {
-    /// Where the question comes from.
+    /// Origin of the question.
     pub kind: Kind,
     /// The prompt's name.
     pub prompt: String,
     /// The question as the suite has it.
     pub question: String,
-    /// What was said, most often first.
+    /// Answers, most frequent first.
     pub variants: Vec<Variant>,
 }
 
@@ -109,9 +109,9 @@ pub struct Inconsistent {
 pub struct Variant {
     /// The first of the answers that agree.
     pub answer: String,
-    /// Whether they passed their checks; nothing where there are none.
+    /// The checks passed; nothing where there are none.
     pub passed: Option<bool>,
-    /// Who gave them, as `gemma, seed 3`.
+    /// Models and seeds that gave it, as `gemma, seed 3`.
     pub given_by: Vec<String>,
 }
 
@@ -202,14 +202,14 @@ fn grouped(answers: &[&&Outcome]) -> Vec<Vec<usize>> {
     by_verdict.into_values().collect()
 }
 
-/// What tells an answer from the others to the same question.
+/// Names what tells an answer from the others to the same question.
 fn who(o: &Outcome) -> String {
     let wording = if o.wording == o.question { String::new() } else { format!(", asked {:?}", o.wording) };
     let seed = if o.temperature > 0.0 { format!(", seed {}", o.seed) } else { String::new() };
     format!("{}, temperature {}{seed}{wording}", o.model, o.temperature)
 }
 
-/// What came of the questions that the model made up.
+/// Results of the questions that the model made up.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Generated {
     /// The questions.
@@ -233,7 +233,7 @@ pub struct Made {
 
 impl Generated {
     /// Counts what a model made up, if it was asked to.
-    pub fn of(outcomes: &[Outcome], found: &[Inconsistent]) -> Self {
+    pub fn new(outcomes: &[Outcome], found: &[Inconsistent]) -> Self {
         let made = outcomes.iter().filter(|o| o.kind == Kind::Generated);
         let mut questions: Vec<Made> = Vec::new();
         let mut asked: Vec<(&str, &str, &str)> = Vec::new();

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::suite::{PromptCase, QuestionCase, Suite};
-use crate::cache::source::Framed;
-use crate::cache::{Failure, shape};
+use crate::cache::source::DescribedFormat;
+use crate::cache::{Failure, constraint};
 use crate::text::escapes::question_format;
 use crate::text::file;
-use pcache_engine::prompt::ChatFraming;
-use pcache_engine::shape::Shape;
+use pcache_engine::constraint::Constraint;
+use pcache_engine::prompt::ChatFormat;
 
-/// What is to be asked.
+/// Questions of a suite, ready to be asked.
 pub struct Plan {
     /// Its prompts.
     pub prompts: Vec<PlannedPrompt>,
@@ -22,28 +22,28 @@ pub struct Plan {
 pub struct PlannedPrompt {
     /// Its name in reports.
     pub label: String,
-    /// What the prompt is known by in the store.
+    /// Path by which the prompt is known in the store.
     pub path: PathBuf,
     /// The text.
     pub text: String,
-    /// How it is put before the model.
-    pub framed: Framed,
-    /// What is asked.
+    /// Prompt format.
+    pub framed: DescribedFormat,
+    /// Questions.
     pub questions: Vec<PlannedQuestion>,
 }
 
-/// A question with what keeps its answers in shape.
+/// A question with the constraint on its answers.
 #[derive(Clone)]
 pub struct PlannedQuestion {
     /// The question, as the suite has it.
     pub case: QuestionCase,
-    /// The shape of its answers.
-    pub shape: Option<Shape>,
+    /// Constraint on its answers.
+    pub constraint: Option<Constraint>,
 }
 
 impl Plan {
     /// Reads the files that a suite names, from its own folder on.
-    pub fn of(suite: &Suite, file: &Path) -> Result<Self> {
+    pub fn new(suite: &Suite, file: &Path) -> Result<Self> {
         let folder = file.parent().unwrap_or(Path::new(""));
         let prompts = suite.prompts.iter().map(|case| {
             planned(case, folder).with_context(|| format!("{}: prompt {:?}", file.display(), case.label()))
@@ -61,15 +61,15 @@ fn planned(case: &PromptCase, folder: &Path) -> Result<PlannedPrompt> {
     let format = case.question_format.as_deref().map(question_format).transpose();
     let format = format.map_err(|e| Failure::Usage(format!("question-format: {e}")))?;
     let framed = match case.raw {
-        true => Framed::raw(format),
+        true => DescribedFormat::raw(format),
         false => {
             let system = case.system.as_deref().map(text_or_file).transpose()?;
-            Framed::chat(ChatFraming::of(system, case.user), None)
+            DescribedFormat::chat(ChatFormat::new(system, case.user), None)
         }
     };
     let questions = case.questions.iter().map(|question| {
-        let shape = shape_of(question, folder)?;
-        Ok(PlannedQuestion { case: question.clone(), shape })
+        let constraint = constraint_of(question, folder)?;
+        Ok(PlannedQuestion { case: question.clone(), constraint })
     });
     let questions = questions.collect::<Result<_>>()?;
     let label = case.label();
@@ -82,7 +82,7 @@ fn text_or_file(text: &str) -> Result<String> {
     text.strip_prefix('@').map_or_else(|| Ok(text.to_owned()), |name| file::read(Path::new(name)))
 }
 
-fn shape_of(question: &QuestionCase, folder: &Path) -> Result<Option<Shape>> {
+fn constraint_of(question: &QuestionCase, folder: &Path) -> Result<Option<Constraint>> {
     let read = |name: &PathBuf| -> Result<_> {
         let path = folder.join(name);
         let text = file::read(&path)?;
@@ -91,11 +91,11 @@ fn shape_of(question: &QuestionCase, folder: &Path) -> Result<Option<Shape>> {
     match (&question.grammar, &question.json_schema) {
         (Some(name), _) => {
             let (path, text) = read(name).context("the grammar cannot be read")?;
-            shape::grammar(&path, &text).map(Some)
+            constraint::grammar(&path, &text).map(Some)
         }
         (None, Some(name)) => {
             let (path, text) = read(name).context("the JSON schema cannot be read")?;
-            shape::schema(&path, &text).map(Some)
+            constraint::schema(&path, &text).map(Some)
         }
         (None, None) => Ok(None),
     }

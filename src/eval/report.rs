@@ -1,4 +1,4 @@
-//! What came of a suite, for people and for continuous integration.
+//! Results of a suite, for people and for continuous integration.
 
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
@@ -7,8 +7,8 @@ use crate::text::{human, table};
 
 /// Letters of an answer in a list.
 const SHOWN: usize = 300;
-/// Who gave an answer, at most.
-const MOST_GIVERS: usize = 4;
+/// Maximum number of givers of an answer that are named.
+const MAX_GIVERS: usize = 4;
 
 /// A row for each prompt and model.
 pub fn table(sums: &[Sum]) -> String {
@@ -23,13 +23,13 @@ pub fn table(sums: &[Sum]) -> String {
         };
         let sampled = s.timings.rows().iter().find(|r| r.key == "main_sample").and_then(|r| r.tps);
         [
-            human::harmless(&s.prompt),
-            human::harmless(&s.model),
+            human::sanitize(&s.prompt),
+            human::sanitize(&s.model),
             s.questions.to_string(),
             format!("{}/{}", s.passed, s.answers),
             rate,
             interval,
-            human::closely(s.time_to_first_token_s),
+            human::precise(s.time_to_first_token_s),
             sampled.map_or("-".into(), |tps| format!("{tps:.1}")),
         ]
     };
@@ -52,7 +52,7 @@ pub fn answer(o: &Outcome) -> String {
     if o.error.is_none() {
         lines.push(format!("     {}", one_line(&o.answer)));
     }
-    lines.extend(o.failures.iter().map(|f| format!("     not: {}", human::harmless(condition(f)))));
+    lines.extend(o.failures.iter().map(|f| format!("     not: {}", human::sanitize(condition(f)))));
     lines.join("\n")
 }
 
@@ -68,10 +68,10 @@ pub fn inconsistent(found: &Inconsistent) -> String {
             None => "",
         };
         lines.push(format!("  {:>3}x{verdict} {}", variant.given_by.len(), one_line(&variant.answer)));
-        let who = variant.given_by.iter().take(MOST_GIVERS);
+        let who = variant.given_by.iter().take(MAX_GIVERS);
         lines.extend(who.map(|w| format!("         {}", one_line(w.strip_prefix(&model).unwrap_or(w)))));
-        if variant.given_by.len() > MOST_GIVERS {
-            lines.push(format!("         and {} more", variant.given_by.len() - MOST_GIVERS));
+        if variant.given_by.len() > MAX_GIVERS {
+            lines.push(format!("         and {} more", variant.given_by.len() - MAX_GIVERS));
         }
     }
     lines.join("\n")
@@ -91,7 +91,7 @@ fn condition(failure: &str) -> &str {
     &failure[..end.unwrap_or(failure.len())]
 }
 
-/// What came of the questions that the model made up.
+/// Describes the results of the questions that the model made up.
 pub fn generated(g: &Generated) -> String {
     if g.questions.is_empty() {
         return "The model made up no questions that could be asked.".into();
@@ -122,7 +122,7 @@ fn one_line(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut letters = line.chars();
     let head: String = letters.by_ref().take(SHOWN).collect();
-    human::harmless(&if letters.next().is_some() { head + "…" } else { head })
+    human::sanitize(&if letters.next().is_some() { head + "…" } else { head })
 }
 
 /// The report that continuous integration reads: a test suite for each prompt and model, a test case for each answer.

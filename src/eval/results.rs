@@ -1,4 +1,4 @@
-//! What came of a suite, and whether that is a pass.
+//! Results of a suite, and whether it passed.
 
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -7,7 +7,7 @@ use super::outcome::{self, Generated, Inconsistent, Kind, Outcome, Sum};
 use super::report;
 use crate::text::human;
 
-/// What came of a suite.
+/// Results of a suite.
 #[derive(Debug, Serialize)]
 pub struct Results {
     /// Every answer.
@@ -17,11 +17,11 @@ pub struct Results {
     /// Questions whose answers disagree.
     #[serde(rename = "inconsistent")]
     pub found: Vec<Inconsistent>,
-    /// Where the model was to make up questions.
+    /// Results of questions that the model made up, where it was to.
     pub generated: Option<Generated>,
 }
 
-/// What a suite has to reach.
+/// Goal of a suite.
 #[derive(Debug, Clone, Copy)]
 pub struct Goal {
     /// Share of the checked answers that pass, 0 to 1.
@@ -32,9 +32,9 @@ pub struct Goal {
 
 impl Results {
     /// Sums up answers; `generate` where the model was to make up questions.
-    pub fn of(outcomes: Vec<Outcome>, generate: bool) -> Self {
+    pub fn new(outcomes: Vec<Outcome>, generate: bool) -> Self {
         let found = outcome::inconsistent(&outcomes);
-        let generated = generate.then(|| Generated::of(&outcomes, &found));
+        let generated = generate.then(|| Generated::new(&outcomes, &found));
         Self { sums: outcome::sums(&outcomes), found, generated, outcomes }
     }
 
@@ -55,7 +55,7 @@ impl Results {
         parts.join("\n\n")
     }
 
-    /// Whether the goal was reached.
+    /// Checks the results against a goal.
     ///
     /// # Errors
     /// When it was not.

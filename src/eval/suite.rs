@@ -52,7 +52,7 @@ pub struct PromptCase {
     pub user: bool,
     /// A system message beside a prompt that is the user's.
     pub system: Option<String>,
-    /// What is asked.
+    /// Questions.
     #[serde(default)]
     pub questions: Vec<QuestionCase>,
 }
@@ -66,7 +66,7 @@ pub struct QuestionCase {
     /// The same in other words: the answers must pass the same checks, and agree.
     #[serde(default)]
     pub also: Vec<String>,
-    /// What each answer must be.
+    /// Checks of each answer.
     #[serde(default)]
     pub checks: Vec<Check>,
     /// A JSON schema that answers follow, from the suite's folder on.

@@ -13,7 +13,7 @@ use crate::cache::build::{Builder, Keep, Report};
 use crate::cache::explain::{Explanation, with_saved_attention};
 use crate::cache::extend::{Update, extended, origin};
 use crate::cache::fingerprint::{fingerprint, fingerprint_adapter};
-use crate::cache::opened::{Opened, Question, Room};
+use crate::cache::open_state::{ContextSize, OpenState, Question};
 use crate::cache::recode::{Recoded, recode};
 use crate::cache::target::Target;
 use crate::cache::timings::Timings;
@@ -29,7 +29,7 @@ use pcache_store::gc::Outcome;
 use pcache_store::{Claim, ListedState, Lookup, Options, Prefix, Reindexed, Store};
 pub use prompt::Prompt;
 
-/// How a [`Cache`] is opened.
+/// Options for opening a [`Cache`].
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct CacheOptions {
@@ -65,7 +65,7 @@ impl CacheOptions {
     }
 }
 
-/// How a model is loaded, and what its states are built with.
+/// Options for loading a model, and parameters of its states.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct ModelOptions {
@@ -138,13 +138,13 @@ impl Model {
 pub struct State {
     /// Its key.
     pub key: StateKey,
-    /// How much of it came from the cache.
+    /// Share that came from the cache.
     pub verdict: Verdict,
     /// Its tokens.
     pub tokens: usize,
     /// Bytes that were written.
     pub bytes_written: u64,
-    /// What the stages took.
+    /// Times of the stages.
     pub timings: Timings,
     /// The states that were saved on the way, the shortest first: see [`Prompt::save_after`].
     pub on_the_way: Vec<StateKey>,
@@ -163,7 +163,7 @@ struct Silence;
 
 impl Observer for Silence {}
 
-/// Who hears of an operation, and what cancels it; by default nobody and nothing.
+/// Observer and cancel token of an operation; by default there is neither.
 #[derive(Clone, Copy)]
 pub struct Watch<'w> {
     observer: &'w dyn Observer,
@@ -255,7 +255,7 @@ impl Cache {
     ) -> Result<Model> {
         let Inner { store, gpu_layers, .. } = &*self.0;
         let model_path = fs_err::canonicalize(path.as_ref()).map_err(anyhow::Error::from)?;
-        let identity = |path: &Path| FileIdentity::of(path).map_err(anyhow::Error::from);
+        let identity = |path: &Path| FileIdentity::read(path).map_err(anyhow::Error::from);
         let file = identity(&model_path)?;
         let model = fingerprint(watch.observer, Some(store), &model_path)?;
         let mut files = vec![(model_path.clone(), file, model)];
@@ -309,7 +309,7 @@ impl Cache {
         Ok(State::of(report)?)
     }
 
-    /// What of a prompt is saved, and why not more. Evaluates nothing.
+    /// Explains what of a prompt is saved, and why not more. Evaluates nothing.
     ///
     /// # Errors
     /// When the template refuses the prompt, or the index fails.
@@ -321,7 +321,7 @@ impl Cache {
         let prefix = target.prefix(model.loaded.layout(), rendered.tokens.clone())?;
         let target = Target::clone(target);
         let (prefix, _) = with_saved_attention(call, store, &model.loaded, prefix, target, &rendered)?;
-        Ok(Explanation::of(call, store, &model.loaded, &prefix, &rendered, &source)?)
+        Ok(Explanation::new(call, store, &model.loaded, &prefix, &rendered, &source)?)
     }
 
     /// Builds a new state from a saved one, with text behind its prompt (its last message), or in the place of all that follows a line of it.
@@ -412,8 +412,8 @@ impl Cache {
         model.check(&state)?;
         let prefix = Arc::new(Prefix::of_manifest(&state.manifest));
         let limit = Question::limit(&model.loaded, &prefix, room, 0);
-        let room = Room::one(limit);
-        let opened = Opened::with_model(self.call(watch), store, state, prefix, &model.loaded, room)?;
+        let room = ContextSize::one(limit);
+        let opened = OpenState::with_model(self.call(watch), store, state, prefix, &model.loaded, room)?;
         Ok(Session { cache: self.clone(), model: model.clone(), kept: Some(opened.kept()) })
     }
 
@@ -425,8 +425,8 @@ impl Cache {
         Ok(self.0.store.list()?.0)
     }
 
-    /// What a collection by `limits` would do. It waits for builds, and holds nothing when it comes back: [`GcPlan::apply`] goes by what
-    /// is there then.
+    /// Plans a collection by `limits`. It waits for builds, and holds nothing when it comes back: [`GcPlan::apply`] goes by
+    /// what is there then.
     ///
     /// # Errors
     /// When the lock, the index or the disk fails.
@@ -447,7 +447,7 @@ fn check_name(claim: &Claim) -> Result<()> {
     }
 }
 
-/// What a collection would do.
+/// Plan of a collection.
 pub struct GcPlan<'c> {
     store: &'c Store,
     limits: Limits,
@@ -455,7 +455,7 @@ pub struct GcPlan<'c> {
 }
 
 impl GcPlan<'_> {
-    /// What would go, and what would stay.
+    /// Returns the states and files that would go, and those that would stay.
     pub fn outcome(&self) -> &Outcome {
         &self.outcome
     }

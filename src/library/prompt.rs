@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use crate::cache::Failure;
-use crate::cache::source::{Framed, Source};
+use crate::cache::source::{DescribedFormat, Source};
 use crate::error::Result;
-use pcache_engine::prompt::{ChatFraming, Message};
+use pcache_engine::prompt::{ChatFormat, Message};
 use pcache_engine::template::Role;
 use pcache_format::ChainKey;
 
-/// What a state is made of: messages in the model's chat template, or a text as it is.
+/// Source of a state: messages in the model's chat template, or a text as it is.
 ///
 /// A question follows the last message. It stands in a turn of its own, and behind a user's message in the same turn.
 #[derive(Debug, Clone)]
@@ -71,16 +71,19 @@ impl Prompt {
             .collect()
     }
 
-    pub(super) fn framed(&self) -> Framed {
+    pub(super) fn framed(&self) -> DescribedFormat {
         if self.raw {
-            return Framed::raw(None);
+            return DescribedFormat::raw(None);
         }
-        let chat =
-            ChatFraming { before: self.before.clone(), role: self.last.role, ..ChatFraming::default() };
-        Framed::chat(chat, None)
+        let chat = ChatFormat { before: self.before.clone(), role: self.last.role, ..ChatFormat::default() };
+        DescribedFormat::chat(chat, None)
     }
 
-    pub(super) fn source<'f>(&self, root: &ChainKey, framed: &'f Framed) -> anyhow::Result<Source<'f>> {
+    pub(super) fn source<'f>(
+        &self,
+        root: &ChainKey,
+        framed: &'f DescribedFormat,
+    ) -> anyhow::Result<Source<'f>> {
         Source::of_text(Path::new("the prompt"), self.last.text.clone(), root, framed)
     }
 }

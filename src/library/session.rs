@@ -4,7 +4,7 @@ use super::{Cache, Model, State, Watch};
 use crate::cache::Failure;
 use crate::cache::build::{Builder, Keep};
 use crate::cache::conversation::{Conversation as Talk, Said};
-use crate::cache::opened::{Answered, Kept, Opened, Question, Sampled};
+use crate::cache::open_state::{Answered, DetachedState, OpenState, Question, Sampled};
 use crate::cache::timings::Timings;
 use crate::cache::verdict::Verdict;
 use crate::error::{Error, Result};
@@ -22,9 +22,9 @@ pub struct Answer {
     pub stop: StopReason,
     /// Its tokens, without the one that ended it.
     pub tokens: Vec<i32>,
-    /// How much of what was before it came from the cache.
+    /// Share of what was before it that came from the cache.
     pub verdict: Verdict,
-    /// What the stages took.
+    /// Times of the stages.
     pub timings: Timings,
 }
 
@@ -41,7 +41,7 @@ pub struct Session {
     pub(super) cache: Cache,
     pub(super) model: Model,
     /// Nothing only while a call is at work with it.
-    pub(super) kept: Option<Kept>,
+    pub(super) kept: Option<DetachedState>,
 }
 
 impl Session {
@@ -54,7 +54,7 @@ impl Session {
     fn with<T>(
         &mut self,
         watch: Watch<'_>,
-        work: impl FnOnce(&mut Opened<'_>) -> anyhow::Result<T>,
+        work: impl FnOnce(&mut OpenState<'_>) -> anyhow::Result<T>,
     ) -> Result<T> {
         let Some(kept) = self.kept.take() else {
             return Err(anyhow::anyhow!("an operation on this session panicked").into());
@@ -94,7 +94,7 @@ impl Session {
     /// # Errors
     /// When the state was built with another template than the model's own, or that shows no second message.
     pub fn converse(self) -> Result<Conversation> {
-        let framing = pcache_engine::prompt::ChatFraming::default();
+        let framing = pcache_engine::prompt::ChatFormat::default();
         let Some(kept) = &self.kept else {
             return Err(anyhow::anyhow!("an operation on this session panicked").into());
         };
@@ -103,8 +103,8 @@ impl Session {
     }
 }
 
-fn fitting(opened: &Opened<'_>, question: &str) -> anyhow::Result<Question> {
-    let Opened { session, state, prefix, .. } = opened;
+fn fitting(opened: &OpenState<'_>, question: &str) -> anyhow::Result<Question> {
+    let OpenState { session, state, prefix, .. } = opened;
     let question = Question::fitting(session.model(), state, prefix, question.to_owned())?;
     let room = opened.limit.saturating_sub(prefix.tokens.len());
     if question.tokens.len() >= room {

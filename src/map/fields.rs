@@ -51,7 +51,7 @@ impl Fields {
         Some(serde_json::from_str(raw.get()).unwrap_or_else(|_| raw.get().into()))
     }
 
-    /// What a field says as text: a text itself, anything else as it was written.
+    /// Returns a field as text: a text itself, anything else as it was written.
     pub fn text(&self, name: &str) -> Option<String> {
         let (_, raw) = self.0.iter().rfind(|(known, _)| known == name)?;
         Some(match serde_json::from_str(raw.get()) {
@@ -60,7 +60,7 @@ impl Fields {
         })
     }
 
-    /// What a field is in a column: its text, and nothing for null.
+    /// Returns a field for a column: its text, and nothing for null.
     pub fn cell(&self, name: &str) -> Option<String> {
         self.0.iter().rfind(|(known, _)| known == name).map(|(_, raw)| cell(raw))
     }

@@ -1,6 +1,6 @@
 //! Kinds of files of records.
 
-/// How records lie in a file.
+/// Format of records in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordFormat {
     /// A JSON object a line.
@@ -17,7 +17,7 @@ impl RecordFormat {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Jsonl, Self::Lines, Self::Csv, Self::Tsv];
 
-    /// What it is called.
+    /// Name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Jsonl => "jsonl",

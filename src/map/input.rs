@@ -1,4 +1,4 @@
-//! What records are read from: JSON Lines, an array of objects, lines of text, or columns.
+//! Reads records: JSON Lines, an array of objects, lines of text, or columns.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read as _};
@@ -12,6 +12,7 @@ use super::RecordFormat;
 use super::fields::{Fields, LINE};
 use super::quotes::{Quotes, Text};
 use crate::cache::Failure;
+use crate::text::human;
 
 /// Lines that are looked at for what they are.
 const LOOKED_AT: usize = 8;
@@ -61,7 +62,7 @@ impl Input {
         Ok((input, format))
     }
 
-    /// Whether every record has the same fields.
+    /// Returns true if every record has the same fields.
     pub fn has_columns(&self) -> bool {
         matches!(self, Self::Columns { .. })
     }
@@ -98,7 +99,7 @@ fn text_of(path: &Path) -> Result<Text> {
     Ok(Box::new(BufReader::new(file)))
 }
 
-/// What a file holds, by what was asked for, its name, or for stdin its first bytes.
+/// Returns a file's format, as asked for, by its name, or for stdin by its first bytes.
 fn format_of(path: &Path, asked: Option<RecordFormat>, first: &[u8]) -> RecordFormat {
     asked.or_else(|| by_name(path)).unwrap_or_else(|| {
         // One broken line should not make text of the others.
@@ -110,7 +111,7 @@ fn format_of(path: &Path, asked: Option<RecordFormat>, first: &[u8]) -> RecordFo
     })
 }
 
-/// What a file's name says that it holds.
+/// Returns the format that a file's name says.
 pub fn by_name(path: &Path) -> Option<RecordFormat> {
     let ending = path.extension()?.to_str()?.to_ascii_lowercase();
     match ending.as_str() {
@@ -122,13 +123,13 @@ pub fn by_name(path: &Path) -> Option<RecordFormat> {
     }
 }
 
-/// Whether a file's name says that each line of it is a record, so that an array would be one that is none.
+/// Returns true if a file's name says that each line of it is a record, so that an array would be one that is none.
 fn is_json_lines(path: &Path) -> bool {
     let endings = ["jsonl", "ndjson"];
     path.extension().is_some_and(|ending| endings.into_iter().any(|known| ending.eq_ignore_ascii_case(known)))
 }
 
-/// Whether a text begins as an array of objects does, or an empty one.
+/// Returns true if a text begins as an array of objects does, or an empty one.
 pub fn begins_array(text: &[u8]) -> bool {
     let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text).trim_ascii_start();
     let inner = text.strip_prefix(b"[").map(<[u8]>::trim_ascii_start);
@@ -214,15 +215,17 @@ fn next_row(reader: &mut csv::Reader<Quotes>, names: &[String]) -> Result<Option
     if row.len() != names.len() {
         let over: Vec<_> = row.iter().skip(names.len()).map(String::from_utf8_lossy).collect();
         let over = if over.is_empty() { String::new() } else { format!("; too many: {}", over.join(", ")) };
-        problem = Some(format!("it has {} columns, expected {}{over}", row.len(), names.len()));
+        problem =
+            Some(format!("it has {}, expected {}{over}", human::count(row.len(), "column"), names.len()));
     }
     let next = reader.position().line().max(line.unwrap_or(0) + 1);
     let spans_lines = row.iter().any(|cell| cell.contains(&b'\n'));
     let is_open = reader.get_ref().is_open();
     if (spans_lines || is_open) && reader.get_ref().are_stray(line.unwrap_or(0)..next) {
-        problem = Some(
-            "a quote in it is not closed where its cell ends, so that what follows is in its cell".into(),
-        );
+        problem = Some(match next - line.unwrap_or(0) {
+            0 | 1 => "unclosed quote: the rest of the line was read as one cell".into(),
+            _ => format!("unclosed quote: lines {}–{} were read as one cell", line.unwrap_or(0), next - 1),
+        });
     }
     let mut fields = Fields::default();
     for (name, cell) in names.iter().zip(row.iter()) {

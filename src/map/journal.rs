@@ -14,7 +14,7 @@ use super::records::Record;
 use crate::cache::{Failure, Hint};
 
 /// An output file with its journal.
-pub struct Sink {
+pub struct JournaledFile {
     path: PathBuf,
     file: fs_err::File,
     length: u64,
@@ -24,7 +24,7 @@ pub struct Sink {
     journal: File,
     /// Digests of the records that are done, in order.
     done: Vec<String>,
-    /// How many of them could not be answered.
+    /// Number of them that could not be answered.
     failed: usize,
 }
 
@@ -42,11 +42,11 @@ struct Step {
     end: u64,
     /// Of the output up to there: what was changed since is not gone on with.
     output: String,
-    /// Whether the record could not be answered.
+    /// The record could not be answered.
     failed: bool,
 }
 
-impl Sink {
+impl JournaledFile {
     /// A file behind whose answers the same run goes on, or an empty one that begins with `head`. `run` names the state and
     /// the options.
     pub fn open(path: &Path, run: &str, head: &str, overwrite: bool) -> Result<Self> {
@@ -57,7 +57,8 @@ impl Sink {
         if !overwrite && fs_err::metadata(path).is_ok_and(|meta| meta.len() > 0) {
             journal.withdrawn();
             bail!(
-                Hint::BeginAnew.with(format!("{} exists, and is no run that was cut short", path.display()))
+                Hint::BeginAnew
+                    .with(format!("{} already exists and is not an unfinished run", path.display()))
             );
         }
         let length = head.len() as u64;
@@ -72,12 +73,12 @@ impl Sink {
         Ok(Self { path, file, length, hash, journal, done: Vec::new(), failed: 0 })
     }
 
-    /// How many records are done.
+    /// Number of records that are done.
     pub fn done(&self) -> usize {
         self.done.len()
     }
 
-    /// How many of them could not be answered.
+    /// Number of them that could not be answered.
     pub fn failed(&self) -> usize {
         self.failed
     }
@@ -123,7 +124,7 @@ impl Sink {
     }
 }
 
-/// What a hash is called in a journal.
+/// Name of a hash in a journal.
 fn short(hash: &blake3::Hasher) -> String {
     hash.finalize().to_hex()[..16].to_owned()
 }
@@ -188,12 +189,12 @@ impl Journal {
     }
 
     /// The output and its journal as a run that was cut short left them, with what is half-written cut off.
-    fn resumed(&self, path: &Path, run: &str) -> Result<Option<Sink>> {
+    fn resumed(&self, path: &Path, run: &str) -> Result<Option<JournaledFile>> {
         resumed(path, self, run)
     }
 }
 
-fn resumed(path: &Path, journal: &Journal, run: &str) -> Result<Option<Sink>> {
+fn resumed(path: &Path, journal: &Journal, run: &str) -> Result<Option<JournaledFile>> {
     if journal.text.is_empty() || !path.exists() {
         return Ok(None);
     }
@@ -211,7 +212,7 @@ fn resumed(path: &Path, journal: &Journal, run: &str) -> Result<Option<Sink>> {
     }
     if head.run != run {
         bail!(Hint::BeginAnew.with(format!(
-            "{} was begun with another state or other options; the same ones go on with it",
+            "{} was begun with another state or other options, and only the same ones continue it",
             path.display()
         )));
     }
@@ -252,7 +253,7 @@ fn resumed(path: &Path, journal: &Journal, run: &str) -> Result<Option<Sink>> {
     let mut journal = journal.file.try_clone()?;
     journal.set_len(valid as u64)?;
     journal.seek(SeekFrom::End(0))?;
-    Ok(Some(Sink { path: path.to_owned(), file, length, hash, journal, done, failed }))
+    Ok(Some(JournaledFile { path: path.to_owned(), file, length, hash, journal, done, failed }))
 }
 
 /// An output that is read again, to see whether it is what was written.

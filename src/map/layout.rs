@@ -1,4 +1,4 @@
-//! How records are written with their answers: as JSON Lines, as lines of text, or in columns.
+//! Writes records with their answers: as JSON Lines, as lines of text, or in columns.
 
 use anyhow::{Result, bail};
 use serde_json::Value;
@@ -9,7 +9,7 @@ use super::names::{ERROR, stop_of};
 use super::records::{Record, Records};
 use crate::cache::Failure;
 
-/// What became of a record.
+/// Result for a record.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// The answer, and why it ended.
@@ -25,7 +25,7 @@ pub enum Outcome {
     Blank,
 }
 
-/// How answers are written.
+/// Format of answers.
 pub struct Layout {
     /// The format.
     pub format: RecordFormat,
@@ -33,8 +33,10 @@ pub struct Layout {
     pub into: String,
     /// The columns of the input, where the output has columns.
     pub columns: Vec<String>,
-    /// What stands between columns of CSV.
+    /// Delimiter of CSV.
     pub delimiter: u8,
+    /// Fields of an answer under a schema that get columns of their own, in place of the answer's.
+    pub parts: Vec<String>,
 }
 
 impl Layout {
@@ -42,7 +44,7 @@ impl Layout {
     ///
     /// # Errors
     /// When the records do not fit the format.
-    pub fn of(records: &Records, format: RecordFormat, into: &str, delimiter: u8) -> Result<Self> {
+    pub fn new(records: &Records, format: RecordFormat, into: &str, delimiter: u8) -> Result<Self> {
         let has_columns = [RecordFormat::Csv, RecordFormat::Tsv].contains(&format);
         let twice = records.columns.iter().enumerate().find(|(n, name)| records.columns[..*n].contains(name));
         if let Some((_, name)) = twice.filter(|_| format == RecordFormat::Jsonl) {
@@ -54,10 +56,23 @@ impl Layout {
             [] if has_columns => records.names()?,
             known => known.to_vec(),
         };
-        Ok(Self { format, into: into.to_owned(), columns, delimiter })
+        Ok(Self { format, into: into.to_owned(), columns, delimiter, parts: Vec::new() })
     }
 
-    /// What stands before the first answer.
+    /// Gives fields of an answer under a schema columns of their own.
+    ///
+    /// # Errors
+    /// When the output has no columns.
+    pub fn with_parts(mut self, parts: Vec<String>) -> Result<Self> {
+        if !parts.is_empty() && ![RecordFormat::Csv, RecordFormat::Tsv].contains(&self.format) {
+            let format = self.format.name();
+            bail!(Failure::Usage(format!("columns are for CSV and TSV; {format} keeps the whole answer")));
+        }
+        self.parts = parts;
+        Ok(self)
+    }
+
+    /// Text before the first answer.
     pub fn head(&self) -> String {
         self.row(self.names())
     }
@@ -65,8 +80,10 @@ impl Layout {
     /// The columns of the output: those of the input, then those of its own that are not among them: the answer, why it
     /// ended, and what went wrong.
     fn names(&self) -> impl Iterator<Item = String> {
-        let own = [self.into.clone(), stop_of(&self.into), ERROR.to_owned()];
-        let own = own.into_iter().filter(|name| !self.columns.contains(name));
+        let whole = self.parts.is_empty().then(|| self.into.clone());
+        let answer = self.parts.iter().cloned().chain(whole);
+        let own = answer.chain([stop_of(&self.into), ERROR.to_owned()]);
+        let own = own.filter(|name| !self.columns.contains(name));
         self.columns.iter().cloned().chain(own)
     }
 
@@ -107,7 +124,7 @@ impl Layout {
         let by_place = record.fields.cells();
         let same = record.fields.names().eq(self.columns.iter().map(String::as_str));
         let (answer, stop) = match outcome {
-            Outcome::Answer { value, stop } => (Some(cell(value)), Some(cell(stop))),
+            Outcome::Answer { value, stop } => (Some(value), Some(cell(stop))),
             // What the record came with stays there.
             Outcome::Problem(_) | Outcome::Blank => (None, None),
         };
@@ -115,7 +132,8 @@ impl Layout {
             let came = if same { by_place.get(place).cloned() } else { record.fields.cell(name) };
             let new = match name {
                 ERROR => Some(self.problem(record, outcome).unwrap_or_default()),
-                _ if name == self.into => answer.clone(),
+                _ if self.parts.iter().any(|part| part == name) => answer.map(|answer| cell(&answer[name])),
+                _ if name == self.into && self.parts.is_empty() => answer.map(cell),
                 _ if name == stop_of(&self.into) => stop.clone(),
                 _ => None,
             };
@@ -124,7 +142,7 @@ impl Layout {
         self.names().enumerate().map(|(place, name)| own(place, &name)).collect()
     }
 
-    /// What is wrong with a record: that it has no answer, or what it came with.
+    /// Describes a record's error: that it has no answer, or the one that it came with.
     fn problem(&self, record: &Record, outcome: &Outcome) -> Option<String> {
         let before = record.fields.cell(ERROR).filter(|error| !error.is_empty());
         let before = before.filter(|_| !record.failed_before(&self.into));
@@ -194,11 +212,26 @@ mod tests {
 
     fn layout(format: RecordFormat) -> Layout {
         let columns = ["id", "text", "answer"].map(str::to_owned).to_vec();
-        Layout { format, into: "answer".into(), columns, delimiter: b',' }
+        Layout { format, into: "answer".into(), columns, delimiter: b',', parts: Vec::new() }
     }
 
     fn answer(text: &str) -> Outcome {
         Outcome::Answer { value: text.into(), stop: "eos".into() }
+    }
+
+    /// A table of what a schema asks for needs no second program to take answers apart.
+    #[test]
+    fn fields_of_an_answer_can_have_columns() {
+        let layout = layout(RecordFormat::Csv).with_parts(vec!["dish".into(), "price".into()]).unwrap();
+        assert_eq!(layout.head(), "id,text,answer,dish,price,stop_reason,error\n");
+        let value = json!({ "dish": "soup", "price": 5.5, "more": true });
+        let line = layout
+            .line(&record(json!({ "id": 1, "text": "a" })), &Outcome::Answer { value, stop: json!("eos") });
+        assert_eq!(line, "1,a,,soup,5.5,eos,\n");
+        let failed = layout.line(&record(json!({ "id": 2, "text": "b" })), &Outcome::Problem("why".into()));
+        assert_eq!(failed, "2,b,,,,,why\n");
+        let jsonl = Layout { format: RecordFormat::Jsonl, ..layout };
+        assert!(jsonl.with_parts(vec!["dish".into()]).is_err());
     }
 
     #[test]

@@ -3,47 +3,47 @@
 //! The model is loaded once. One after the other, each record starts from the restored state just as a question of an ask
 //! does; several at once, the state is restored once and they go on from it in the same batches.
 
+mod context_size;
 mod fields;
 mod format;
-mod incoming;
 pub(crate) mod input;
 pub mod journal;
 pub mod layout;
 pub(crate) mod names;
-mod one_by_one;
 pub mod output;
+mod parallel;
 pub mod question;
 mod quotes;
+mod reader;
 pub mod records;
-mod room;
+mod sequential;
 pub mod tally;
-mod together;
 mod work;
 
 use anyhow::Result;
 
 use crate::cache::Call;
-use crate::cache::opened::{Place, Use};
+use crate::cache::open_state::{CachePolicy, ResolvedState};
 use crate::cache::progress::Silent;
 use crate::cache::source::named;
 pub use format::RecordFormat;
-use incoming::Incoming;
 use layout::Layout;
 use output::Output;
 use pcache_engine::Slots;
+use pcache_engine::constraint::Constraint;
 use pcache_engine::generate::Sampling;
 use pcache_engine::model::Model;
-use pcache_engine::shape::Shape;
 use pcache_format::StateKey;
 use pcache_store::{Prefix, State};
 use question::Template;
+use reader::Reader;
 use records::Records;
 use tally::Tally;
-use work::Work;
+use work::MapRun;
 
-/// How records are answered.
+/// Options of a run.
 pub struct Options {
-    /// What is asked, as it was given.
+    /// Question, as it was given.
     pub asked: Wording,
     /// The same, understood.
     pub template: Template,
@@ -51,12 +51,12 @@ pub struct Options {
     pub into: String,
     /// An answer takes the place of a field that a record came with.
     pub replace: bool,
-    /// What is between columns, where that was said.
+    /// Delimiter of columns, where it was given.
     pub delimiter: Option<u8>,
-    /// How tokens are chosen.
+    /// Choice of tokens.
     pub sampling: Sampling,
-    /// The shape of answers.
-    pub shape: Option<Shape>,
+    /// Constraint on answers.
+    pub constraint: Option<Constraint>,
     /// Records that are answered at once.
     pub parallel: u32,
     /// Each of several at once has the answer that it has alone.
@@ -65,11 +65,11 @@ pub struct Options {
     pub require_hit: bool,
     /// Records at most.
     pub limit: Option<u64>,
-    /// How far it has come is shown.
+    /// Progress is shown.
     pub progress: bool,
 }
 
-/// What of a record is asked, as it was given.
+/// Question about each record, as it was given.
 pub struct Wording {
     /// A field.
     pub field: String,
@@ -85,39 +85,39 @@ pub struct Wording {
 /// When it is cancelled, the input cannot be read any further, or the output cannot be written.
 pub fn run<'o>(
     call: Call<'_>,
-    place: &Place,
+    place: &ResolvedState,
     options: &Options,
     (records, total): (Records, Option<usize>),
     layout: Layout,
     open: impl FnOnce(Layout, &str) -> Result<Output<'o>>,
 ) -> Result<Tally> {
     let run = run_id(&place.state.key(), options, &layout);
-    let json = matches!(options.shape, Some(Shape::Schema(_)));
+    let json = matches!(options.constraint, Some(Constraint::Schema(_)));
     let format = records.format;
-    let how = Use { no_cache: false, require_hit: options.require_hit };
+    let how = CachePolicy { no_cache: false, require_hit: options.require_hit };
     let is_lines = layout.format == RecordFormat::Lines;
     let size = |model: &Model, state: &State, prefix: &Prefix| {
-        let room = room::first(model, prefix, options, format);
-        room::check_memory(state, prefix, room)?;
+        let room = context_size::first(model, prefix, options, format);
+        context_size::check_memory(state, prefix, room)?;
         Ok((room, room.slots))
     };
-    let (mut opened, slots, timings) = place.open(call, how, options.shape.as_ref(), size)?;
-    let slots = room::exact(call, &mut opened, slots)?;
+    let (mut opened, slots, timings) = place.open(call, how, options.constraint.as_ref(), size)?;
+    let slots = context_size::exact(call, &mut opened, slots)?;
     // Only now: what cannot be answered should leave no file.
     let output = open(layout, &run)?;
     let limit = options.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX).max(output.done()));
-    let records = Incoming::of(records, limit);
+    let records = Reader::new(records, limit);
     let progress = if options.progress { call.progress() } else { Box::new(Silent) };
     let tally = Tally { is_lines, timings, ..Tally::default() };
-    let mut work = Work { call, options, records, output, json, progress, tally };
+    let mut work = MapRun { call, options, records, output, json, progress, tally };
     work.skip_done(limit.map_or(total, |limit| total.map(|total| total.min(limit))))?;
     let done = match slots {
-        Slots::None => one_by_one::run(&mut opened, &mut work),
-        slots => together::run(&mut opened, &mut work, slots),
+        Slots::None => sequential::run(&mut opened, &mut work),
+        slots => parallel::run(&mut opened, &mut work, slots),
     };
     work.progress.finish();
     done?;
-    let Work { output, mut tally, .. } = work;
+    let MapRun { output, mut tally, .. } = work;
     let is_complete = limit.is_none_or(|limit| tally.done() < limit || total == Some(limit));
     tally.goes_on = !is_complete && output.is_file();
     output.close(is_complete)?;
@@ -143,7 +143,7 @@ fn run_id(key: &StateKey, options: &Options, layout: &Layout) -> String {
         ("replace", options.replace.to_string()),
     ];
     parts.extend(sampling.stop.iter().map(|stop| ("stop", stop.clone())));
-    parts.extend(options.shape.as_ref().map(|shape| (shape.kind(), shape.source())));
+    parts.extend(options.constraint.as_ref().map(|constraint| (constraint.kind(), constraint.source())));
     if options.parallel > 1 && !options.exact {
         // Such answers may be others than those of one after the other, which exact ones are.
         parts.push(("together", "true".into()));
@@ -152,6 +152,7 @@ fn run_id(key: &StateKey, options: &Options, layout: &Layout) -> String {
     parts.extend(options.asked.template.iter().map(|template| ("template", template.clone())));
     parts.push(("into", options.into.clone()));
     parts.extend(options.delimiter.map(|delimiter| ("delimiter", delimiter.to_string())));
+    parts.extend(layout.parts.iter().map(|part| ("part", part.clone())));
     parts.extend(layout.columns.iter().map(|column| ("column", column.clone())));
     let parts: Vec<(&str, &str)> = parts.iter().map(|(name, value)| (*name, value.as_str())).collect();
     hex::encode(&blake3::derive_key("pcache map run v1", named(&parts).as_bytes())[..16])

@@ -1,15 +1,16 @@
-//! Where answers go, in the order of their records: to what the caller prints, a pipe or a device, or a file that a run can go on with.
+//! Destination of answers, in the order of their records: lines that the caller prints, a pipe or a device, or a file that a
+//! later run continues.
 
 use std::io::Write;
 use std::path::Path;
 
 use anyhow::Result;
 
-use super::journal::Sink;
+use super::journal::JournaledFile;
 use super::layout::{Layout, Outcome};
 use super::records::Record;
 
-/// Where answers go.
+/// Destination of answers.
 pub struct Output<'a> {
     layout: Layout,
     to: To<'a>,
@@ -17,12 +18,12 @@ pub struct Output<'a> {
 
 /// The kinds of places.
 enum To<'a> {
-    /// What the caller prints.
+    /// Lines that the caller prints.
     Lines(Print<'a>),
     /// A pipe or a device: it keeps nothing to go on with.
     Stream(fs_err::File),
     /// A file that a run can go on with.
-    File(Box<Sink>),
+    File(Box<JournaledFile>),
 }
 
 /// Prints a piece of the output.
@@ -48,30 +49,30 @@ impl<'a> Output<'a> {
             file.write_all(layout.head().as_bytes())?;
             return Ok(Self { layout, to: To::Stream(file) });
         }
-        let file = Sink::open(path, run, &layout.head(), overwrite)?;
+        let file = JournaledFile::open(path, run, &layout.head(), overwrite)?;
         Ok(Self { layout, to: To::File(Box::new(file)) })
     }
 
-    /// Whether an interrupted run can be gone on with.
+    /// Returns true if an interrupted run can be continued.
     pub fn is_file(&self) -> bool {
         matches!(self.to, To::File(_))
     }
 
-    fn sink(&self) -> Option<&Sink> {
+    fn sink(&self) -> Option<&JournaledFile> {
         match &self.to {
             To::File(sink) => Some(sink),
             To::Lines(_) | To::Stream(_) => None,
         }
     }
 
-    /// How many records are answered already.
+    /// Number of records that are answered already.
     pub fn done(&self) -> usize {
-        self.sink().map_or(0, Sink::done)
+        self.sink().map_or(0, JournaledFile::done)
     }
 
-    /// How many of them could not be answered.
+    /// Number of them that could not be answered.
     pub fn failed(&self) -> usize {
-        self.sink().map_or(0, Sink::failed)
+        self.sink().map_or(0, JournaledFile::failed)
     }
 
     /// Refuses a record that is not the one that was answered in its place.

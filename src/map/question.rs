@@ -1,4 +1,4 @@
-//! What of a record is asked: a field, or a text with fields in it.
+//! Question about a record: a field, or a text with fields in it.
 
 use anyhow::{Result, bail};
 use serde_json::Value;
@@ -28,7 +28,7 @@ impl Template {
     ///
     /// # Errors
     /// When it makes no sense, or names no field.
-    pub fn of(text: &str) -> Result<Self> {
+    pub fn new(text: &str) -> Result<Self> {
         match parse(&unescaped(text)) {
             Ok(template) if template.fields().is_empty() => {
                 bail!(Failure::Usage(format!("the template {text:?} names no field, as {{text}}")))
@@ -80,7 +80,7 @@ fn value(fields: &Fields, name: &str) -> Result<String, String> {
     }
 }
 
-/// What a name with dots reaches.
+/// Returns the value that a name with dots reaches.
 fn inner(fields: &Fields, name: &str) -> Option<String> {
     let (first, rest) = name.split_once('.')?;
     let found = rest.split('.').try_fold(fields.get(first)?, |value, step| value.get(step).cloned())?;

@@ -19,7 +19,7 @@ pub struct Quotes {
     stray: Vec<u64>,
 }
 
-/// Where in a row a character is.
+/// Position of a character in a row.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     CellBegins,
@@ -54,12 +54,12 @@ impl Quotes {
         self.line += u64::from(byte == b'\n');
     }
 
-    /// Whether what was read so far ends within quotes.
+    /// Returns true if the text so far ends within quotes.
     pub fn is_open(&self) -> bool {
         self.place == Place::Quoted
     }
 
-    /// Whether a quote that was opened in a line of `lines` is not closed where its cell ends.
+    /// Returns true if a quote that was opened in a line of `lines` is not closed where its cell ends.
     pub fn are_stray(&self, lines: Range<u64>) -> bool {
         // They are in order, and a file may be full of them.
         let first = self.stray.partition_point(|line| *line < lines.start);

@@ -21,7 +21,7 @@ pub struct Record {
     pub fields: Fields,
     /// Why it cannot be asked.
     pub problem: Option<String>,
-    /// Whether it is a line with nothing in it, between lines of text.
+    /// It is a line with nothing in it, between lines of text.
     pub blank: bool,
 }
 
@@ -32,7 +32,7 @@ impl Record {
         blake3::hash(text.as_bytes()).to_hex()[..16].to_owned()
     }
 
-    /// What it is called, for people.
+    /// Name for people.
     pub fn label(&self) -> String {
         match self.line {
             Some(line) if line != self.number as u64 => format!("record {} (line {line})", self.number),
@@ -40,7 +40,7 @@ impl Record {
         }
     }
 
-    /// Whether an earlier run has put an error in the place of the answer that `into` is for.
+    /// Returns true if an earlier run has put an error in the place of the answer that `into` is for.
     pub fn failed_before(&self, into: &str) -> bool {
         // In columns there is no null, but the column beside it.
         let is_empty = |name: &str| self.fields.cell(name).is_some_and(|cell| cell.is_empty());
@@ -49,7 +49,7 @@ impl Record {
         has_none && self.fields.cell(ERROR).is_some_and(|error| !error.is_empty())
     }
 
-    /// Whether it has something in a field.
+    /// Returns true if it has something in a field.
     pub fn has(&self, name: &str) -> bool {
         self.fields.cell(name).is_some_and(|value| !value.is_empty())
     }
@@ -113,7 +113,7 @@ impl Records {
         }
     }
 
-    /// What lines of text look like, if they do: JSON or CSV that would be asked as it stands.
+    /// Returns the format that lines of text look like, if they do: JSON or CSV that would be asked as it stands.
     pub fn doubt(&self) -> Option<RecordFormat> {
         if self.format != RecordFormat::Lines {
             return None;
@@ -174,12 +174,12 @@ impl Records {
     }
 }
 
-/// That a record has a field which the answer would take the place of.
+/// Says that a record has a field which the answer would replace.
 pub fn taken(name: &str) -> String {
     format!("there is a field {name:?} already; give the answer another field, or let it replace that one")
 }
 
-/// How many records a file has; nothing for stdin.
+/// Number of records in a file; nothing for stdin.
 pub fn count(path: &Path, asked: Option<RecordFormat>, delimiter: Option<u8>) -> Result<Option<usize>> {
     // A pipe can be read once.
     if path.as_os_str() == "-" || !fs_err::metadata(path)?.is_file() {
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(records[0].fields.text("body").unwrap(), "two\nlines, and a comma");
         assert_eq!(
             problems(&records),
-            ["", "it has 1 columns, expected 2", "column \"body\" is not UTF-8 text"]
+            ["", "it has 1 column, expected 2", "column \"body\" is not UTF-8 text"]
         );
         assert_eq!(all("a.tsv", b"a\tb\n1\t2\n")[0].fields.text("b").unwrap(), "2");
     }
@@ -254,7 +254,7 @@ mod tests {
         let records = all("a.csv", b"id,text\n1,good\n2,\"bad one\n3,great\n4,meh\n");
         let problems = problems(&records);
         assert_eq!((problems.len(), problems[0]), (2, ""));
-        assert!(problems[1].starts_with("a quote in it is not closed"), "{problems:?}");
+        assert!(problems[1].starts_with("unclosed quote: "), "{problems:?}");
         for stray in [
             "text,b\nq,1\ntwo,\"2\nthree,\"3\"\nfour,4\n",
             "text,b\nq,1\n\"two,2\n\"three\",3\nfour,4\n",
@@ -262,7 +262,7 @@ mod tests {
         ] {
             let records = all("a.csv", stray.as_bytes());
             let told =
-                records.iter().filter(|r| r.problem.as_ref().is_some_and(|p| p.contains("not closed")));
+                records.iter().filter(|r| r.problem.as_ref().is_some_and(|p| p.contains("unclosed quote")));
             assert_eq!(told.count(), 1, "{stray:?}");
         }
         let inches = all("a.csv", b"id,text\n1,a 5\" pipe\n2,\"two\nlines\"\n3,c\n");

@@ -1,11 +1,11 @@
-//! What came of a run.
+//! Summary of a run.
 
 use anyhow::{Result, bail};
 
 use crate::cache::timings::Timings;
 use crate::text::human;
 
-/// What came of the run.
+/// Summary of a run.
 #[derive(Default)]
 pub struct Tally {
     /// Records that an earlier run has done.
@@ -20,11 +20,11 @@ pub struct Tally {
     pub blank: usize,
     /// Answers that were cut off.
     pub cut: usize,
-    /// Whether there is more to answer, which the same command does without its limit.
+    /// There is more to answer, which the same command does without its limit.
     pub goes_on: bool,
-    /// Whether answers are lines of text.
+    /// Answers are lines of text.
     pub is_lines: bool,
-    /// What the stages took.
+    /// Times of the stages.
     pub timings: Timings,
 }
 
@@ -34,9 +34,9 @@ impl Tally {
         self.before + self.answered + self.problems + self.blank
     }
 
-    /// What came of it; `cut` says how answers were cut off.
-    pub fn text(&self, cut: &str) -> String {
-        let mut text = format!("{} answered", human::count(self.answered, "record"));
+    /// Describes the run; `took` says in what time, `cut` how answers were cut off.
+    pub fn text(&self, took: &str, cut: &str) -> String {
+        let mut text = format!("{} answered {took}", human::count(self.answered, "record"));
         if self.before > 0 {
             text.push_str(&format!(", {} done before", human::thousands(self.before)));
         }
@@ -55,7 +55,7 @@ impl Tally {
         if problems > 0 {
             let problems = human::count(problems, "record");
             let place = if self.is_lines { "answer's place" } else { "field \"error\"" };
-            bail!("{problems} could not be answered: the reason stands in the {place}");
+            bail!("{problems} could not be answered; see the {place}");
         }
         Ok(())
     }

@@ -1,17 +1,17 @@
-//! What becomes of each record.
+//! Works through records.
 
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
 use super::Options;
-use super::incoming::Incoming;
 use super::layout::Outcome;
 use super::names;
 use super::output::Output;
+use super::reader::Reader;
 use super::records::{self, Record};
 use super::tally::Tally;
-use crate::cache::opened::{Opened, Question};
+use crate::cache::open_state::{OpenState, Question};
 use crate::cache::progress::{Progress, Unit};
 use crate::cache::{Call, Failure, Hint};
 use crate::text::human;
@@ -47,7 +47,7 @@ pub struct Cost {
     pub answer: usize,
 }
 
-/// What comes next.
+/// Next event.
 pub enum Arrival {
     Record(Record, Result<Question, Unasked>),
     /// There is none yet: whoever sends them has not.
@@ -55,7 +55,7 @@ pub enum Arrival {
     End,
 }
 
-/// What a question is tokenised for.
+/// Texts and limits that questions are tokenised with.
 #[derive(Clone)]
 pub struct Asking {
     pub model: Model,
@@ -64,7 +64,7 @@ pub struct Asking {
 }
 
 impl Asking {
-    pub fn of(opened: &Opened<'_>) -> Self {
+    pub fn new(opened: &OpenState<'_>) -> Self {
         Self {
             model: opened.session.model().clone(),
             state: Arc::clone(&opened.state),
@@ -73,11 +73,11 @@ impl Asking {
     }
 }
 
-/// What is done with each record.
-pub struct Work<'a, 'o> {
+/// State of a run.
+pub struct MapRun<'a, 'o> {
     pub call: Call<'a>,
     pub options: &'a Options,
-    pub records: Incoming,
+    pub records: Reader,
     pub output: Output<'o>,
     /// Answers are JSON.
     pub json: bool,
@@ -85,14 +85,14 @@ pub struct Work<'a, 'o> {
     pub tally: Tally,
 }
 
-impl Work<'_, '_> {
+impl MapRun<'_, '_> {
     /// Passes over what an earlier run has answered.
     pub fn skip_done(&mut self, total: Option<usize>) -> Result<()> {
         self.tally.before = self.output.done();
         self.tally.failed_before = self.output.failed();
         if self.tally.before > 0 {
             let before = human::count(self.tally.before, "record");
-            self.call.say(format!("{before} done already; going on from there"));
+            self.call.say(format!("{before} done already; continuing"));
         }
         for _ in 0..self.tally.before {
             match self.records.wait()? {
@@ -124,7 +124,7 @@ impl Work<'_, '_> {
         Ok(Arrival::Record(record, question))
     }
 
-    /// What a record asks, or what becomes of it without.
+    /// Returns a record's question, or its result where there is none.
     pub fn question(&self, record: &Record, asking: &Asking) -> Result<Question, Unasked> {
         if record.blank {
             return Err(Unasked::Blank);
@@ -143,7 +143,7 @@ impl Work<'_, '_> {
         question.map_err(Unasked::Problem)
     }
 
-    /// What an answer is in the output. An answer in the shape of a JSON schema is a value; one that was cut off is none.
+    /// Returns an answer's result. An answer under a JSON schema is a value; one that was cut off is none.
     pub fn outcome(&self, answer: &Answer) -> Outcome {
         let text = answer.text.trim();
         let stop = serde_json::to_value(answer.stop).unwrap_or_default();
@@ -203,17 +203,17 @@ impl Work<'_, '_> {
     }
 }
 
-/// That the run was cancelled, and what is kept.
-pub fn interruption(work: &Work<'_, '_>) -> anyhow::Error {
+/// Says that the run was cancelled, and what is kept.
+pub fn interruption(work: &MapRun<'_, '_>) -> anyhow::Error {
     let done = human::count(work.tally.done(), "record");
     let then = if work.output.is_file() { "; the same command goes on from there" } else { "" };
     Failure::Interrupted(format!("interrupted after {done}{then}")).into()
 }
 
-/// A shape that an answer cannot keep is that record's problem; anything else is everybody's.
+/// A constraint that an answer does not satisfy is that record's problem; anything else is everybody's.
 pub fn problem_of(error: anyhow::Error) -> Result<Outcome> {
     match error.downcast_ref::<EngineError>() {
-        Some(EngineError::Shape(problem)) => Ok(Outcome::Problem(problem.clone())),
+        Some(EngineError::Constraint(problem)) => Ok(Outcome::Problem(problem.clone())),
         _ => Err(error),
     }
 }

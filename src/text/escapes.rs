@@ -16,7 +16,7 @@ pub fn unescaped(text: &str) -> String {
     out
 }
 
-/// What stands before and after `{question}` in a text with escapes.
+/// Returns the texts before and after `{question}` in a text with escapes.
 ///
 /// # Errors
 /// When that is not in it once.

@@ -29,7 +29,7 @@ pub fn bytes(n: u64) -> String {
 }
 
 /// A text without what a terminal would obey: control characters are shown as a replacement.
-pub fn harmless(text: &str) -> String {
+pub fn sanitize(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
@@ -61,7 +61,7 @@ fn taken(letters: impl Iterator<Item = char>, width: usize) -> Vec<char> {
 
 /// Things after one another with commas, in lines of at most `width` letters that begin with `indent` spaces but for the
 /// first.
-pub fn listed(things: &[String], width: usize, indent: usize) -> String {
+pub fn wrap_list(things: &[String], width: usize, indent: usize) -> String {
     let (mut text, mut line) = (String::new(), 0);
     for (i, thing) in things.iter().enumerate() {
         let comma = usize::from(i + 1 < things.len());
@@ -157,7 +157,7 @@ pub fn seconds(seconds: f64) -> String {
 }
 
 /// Seconds that were measured closely, with three digits: `0.062 ms`, `12.3 ms`, `1.24 s`.
-pub fn closely(seconds: f64) -> String {
+pub fn precise(seconds: f64) -> String {
     let (value, unit) = if seconds < 0.9995 { (seconds * 1e3, "ms") } else { (seconds, "s") };
     let digits = match value {
         v if v >= 99.95 => 0,
@@ -178,7 +178,7 @@ pub fn speed(bytes_per_second: f64) -> String {
     }
 }
 
-/// How long ago something was: `3 hours ago`, `just now`.
+/// Describes an age: `3 hours ago`, `just now`.
 pub fn ago(seconds: i64) -> String {
     if seconds < 1 { "just now".into() } else { format!("{} ago", duration(seconds)) }
 }
@@ -192,7 +192,7 @@ pub fn time(at: i64) -> String {
 
 /// Key and name of a state, for people.
 pub fn label(key: &StateKey, name: Option<&str>) -> String {
-    name.map_or_else(|| key.short(), |name| format!("{} {}", key.short(), harmless(name)))
+    name.map_or_else(|| key.short(), |name| format!("{} {}", key.short(), sanitize(name)))
 }
 
 #[cfg(test)]
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn what_a_terminal_would_obey_is_replaced() {
-        assert_eq!(harmless("a\x1b]0;b\x07\nc\u{9b}é"), "a\u{fffd}]0;b\u{fffd}\u{fffd}c\u{fffd}é");
+        assert_eq!(sanitize("a\x1b]0;b\x07\nc\u{9b}é"), "a\u{fffd}]0;b\u{fffd}\u{fffd}c\u{fffd}é");
     }
 
     #[test]
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(shortened("漢字漢字漢字", 7), "漢…字");
         assert_eq!([shortened("abcdefghijklmnop", 9), shortened("abc", 3)].join(" "), "abcd…mnop abc");
         let things = ["one", "two", "three"].map(str::to_owned);
-        assert_eq!(listed(&things, 9, 2), "one, two,\n  three");
+        assert_eq!(wrap_list(&things, 9, 2), "one, two,\n  three");
         assert_eq!(wrapped("one two three, four", 9), "one two\nthree,\nfour");
         assert_eq!(duration(45 * 86_400 + 5), "45 days");
         assert_eq!(duration(61), "1 minute");
@@ -230,7 +230,7 @@ mod tests {
             "0.42 s, 6.5 s, 4 min 10 s, 3 h 5 min"
         );
         assert_eq!(
-            [0.000_061_7, 0.001_234, 0.0123, 0.5, 1.236, 16.16, 250.0].map(closely).join(", "),
+            [0.000_061_7, 0.001_234, 0.0123, 0.5, 1.236, 16.16, 250.0].map(precise).join(", "),
             "0.062 ms, 1.23 ms, 12.3 ms, 500 ms, 1.24 s, 16.2 s, 250 s"
         );
         assert_eq!([13.52e9, 1.234e9, 8.5e8].map(speed).join(", "), "13.5 GB/s, 1.23 GB/s, 850 MB/s");

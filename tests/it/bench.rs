@@ -7,7 +7,7 @@ use crate::common::tiny;
 use crate::program::{Program, json};
 use serde_json::Value;
 
-/// What lies in the staging of the program's store.
+/// Contents of the staging folder of the program's store.
 fn staging(program: &Program) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(program.store().join("tmp")).into_iter().flatten();
     entries.map(|entry| entry.unwrap().path()).collect()

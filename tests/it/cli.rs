@@ -208,11 +208,11 @@ fn events_stream_as_they_happen() {
     let program = program();
     let events =
         |run: &Run| -> Vec<Value> { run.stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect() };
-    let build = events(&program.ok(&["build", "prompt.txt", "--output", "jsonl"]));
+    let build = events(&program.ok(&["build", "prompt.txt", "--format", "jsonl"]));
     assert_eq!(build.iter().filter(|e| e["event"] == "progress").count(), 3);
     let key = build.last().unwrap()["key"].as_str().unwrap().to_owned();
     let ask =
-        events(&program.ok(&["ask", &key, "Hm?", "--max-tokens", "8", "--temp", "1", "--output", "jsonl"]));
+        events(&program.ok(&["ask", &key, "Hm?", "--max-tokens", "8", "--temp", "1", "--format", "jsonl"]));
     let streamed: String =
         ask.iter().filter(|e| e["event"] == "text").map(|e| e["text"].as_str().unwrap()).collect();
     assert_eq!(ask.last().unwrap()["answer"], streamed.as_str());
@@ -476,7 +476,7 @@ fn errors_name_the_thing_and_have_their_codes() {
         (&["build", "latin1.txt"], 1, "from position 3 on"),
         (&["build", "long.txt"], 1, "4,096"),
         (&["build"], 2, "PROMPT"),
-        (&["-m", "nowhere.gguf", "build", "prompt.txt"], 1, "nowhere.gguf"),
+        (&["-m", "nowhere.gguf", "build", "prompt.txt"], 5, "nowhere.gguf"),
         (&["-m", "not.gguf", "build", "prompt.txt"], 1, "not a GGUF file"),
         (&["-m", "truncated.gguf", "build", "prompt.txt"], 1, "truncated.gguf"),
         (&["-m", ".", "build", "prompt.txt"], 1, "is a folder"),
@@ -517,14 +517,14 @@ fn a_model_that_moved_or_changed_is_named() {
     assert_eq!(ask(&[]).code, 0, "the state knows its model");
     std::fs::copy(tiny("gemma3"), copy).unwrap();
     let changed = ask(&[]);
-    assert_eq!(changed.code, 1);
+    assert_eq!(changed.code, 5);
     assert!(
         changed.stderr.contains("copy.gguf") && changed.stderr.contains("has changed"),
         "{}",
         changed.stderr
     );
     std::fs::remove_file(copy).unwrap();
-    assert!(ask(&[]).stderr.contains("has moved"));
+    assert!(ask(&[]).stderr.contains("no longer exists"));
     let other = ask(&["-m", tiny("gemma3").to_str().unwrap()]);
     assert!(other.stderr.contains("but") && other.stderr.contains("tiny-gemma3.gguf"), "{}", other.stderr);
     assert_eq!(ask(&["-m", tiny("llama").to_str().unwrap()]).code, 0, "same content, another path");
@@ -534,7 +534,7 @@ fn a_model_that_moved_or_changed_is_named() {
 fn without_a_named_model_the_only_one_in_the_folder_is_used() {
     let program = program();
     let none = program.run_without_model(&["build", "prompt.txt"]);
-    assert_eq!(none.code, 2);
+    assert_eq!(none.code, 5);
     assert!(none.stderr.contains("no model"), "{}", none.stderr);
     let folder = program.path("home/.cache/pcache/models");
     std::fs::create_dir_all(&folder).unwrap();

@@ -1,8 +1,8 @@
-//! What the integration tests share: models and prompts.
+//! Models and prompts of the integration tests.
 use std::path::{Path, PathBuf};
 
 use pcache_engine::model::{Model, ModelOptions};
-use pcache_engine::prompt::{self, ChatFraming, Prompt};
+use pcache_engine::prompt::{self, ChatFormat, Prompt};
 use pcache_engine::template::TemplateError;
 
 /// A model, loaded as it is.
@@ -12,7 +12,7 @@ pub fn load(path: &Path) -> Model {
 
 /// A prompt in the model's own chat template.
 pub fn from_template(model: &Model, text: &str) -> Result<Prompt, TemplateError> {
-    prompt::from_template(model, text, &ChatFraming::default())
+    prompt::from_template(model, text, &ChatFormat::default())
 }
 
 /// The tiny models with random weights, one per kind of state.
@@ -56,7 +56,7 @@ pub fn prose(words: usize, seed: u64) -> String {
     text
 }
 
-/// Whether the long tests run to their full length: `scripts/test --full`.
+/// Returns true if the long tests run to their full length: `scripts/test --full`.
 pub fn full() -> bool {
     std::env::var_os("PCACHE_TEST_FULL").is_some_and(|value| value != "0")
 }

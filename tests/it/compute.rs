@@ -106,7 +106,7 @@ fn same_compute_takes_only_what_was_computed_here() {
     assert!(program.objects().is_empty());
 }
 
-/// What this machine evaluates behind another's prefix is nobody's own: it says so, and is found again.
+/// A state that this machine evaluates behind another's prefix is nobody's own: it says so, and is found again.
 #[test]
 fn what_continues_another_machines_prefix_says_so() {
     let program = program();

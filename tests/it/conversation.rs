@@ -105,7 +105,7 @@ fn a_full_context_is_told_with_what_can_be_done() {
 fn what_makes_no_sense_in_a_conversation_is_said() {
     let program = program("llama");
     for (input, text) in [
-        ("/foo\n", "there is no /foo"),
+        ("/foo\n", "unknown command /foo"),
         ("/save\n", "/save needs a name"),
         ("/save a b\n", "the name \"a b\""),
         ("/save x\n", "there is nothing to save"),
@@ -321,9 +321,13 @@ fn a_conversation_goes_on_after_a_slip() {
     program.write_bytes("talk.txt", b"one\ncaf\xe9\n/reset\n/retry\n/nope\ntwo\n/save talk\n/quit now\n");
     let run = program.script("sh", &["-c", "$PCACHE chat s --max-tokens 4 < talk.txt"]);
     assert_eq!(run.code, 1, "{}", run.stderr);
-    for said in
-        ["is not UTF-8 text", "nothing was said yet", "there is no /nope", "as talk", "/quit takes nothing"]
-    {
+    for said in [
+        "is not UTF-8 text",
+        "nothing was said yet",
+        "unknown command /nope",
+        "as talk",
+        "/quit takes nothing",
+    ] {
         assert!(run.stderr.contains(said), "{said}: {}", run.stderr);
     }
     assert!(

@@ -103,11 +103,11 @@ fn many_processes_at_once_get_along() {
     assert_sound(&program, "in the end");
 }
 
-/// What changes a disk, by the names of the system calls; `?` for those that some machines do not have.
+/// System calls that change a disk; `?` for those that some machines do not have.
 const CHANGES: &str = "write,pwrite64,fsync,fdatasync,?rename,?renameat,renameat2,?unlink,unlinkat,?rmdir,ftruncate,\
     ?mkdir,mkdirat";
 
-/// What is done to the program at one of those calls.
+/// Signals and errors that are injected at one of those calls.
 const STOPS: [(&str, &str); 3] = [
     ("killed", "signal=KILL:when=#"),
     ("one failure", "error=EIO:when=#"),
@@ -334,7 +334,7 @@ fn an_ask_goes_on_while_gc_removes_its_state() {
     program.write("kept.txt", &prose(80, 99));
     program.ok(&["build", "kept.txt", "--name", "kept"]);
     program.write("questions.txt", &"Is it warm?\n".repeat(12));
-    let ask = ["ask", "kept", "--questions", "questions.txt", "--max-tokens", "60", "--output", "jsonl"];
+    let ask = ["ask", "kept", "--questions", "questions.txt", "--max-tokens", "60", "--format", "jsonl"];
     let answers = |out: &str| -> Vec<String> {
         let events = out.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
         events.filter_map(|e| Some(e.get("answer")?.as_str()?.to_owned())).collect()

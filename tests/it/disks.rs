@@ -61,7 +61,7 @@ fn a_full_disk_is_told_and_gc_finds_the_way_out() {
     assert!(file("written.err").contains("makes room"), "{told}");
     assert!(file("healed.err").contains("nothing can be saved"), "{told}");
     assert_eq!(file("healed.out"), file("ask.out"));
-    assert!(file("repair.out").contains("cannot be mended"), "{told} {}", file("repair.out"));
+    assert!(file("repair.out").contains("cannot be repaired"), "{told} {}", file("repair.out"));
     assert!(file("ls.out").contains("long") && file("ask.err").contains("hit: 637"), "{told}");
 }
 

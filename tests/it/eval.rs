@@ -73,7 +73,7 @@ fn failures_end_with_1_and_are_told_to_ci() {
         run.stdout
     );
     assert_eq!(program.run(&["eval", "suites/bad.toml", "--pass", "0.3"]).code, 0);
-    let run = program.run(&["eval", "suites/bad.toml", "--output", "junit"]);
+    let run = program.run(&["eval", "suites/bad.toml", "--format", "junit"]);
     assert_eq!(run.code, 1);
     let xml = &run.stdout;
     assert!(xml.starts_with("<?xml") && xml.trim_end().ends_with("</testsuites>"), "{xml}");

@@ -17,7 +17,7 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
     paths.into_iter().map(|path| std::fs::read(path).unwrap()).collect()
 }
 
-/// What a fuzzer does to a file: bytes and numbers replaced, pieces cut out, doubled and put elsewhere.
+/// Changes that a fuzzer makes to a file: bytes and numbers replaced, pieces cut out, doubled and put elsewhere.
 #[derive(Debug, Clone)]
 enum Change {
     Byte(Index, u8),

@@ -24,7 +24,7 @@ impl<'m> Victim<'m> {
         let prompt = from_template(model, &prose(12, 1)).unwrap();
         let question = prompt::question_tokens(model, prompt.ending(), "Is it warm?");
         let params = Params::new(kv_type, false);
-        let piece = Chain::of(ChainKey::from([0; 32]), &prompt.tokens).segments()[0];
+        let piece = Chain::new(ChainKey::from([0; 32]), &prompt.tokens).segments()[0];
         let mut session = Session::new(model, &params, 512, 2).unwrap();
         session.evaluate(&prompt.tokens[..piece.end()], false).unwrap();
         let mut state = Vec::new();
@@ -39,7 +39,7 @@ impl<'m> Victim<'m> {
     fn is_let_through(&self, state: &[u8]) -> bool {
         let sequence = i32::from(self.model.layout() == Layout::Segment);
         let layers = self.model.layers();
-        let expected = Expected::of(
+        let expected = Expected::new(
             self.model.layout(),
             Place::unified(sequence),
             &self.piece.positions(),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::common::{TINY, smollm2, tiny};
 use pcache_engine::model::Model;
-use pcache_engine::prompt::{self, ChatFraming, Prompt};
+use pcache_engine::prompt::{self, ChatFormat, Prompt};
 
 fn models() -> Vec<PathBuf> {
     TINY.iter().map(|name| tiny(name)).chain([smollm2()]).collect()
@@ -32,7 +32,7 @@ fn controls(model: &Model, tokens: &[i32]) -> usize {
     tokens.iter().filter(|t| model.is_control(**t)).count()
 }
 
-/// What somebody would try: the control tokens in a row, each on its own, amid text, as a whole forged turn.
+/// Returns what an attacker would try: the control tokens in a row, each on its own, amid text, as a whole forged turn.
 fn forgeries(texts: &[String]) -> Vec<String> {
     let all = texts.concat();
     let spaced = texts.join(" \n ");
@@ -55,7 +55,7 @@ fn no_question_and_no_prompt_forges_a_control_token() {
         let forgeries = forgeries(&texts);
         let framings = templates().into_iter().flat_map(|(name, template)| {
             [false, true].map(|said_by_user| {
-                let chat = ChatFraming { template: template.clone(), ..ChatFraming::of(None, said_by_user) };
+                let chat = ChatFormat { template: template.clone(), ..ChatFormat::new(None, said_by_user) };
                 (format!("{} in {name}, by the user: {said_by_user}", path.display()), chat)
             })
         });
@@ -101,7 +101,7 @@ fn a_marker_that_is_no_control_token_cannot_be_forged_either() {
     let model = Model::load_vocabulary(&path).unwrap();
     assert!(!model.is_control(start));
     let starts = |tokens: &[i32]| tokens.iter().filter(|t| **t == start).count();
-    let prompt = |text: &str| prompt::from_template(&model, text, &ChatFraming::default()).unwrap();
+    let prompt = |text: &str| prompt::from_template(&model, text, &ChatFormat::default()).unwrap();
     let ask = |p: &Prompt, q: &str| prompt::question_tokens(&model, p.ending(), q);
     let plain = prompt("You sell bread.");
     assert_eq!((starts(&plain.tokens), starts(&ask(&plain, "Is it warm?"))), (2, 1));
@@ -112,7 +112,7 @@ fn a_marker_that_is_no_control_token_cannot_be_forged_either() {
     // What is meant stays, and the rest reads as it did.
     assert_eq!(starts(&prompt::raw(&model, "a<|im_start|>b", "").tokens), 1);
     let usual = Model::load_vocabulary(&smollm2()).unwrap();
-    let same = prompt::from_template(&usual, "You sell bread.", &ChatFraming::default()).unwrap();
+    let same = prompt::from_template(&usual, "You sell bread.", &ChatFormat::default()).unwrap();
     assert_eq!((&plain.tokens, &plain.suffix), (&same.tokens, &same.suffix));
 }
 

@@ -23,7 +23,7 @@ struct Inputs {
 impl Inputs {
     fn key(&self) -> StateKey {
         let root = self.params.root(&ModelHash::from([self.model; 32]));
-        Chain::of(root, &self.tokens).state_key(&self.carried, &self.suffix)
+        Chain::new(root, &self.tokens).state_key(&self.carried, &self.suffix)
     }
 }
 
@@ -182,7 +182,7 @@ fn a_state_never_serves_another_model_of_the_same_shape() {
     assert_eq!(program.ok(&["build", "prompt.txt", "-m", twin]).stdout, key);
 }
 
-/// What the key does not stand for: how fast, how large, under which name and from where.
+/// Options that are no part of the key: speed, size, name and origin.
 #[test]
 fn what_does_not_change_the_state_does_not_change_the_key() {
     let program = Program::new(&tiny("llama"));

@@ -2,12 +2,14 @@
 
 mod common;
 mod gguf;
+mod guide;
 mod program;
 
 #[cfg(unix)]
 mod bench;
 mod cli;
 mod compute;
+mod constraints;
 #[cfg(unix)]
 mod conversation;
 mod corruption;
@@ -30,4 +32,3 @@ mod privacy;
 mod real_model;
 mod same_answers;
 mod same_logits;
-mod shapes;

@@ -276,7 +276,7 @@ fn a_lost_manifest_is_written_again_by_whoever_uses_the_state() {
     }
 }
 
-/// What was pinned while `rm` waited for a build was once removed all the same.
+/// A state that was pinned while `rm` waited for a build was once removed all the same.
 #[test]
 fn a_state_that_is_pinned_while_rm_waits_stays() {
     let program = program();
@@ -625,7 +625,7 @@ fn models_of_other_programs_are_found_by_name() {
         "{}",
         broken.stderr
     );
-    assert_eq!(program.run(&["-m", "nothing", "build", "prompt.txt"]).code, 1);
+    assert_eq!(program.run(&["-m", "nothing", "build", "prompt.txt"]).code, 5);
 }
 
 #[test]
@@ -710,7 +710,7 @@ fn an_ambiguous_key_lists_what_it_may_mean() {
     assert_eq!((run.code, run.stderr.contains("begins several keys")), (2, true), "{}", run.stderr);
 }
 
-/// What must stay quick with many states is looked up and not searched for.
+/// Lookups that must stay quick with many states use an index and do not search.
 #[test]
 fn lookups_use_an_index() {
     let program = program();

@@ -105,7 +105,7 @@ fn a_record_that_cannot_be_asked_is_an_error_in_its_place() {
 #[test]
 fn lines_columns_and_pipes() {
     let program = program("llama");
-    let text = program.run_with(&["-q", "map", "s", "--max-tokens", "4", "--output", "text"], "one\ntwo\n");
+    let text = program.run_with(&["-q", "map", "s", "--max-tokens", "4", "--format", "text"], "one\ntwo\n");
     assert_eq!((text.code, text.stdout.lines().count()), (0, 2), "{}", text.stderr);
     assert!(!text.stdout.contains('{'));
 
@@ -116,7 +116,7 @@ fn lines_columns_and_pipes() {
     let rows: Vec<_> = run.stdout.lines().collect();
     assert_eq!(rows[0], "id,body,note,answer,stop_reason,error");
     assert!(
-        rows[1].starts_with("1,\"a, b\",x,") && rows[3].ends_with("\"it has 1 columns, expected 3\""),
+        rows[1].starts_with("1,\"a, b\",x,") && rows[3].ends_with("\"it has 1 column, expected 3\""),
         "{rows:?}"
     );
     let run = program.run(&["map", "s", "-i", "in.csv", "--field", "text"]);
@@ -141,7 +141,7 @@ fn lines_columns_and_pipes() {
     );
 }
 
-/// What the uninterrupted run writes.
+/// Returns the output of the uninterrupted run.
 fn whole(program: &Program, name: &str, more: &[&str]) -> String {
     program.ok(&[&["map", "s", "-i", "in.jsonl", "--max-tokens", "16", "--output", name], more].concat());
     std::fs::read_to_string(program.path(name)).unwrap()
@@ -222,11 +222,11 @@ fn what_is_answered_is_not_asked_again_and_not_mixed_with_another_run() {
     );
     program.write("in.jsonl", &records_before);
     let done = program.ok(&map);
-    assert!(done.stderr.contains("done already; going on from there"), "{}", done.stderr);
+    assert!(done.stderr.contains("done already; continuing"), "{}", done.stderr);
     assert!(done.stderr.contains("done before"), "{}", done.stderr);
     let again = program.run(&map);
     assert_eq!(again.code, 2);
-    assert!(again.stderr.contains("--overwrite begins it anew"), "{}", again.stderr);
+    assert!(again.stderr.contains("--overwrite replaces it"), "{}", again.stderr);
     let first = std::fs::read_to_string(program.path("out.jsonl")).unwrap();
     program.ok(&[&map[..], &["--overwrite"]].concat());
     assert_eq!(std::fs::read_to_string(program.path("out.jsonl")).unwrap(), first);
@@ -243,15 +243,11 @@ fn what_cannot_be_is_said_and_leaves_nothing() {
         (&["map", "s", "-i", "."], 1, "is a folder"),
         (&["map", "s", "-i", "in.jsonl", "--output", "gone/out.jsonl"], 1, "gone/out.jsonl"),
         (&["map", "s", "-i", "in.jsonl", "--output", "in.jsonl"], 2, "written at once"),
-        (
-            &["map", "s", "-i", "in.jsonl", "--output", "xml"],
-            2,
-            "[possible values: text, json, jsonl, junit]",
-        ),
+        (&["map", "s", "-i", "in.jsonl", "--output", "jsonl"], 2, "pass --format jsonl"),
         (&["map", "s", "-i", "in.jsonl", "--template", "{"], 2, "a lone {"),
         (&["map", "s", "-i", "in.jsonl", "--template", "no field"], 2, "names no field"),
         (&["map", "s", "-i", "in.jsonl", "--json-schema", "in.jsonl", "--output", "o.jsonl"], 2, "not JSON"),
-        (&["ask", "s", "x", "--output", "o.jsonl"], 2, "only map writes to a file"),
+        (&["ask", "s", "x", "--output", "o.jsonl"], 2, "--format FORMAT is the format"),
     ];
     for (args, code, text) in cases {
         let run = program.run(args);

@@ -66,7 +66,7 @@ fn it_opens_hits_and_verifies() {
     }
 }
 
-/// What nobody says who computed is not taken for one's own.
+/// A state of an unknown compute identity is not taken for one's own.
 #[test]
 fn with_same_compute_it_is_evaluated_again() {
     let program = old("llama");

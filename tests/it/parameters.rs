@@ -1,4 +1,4 @@
-//! What a state is built with: adapters, rotary embeddings, templates. On the real binary and the tiny models.
+//! Parameters of states: adapters, rotary embeddings, templates. On the real binary and the tiny models.
 
 use crate::common::{prose, tiny};
 use crate::program::{Program, Run, json};
@@ -176,7 +176,7 @@ fn a_prompt_can_be_put_before_the_model_in_other_ways() {
     assert_eq!(program.run(&["build", "short.txt", "--question-format", "Q"]).code, 2);
 }
 
-/// What follows a question in its format is not answered but part of what the model reads.
+/// Text behind a question in its format is not answered but part of what the model reads.
 #[test]
 fn a_question_format_surrounds_each_question() {
     let program = program();

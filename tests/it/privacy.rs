@@ -1,4 +1,4 @@
-//! What people write stays in the store and in the answers: no error, warning or log says a word of it without `-v`.
+//! Texts of users stay in the store and in the answers: no error, warning or log says a word of it without `-v`.
 
 use crate::common::{prose, tiny};
 use crate::program::{Program, Run};
@@ -36,7 +36,7 @@ fn no_message_holds_a_word_of_a_prompt_or_a_question() {
     let runs: &[(&[&str], i32)] = &[
         (&["build", "prompt.txt", "--name", "one"], 0),
         (&["build", "prompt.txt", "--json"], 0),
-        (&["build", "other.txt", "--output", "jsonl"], 0),
+        (&["build", "other.txt", "--format", "jsonl"], 0),
         (&["build", "empty.txt"], 1),
         (&["build", "endless.txt"], 1),
         (&["build", "binary.txt"], 1),

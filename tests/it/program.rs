@@ -11,7 +11,7 @@ pub struct Program {
     model: PathBuf,
 }
 
-/// What a run gave.
+/// Result of a run.
 #[derive(Debug)]
 pub struct Run {
     pub code: i32,
@@ -26,7 +26,7 @@ pub struct Paused {
 }
 
 impl Paused {
-    /// Whether it has not ended.
+    /// Returns true if it has not ended.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
@@ -40,8 +40,8 @@ impl Paused {
     }
 }
 
-/// Whether system calls can be traced here. Under CI a tracer that is missing or broken is a failure, and only one that the
-/// machine forbids is none.
+/// Returns true if system calls can be traced here. Under CI a tracer that is missing or broken is a failure, and only one
+/// that the machine forbids is none.
 pub fn can_trace() -> bool {
     let probe = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).output();
     let why = match &probe {
@@ -55,7 +55,7 @@ pub fn can_trace() -> bool {
     false
 }
 
-/// What a run printed, as JSON.
+/// Parses the output of a run as JSON.
 pub fn json(run: &Run) -> serde_json::Value {
     serde_json::from_str(&run.stdout).unwrap_or_else(|e| panic!("{e}: {:?} {}", run.stdout, run.stderr))
 }

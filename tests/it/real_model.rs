@@ -32,7 +32,7 @@ fn a_question_cannot_forge_control_tokens() {
     assert_eq!(controls(&model, &prompt::raw(&model, forged, "").tokens), 4);
 }
 
-/// What a prompt and a question are to the model: kept tokens, carried text and suffix, put together again.
+/// Joins kept tokens, pending text, question and suffix.
 fn asked(model: &Model, prompt: &Prompt, question: &str) -> Vec<i32> {
     let rest = prompt::question_tokens(model, prompt.ending(), question);
     [prompt.tokens.clone(), rest].concat()
@@ -112,7 +112,7 @@ fn the_context_is_sized_to_the_job() {
 fn ctrl_c_keeps_what_is_finished_and_shows_nothing_half_made() {
     let program = Program::new(&smollm2());
     program.write("long.txt", &prose(1500, 1));
-    let mut build = program.start(&["build", "long.txt", "--output", "jsonl"]);
+    let mut build = program.start(&["build", "long.txt", "--format", "jsonl"]);
     let mut events = BufReader::new(build.stdout.take().unwrap()).lines();
     let evaluated = |line: String| serde_json::from_str::<Value>(&line).unwrap()["evaluated"].clone();
     // The event of the second batch comes when the first segment is saved.

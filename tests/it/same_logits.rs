@@ -7,7 +7,7 @@ use crate::common::{TINY, from_template, prose, smollm2, tiny};
 use pcache_engine::Slots;
 use pcache_engine::model::Model;
 use pcache_engine::prompt;
-use pcache_engine::session::{Room, Session};
+use pcache_engine::session::{Capacity, Session};
 use pcache_format::Layout;
 use pcache_format::{Chain, ChainKey, KvType, Params, Segment};
 
@@ -36,7 +36,7 @@ impl<'m> Case<'m> {
     }
 
     fn session(&self, cells: usize, threads: u32) -> Session {
-        let room = Room { shared: cells, each: 0, slots: self.slots };
+        let room = Capacity { shared: cells, each: 0, slots: self.slots };
         Session::with_slots(self.model, &self.params, room, threads).unwrap()
     }
 
@@ -45,7 +45,7 @@ impl<'m> Case<'m> {
     }
 
     fn segments(&self) -> Vec<Segment> {
-        Chain::of(ChainKey::from([0; 32]), &self.tokens).segments().to_vec()
+        Chain::new(ChainKey::from([0; 32]), &self.tokens).segments().to_vec()
     }
 
     /// Evaluates everything without a stop.
@@ -88,7 +88,7 @@ impl<'m> Case<'m> {
         session.logits().unwrap().to_vec()
     }
 
-    /// What a session saves after `pieces` were restored into it.
+    /// Returns the state that a session saves after `pieces` were restored into it.
     fn saved_again(&self, pieces: &[(Segment, Vec<u8>)]) -> Pieces {
         let mut session = self.session(self.cells(), 2);
         let mut again = Vec::new();
@@ -165,7 +165,7 @@ fn a_real_model_restores_exactly_with_every_cache_type() {
     }
 }
 
-/// What the tests above would not notice if the saved bytes did not depend on the prompt.
+/// If the saved bytes did not depend on the prompt, the tests above would not notice.
 #[test]
 fn another_prompt_has_another_state() {
     for name in TINY {

@@ -23,7 +23,7 @@ self_cell::self_cell!(
 
 /// Size and kind of a context.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Shape {
+pub(crate) struct ContextShape {
     /// Positions of all sequences together.
     pub cells: usize,
     /// Number of sequences.
@@ -45,7 +45,7 @@ impl Context {
     ///
     /// # Errors
     /// When llama.cpp refuses, mostly for want of memory.
-    pub fn new(model: &Model, params: &Params, shape: Shape) -> Result<Self> {
+    pub fn new(model: &Model, params: &Params, shape: ContextShape) -> Result<Self> {
         let refused = |reason| EngineError::Context { cells: shape.cells, reason };
         let options = options(params, shape).ok_or_else(|| refused("the number is out of range".into()))?;
         let backend = model::backend()?;
@@ -145,12 +145,12 @@ impl Context {
     /// Form of a state of `positions` in that place.
     pub fn expected(&self, place: Place, positions: &Range<usize>) -> Expected {
         let model = self.model();
-        Expected::of(model.layout(), place, positions, &self.params, model.layers())
+        Expected::new(model.layout(), place, positions, &self.params, model.layers())
     }
 }
 
 /// None where numbers are out of range: positions are i32 in llama.cpp.
-fn options(params: &Params, shape: Shape) -> Option<LlamaContextParams> {
+fn options(params: &Params, shape: ContextShape) -> Option<LlamaContextParams> {
     let cells = i32::try_from(shape.cells).ok().and_then(|n| NonZeroU32::new(n.unsigned_abs()))?;
     let kv_type = match params.kv_type {
         KvType::F16 => KvCacheType::F16,

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use llama_cpp_2::sampling::LlamaSampler;
 
 use super::Result;
+use super::constraint::Matcher;
 use super::model::Model;
 use super::session::Session;
-use super::shape::Guide;
 use super::utf8::Utf8Stream;
 
-/// How the next token is chosen, and when to stop.
+/// Choice of the next token, and the conditions to stop.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
     /// 0 takes the likeliest token.
@@ -53,10 +53,10 @@ impl Sampling {
 }
 
 /// Below this a temperature is 0: dividing by it would overflow.
-const COLDEST: f32 = 1e-5;
+const GREEDY_BELOW: f32 = 1e-5;
 /// llama.cpp takes this seed as a wish for a random one.
 const RANDOM_SEED: u32 = u32::MAX;
-/// How many tokens of the answer the repeat penalty looks at.
+/// Number of tokens of the answer that the repeat penalty covers.
 const PENALTY_WINDOW: i32 = 64;
 
 /// Why an answer ended.
@@ -90,19 +90,19 @@ pub struct Answer {
     pub elapsed: Duration,
 }
 
-/// Generates an answer from the session's logits, in the shape that `guide` keeps; `emit` gets the text as it becomes
+/// Generates an answer from the session's logits, under the constraint of `matcher`; `emit` gets the text as it becomes
 /// certain, and ends the generation by saying false. The context ends at `limit` positions.
 ///
 /// # Errors
-/// When llama.cpp fails, or nothing fits the shape.
+/// When llama.cpp fails, or nothing fits the constraint.
 pub fn answer(
     session: &mut Session,
     sampling: &Sampling,
-    guide: Option<Guide>,
+    matcher: Option<Matcher>,
     limit: usize,
     mut emit: impl FnMut(&str) -> bool,
 ) -> Result<Answer> {
-    let mut growing = Growing::new(session.model(), sampling, guide);
+    let mut growing = Generation::new(session.model(), sampling, matcher);
     let stop = loop {
         if !session.has_logits() {
             break StopReason::Interrupted;
@@ -112,9 +112,9 @@ pub fn answer(
             break StopReason::Interrupted;
         }
         match next {
-            Next::Stop(reason) => break reason,
-            Next::Evaluate(_) if session.position() >= limit => break StopReason::ContextFull,
-            Next::Evaluate(token) => session.evaluate(&[token], true)?,
+            Step::Stop(reason) => break reason,
+            Step::Decode(_) if session.position() >= limit => break StopReason::ContextFull,
+            Step::Decode(token) => session.evaluate(&[token], true)?,
         }
     };
     let (answer, rest) = growing.finish(stop);
@@ -126,9 +126,9 @@ pub fn answer(
 const LAST: i32 = -1;
 
 /// An answer that is being generated.
-pub struct Growing<'s> {
+pub struct Generation<'s> {
     sampler: LlamaSampler,
-    guide: Option<Guide>,
+    matcher: Option<Matcher>,
     text: Stream<'s>,
     max_tokens: usize,
     tokens: Vec<i32>,
@@ -136,21 +136,21 @@ pub struct Growing<'s> {
     first_token: Option<Duration>,
 }
 
-/// How an answer goes on.
+/// Next step of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    /// By this token, after which the next one can be chosen.
-    Evaluate(i32),
-    /// Not at all.
+pub enum Step {
+    /// Decode this token, after which the next one can be chosen.
+    Decode(i32),
+    /// End the answer.
     Stop(StopReason),
 }
 
-impl<'s> Growing<'s> {
+impl<'s> Generation<'s> {
     /// An answer of which nothing is there yet; its clock starts.
-    pub fn new(model: &Model, sampling: &'s Sampling, guide: Option<Guide>) -> Self {
+    pub fn new(model: &Model, sampling: &'s Sampling, matcher: Option<Matcher>) -> Self {
         Self {
             sampler: sampler(model.vocabulary(), sampling),
-            guide,
+            matcher,
             text: Stream::new(&sampling.stop),
             max_tokens: sampling.max_tokens,
             tokens: Vec::new(),
@@ -159,7 +159,7 @@ impl<'s> Growing<'s> {
         }
     }
 
-    /// Whether no token of it was chosen yet.
+    /// Returns true if no token of it was chosen yet.
     pub fn is_new(&self) -> bool {
         self.first_token.is_none()
     }
@@ -167,45 +167,45 @@ impl<'s> Growing<'s> {
     /// Chooses the next token by the logits number `index` of the last batch. Gives the text that is certain by now.
     ///
     /// # Errors
-    /// When nothing fits the shape.
-    pub fn next(&mut self, session: &Session, index: i32) -> Result<(String, Next)> {
+    /// When nothing fits the constraint.
+    pub fn next(&mut self, session: &Session, index: i32) -> Result<(String, Step)> {
         if self.tokens.len() == self.max_tokens {
-            return Ok((String::new(), Next::Stop(StopReason::MaxTokens)));
+            return Ok((String::new(), Step::Stop(StopReason::MaxTokens)));
         }
-        let token = match &mut self.guide {
+        let token = match &mut self.matcher {
             None => self.sampler.sample(session.context(), index),
-            Some(guide) => {
-                let token = guide.choose(session.logits_at(index), &mut self.sampler)?;
+            Some(matcher) => {
+                let token = matcher.choose(session.logits_at(index), &mut self.sampler)?;
                 self.sampler.accept(token);
                 token
             }
         };
         self.first_token.get_or_insert_with(|| self.start.elapsed());
         if session.model().ends_answer(token.0) {
-            return Ok((String::new(), Next::Stop(StopReason::Eos)));
+            return Ok((String::new(), Step::Stop(StopReason::Eos)));
         }
-        self.guide.as_mut().map_or(Ok(()), |guide| guide.accept(token))?;
+        self.matcher.as_mut().map_or(Ok(()), |matcher| matcher.accept(token))?;
         self.tokens.push(token.0);
         let (text, stopped) = self.text.push(&session.model().piece(token.0));
-        let complete = self.guide.as_ref().is_some_and(Guide::is_complete);
+        let complete = self.matcher.as_ref().is_some_and(Matcher::is_complete);
         let next = if stopped {
-            Next::Stop(StopReason::StopString)
+            Step::Stop(StopReason::StopString)
         } else if complete {
-            Next::Stop(StopReason::Eos)
+            Step::Stop(StopReason::Eos)
         } else if self.tokens.len() == self.max_tokens {
-            Next::Stop(StopReason::MaxTokens)
+            Step::Stop(StopReason::MaxTokens)
         } else {
-            Next::Evaluate(token.0)
+            Step::Decode(token.0)
         };
         Ok((text, next))
     }
 
     /// The answer, and what of its text was held back until now. In the answer's place there is an error where it ended by itself
-    /// and does not have its shape.
+    /// and does not satisfy its constraint.
     pub fn finish(mut self, stop: StopReason) -> (Result<Answer>, String) {
         let rest = self.text.finish();
-        let guide = self.guide.filter(|_| stop == StopReason::Eos);
-        if let Some(Err(broken)) = guide.map(|guide| guide.check(&self.text.out)) {
+        let matcher = self.matcher.filter(|_| stop == StopReason::Eos);
+        if let Some(Err(broken)) = matcher.map(|matcher| matcher.check(&self.text.out)) {
             return (Err(broken), rest);
         }
         let answer = Answer {
@@ -231,7 +231,7 @@ fn sampler(vocabulary: i32, sampling: &Sampling) -> LlamaSampler {
         let (penalty, window) = (sampling.repeat_penalty, PENALTY_WINDOW);
         steps.push(LlamaSampler::penalties(vocabulary, window, penalty, 0.0, 0.0));
     }
-    if sampling.temperature < COLDEST {
+    if sampling.temperature < GREEDY_BELOW {
         steps.push(LlamaSampler::greedy());
     } else {
         steps.extend([
@@ -273,7 +273,7 @@ impl<'a> Stream<'a> {
         (text, stop.is_some())
     }
 
-    /// What was held back and is part of the answer after all.
+    /// Returns the text that was held back for a stop sequence and is part of the answer after all.
     fn finish(&mut self) -> String {
         let mut text = std::mem::take(&mut self.held);
         text.push_str(self.utf8.finish());

@@ -1,4 +1,4 @@
-//! What a GGUF file says about itself, read without llama.cpp: quickly, without its weights, and without trust.
+//! Header of a GGUF file, read without llama.cpp: quickly, without its weights, and without trust.
 //!
 //! llama.cpp aborts the process on some broken files, and says little about the others. So every length is
 //! checked here against what is left of the file, and models can be listed without loading one.
@@ -44,7 +44,7 @@ enum Value {
     Other,
 }
 
-/// What the header says.
+/// Header of a GGUF file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Header {
     values: HashMap<String, Value>,
@@ -56,7 +56,7 @@ impl Header {
     ///
     /// # Errors
     /// What the operating system says, or a [`GgufError`] inside an error of kind `InvalidData`.
-    pub fn of(path: &Path) -> io::Result<Self> {
+    pub fn read(path: &Path) -> io::Result<Self> {
         let mut file = std::fs::File::open(path)?;
         let (mut bytes, mut wanted) = (Vec::new(), FIRST_READ);
         loop {
@@ -111,7 +111,7 @@ impl Header {
         self.of_architecture("context_length")
     }
 
-    /// Whether the file is a LoRA adapter and not a model.
+    /// Returns true if the file is a LoRA adapter and not a model.
     pub fn is_adapter(&self) -> bool {
         self.text("general.type") == Some("adapter")
     }
@@ -121,13 +121,13 @@ impl Header {
         self.number("split.count").unwrap_or(1).max(1)
     }
 
-    /// Whether the model continues text: embedding models attend to what follows, too, or have no context.
+    /// Returns true if the model continues text: embedding models attend to what follows, too, or have no context.
     pub fn is_causal(&self) -> bool {
         let key = format!("{}.attention.causal", self.architecture());
         self.values.get(&key) != Some(&Value::Bool(false))
     }
 
-    /// Whether the file carries a chat template.
+    /// Returns true if the file carries a chat template.
     pub fn has_template(&self) -> bool {
         self.text("tokenizer.chat_template").is_some()
     }
@@ -138,7 +138,7 @@ impl Header {
         original.or(self.context()).filter(|_| self.long_factors)
     }
 
-    /// How the weights are quantised, as `Q4_K_M`. The numbers are those of llama.cpp's `llama_ftype`.
+    /// Quantisation of the weights, as `Q4_K_M`. The numbers are those of llama.cpp's `llama_ftype`.
     pub fn quantisation(&self) -> String {
         let Some(number) = self.number("general.file_type") else { return "-".into() };
         let name = FILE_TYPES.iter().find(|(n, _)| *n == number).map(|(_, name)| *name);

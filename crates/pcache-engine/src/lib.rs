@@ -6,7 +6,7 @@
 //! - [`text`]: turning template text and user text into tokens, so that user text cannot forge control tokens.
 //! - [`template`]: rendering the model's chat template around a prompt.
 //! - [`prompt`]: from a prompt file to the tokens of its state, and to the text an ask puts around a question.
-//! - [`reframe`]: a state's prompt with another text in its place.
+//! - [`prompt_edit`]: a state's prompt with another text in its place.
 //! - [`session`]: one right-sized context: evaluate, snapshot, restore, logits.
 //! - [`scheduler`]: several answers from one prefix, evaluated together.
 //! - [`generate`]: sampling an answer from a session.
@@ -21,16 +21,16 @@
 //! and recurrent caches forget what a rewind would need.
 
 pub mod compute;
+pub mod constraint;
 mod context;
 pub mod generate;
 pub mod gguf;
 pub mod model;
 pub mod prompt;
-pub mod reframe;
+pub mod prompt_edit;
 pub mod scheduler;
 mod sequences;
 pub mod session;
-pub mod shape;
 pub mod sys;
 pub mod template;
 pub mod text;
@@ -42,7 +42,7 @@ pub use sequences::Slots;
 
 use pcache_format::sequence::SequenceError;
 
-/// What went wrong in the engine.
+/// Failure of the engine.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// llama.cpp could not start.
@@ -66,7 +66,7 @@ pub enum EngineError {
         path: PathBuf,
         /// Its architecture.
         architecture: String,
-        /// What it lacks.
+        /// Missing part.
         reason: &'static str,
     },
     /// A context cannot be made.
@@ -124,9 +124,9 @@ pub enum EngineError {
         /// The first error that llama.cpp logged.
         reason: String,
     },
-    /// Answers cannot have the shape that was asked for.
+    /// Answers cannot satisfy the constraint.
     #[error("{0}")]
-    Shape(String),
+    Constraint(String),
     /// The chat template cannot be used.
     #[error(transparent)]
     Template(#[from] template::TemplateError),

@@ -14,7 +14,7 @@ use super::{EngineError, Result, logged_reason};
 use pcache_format::Layout;
 use pcache_format::{Params, RopeFactors, SEGMENT_TOKENS};
 
-/// How a model is loaded.
+/// Options for loading a model.
 #[derive(Default)]
 #[non_exhaustive]
 pub struct ModelOptions {
@@ -71,7 +71,7 @@ pub(super) fn whole_segments(cells: usize) -> usize {
 #[derive(Clone)]
 pub struct Model(pub(super) Arc<Loaded>);
 
-/// What a model is made of.
+/// Parts of a loaded model.
 pub(super) struct Loaded {
     pub(super) llama: LlamaModel,
     path: PathBuf,
@@ -158,7 +158,7 @@ impl Model {
         self.0.llama.n_layer() as usize
     }
 
-    /// How its state is saved: attention caches in segments, recurrent and hybrid ones as one snapshot.
+    /// Layout of its saved states: attention caches in segments, recurrent and hybrid ones as one snapshot.
     pub fn layout(&self) -> Layout {
         if self.0.llama.is_recurrent() || self.0.llama.is_hybrid() {
             Layout::Snapshot
@@ -177,12 +177,12 @@ impl Model {
         self.0.llama.n_vocab()
     }
 
-    /// Whether `token` ends an answer.
+    /// Returns true if `token` ends an answer.
     pub fn ends_answer(&self, token: i32) -> bool {
         self.0.llama.vocab().is_eog(LlamaToken(token))
     }
 
-    /// Whether `token` is one of the vocabulary's control tokens.
+    /// Returns true if `token` is one of the vocabulary's control tokens.
     pub fn is_control(&self, token: i32) -> bool {
         self.0.llama.vocab().is_control(LlamaToken(token))
     }
@@ -310,7 +310,7 @@ impl Loaded {
         let llama = LlamaModel::load_from_file(backend()?, path, params)
             .map_err(|_| EngineError::Load { path: path.to_owned(), reason: logged_reason() })?;
         let template = llama.chat_template(None).ok().and_then(|t| t.to_string().ok());
-        let specials = Specials::of(&llama, &template.unwrap_or_default());
+        let specials = Specials::read(&llama, &template.unwrap_or_default());
         Ok(Self { path: path.to_owned(), specials, llama, adapter: Mutex::new(None) })
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! **Where the state ends.** The prompt's tokens up to the question are the state, except those at the end that a
 //! question could still change: a tokenizer may merge the last of them with the question's beginning. They
-//! are dropped, and their text is *carried*: an ask evaluates it with the question. The place is the last one
-//! after which the carried text, tokenised on its own together with any of a set of probing questions, gives the
+//! are dropped, and their text is *pending_text*: an ask evaluates it with the question. The place is the last one
+//! after which the pending_text text, tokenised on its own together with any of a set of probing questions, gives the
 //! same tokens as the whole text does. A control token is never merged with anything, so the search ends there
-//! at the latest. Whatever the question, an ask's tokens are those of the state followed by those of the carried
+//! at the latest. Whatever the question, an ask's tokens are those of the state followed by those of the pending_text
 //! text, the question and the suffix: the same with the cache and without it.
 
 use jiff::civil::Date;
@@ -17,19 +17,19 @@ use super::text::Text;
 /// Questions that try to merge with a prompt's end: letters, digits, white space, punctuation, other scripts.
 const PROBES: [&str; 16] =
     ["", "a", "The", "s", "ing", " ", " a", "  ", "\n", "\n\n", "\t", "1", ".", "'s", "é", "中"];
-/// How many tokens the search for the place goes back at most.
+/// Maximum number of tokens that the search for the place goes back.
 const MAX_CARRIED_TOKENS: usize = 32;
 
-/// How a prompt is put before the model.
+/// Format in which a prompt is given to the model.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Framing {
+pub enum PromptFormat {
     /// As it is, control tokens included. A question follows it directly, or stands in a format of its own.
     Raw(Option<QuestionFormat>),
     /// In a chat template.
-    Chat(ChatFraming),
+    Chat(ChatFormat),
 }
 
-/// What a raw prompt's questions are put between.
+/// Texts around the questions to a raw prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuestionFormat {
     /// Follows the prompt and is part of the state.
@@ -41,20 +41,20 @@ pub struct QuestionFormat {
 /// Something that was said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Who said it.
+    /// Author of the text.
     pub role: Role,
     /// The text.
     pub text: String,
 }
 
-/// What of a chat can be chosen.
+/// Options for rendering a chat.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct ChatFraming {
+pub struct ChatFormat {
     /// A template instead of the model's own.
     pub template: Option<String>,
     /// Messages before the prompt, which is the last one.
     pub before: Vec<Message>,
-    /// Who says the prompt.
+    /// Author of the prompt.
     pub role: Role,
     /// Further variables of the template.
     pub arguments: Vec<(String, serde_json::Value)>,
@@ -62,9 +62,9 @@ pub struct ChatFraming {
     pub date: Option<Date>,
 }
 
-impl ChatFraming {
+impl ChatFormat {
     /// A prompt of the system's; or of the user's, where that is said or there is a system message beside it.
-    pub fn of(system: Option<String>, by_user: bool) -> Self {
+    pub fn new(system: Option<String>, by_user: bool) -> Self {
         let role = if by_user || system.is_some() { Role::User } else { Role::System };
         let before = system.into_iter().map(|text| Message { role: Role::System, text });
         Self { before: before.collect(), role, ..Self::default() }
@@ -77,12 +77,12 @@ pub struct Prompt {
     /// The tokens of the state.
     pub tokens: Vec<i32>,
     /// The end of the prompt's text that is evaluated with each question.
-    pub carried: String,
-    /// What follows a question.
+    pub pending_text: String,
+    /// Text behind a question.
     pub suffix: String,
-    /// Whether the template put today's date into it.
+    /// The template put today's date into it.
     pub dated: bool,
-    /// Where the prompt's own text lies, in bytes of [`Model::text_of`] its tokens and the carried text.
+    /// Place of the prompt's own text, in bytes of [`Model::text_of`] its tokens and the pending text.
     pub own: Option<(usize, usize)>,
 }
 
@@ -90,13 +90,13 @@ pub struct Prompt {
 ///
 /// # Errors
 /// When the chat template is missing or cannot be used.
-pub fn render(model: &Model, text: &str, framing: &Framing) -> Result<Prompt, TemplateError> {
+pub fn render(model: &Model, text: &str, framing: &PromptFormat) -> Result<Prompt, TemplateError> {
     match framing {
-        Framing::Raw(None) => Ok(raw(model, text, "")),
-        Framing::Raw(Some(format)) => {
+        PromptFormat::Raw(None) => Ok(raw(model, text, "")),
+        PromptFormat::Raw(Some(format)) => {
             Ok(Prompt { suffix: format.after.clone(), ..raw(model, text, &format.before) })
         }
-        Framing::Chat(chat) => from_template(model, text, chat),
+        PromptFormat::Chat(chat) => from_template(model, text, chat),
     }
 }
 
@@ -104,7 +104,7 @@ pub fn render(model: &Model, text: &str, framing: &Framing) -> Result<Prompt, Te
 ///
 /// # Errors
 /// When there is no template or it cannot be used.
-pub fn from_template(model: &Model, prompt: &str, chat: &ChatFraming) -> Result<Prompt, TemplateError> {
+pub fn from_template(model: &Model, prompt: &str, chat: &ChatFormat) -> Result<Prompt, TemplateError> {
     let own_template = || model.chat_template().ok_or(TemplateError::None);
     let source = chat.template.clone().map_or_else(own_template, Ok)?;
     let (bos, eos) = model.bos_eos_texts();
@@ -121,19 +121,21 @@ pub fn from_template(model: &Model, prompt: &str, chat: &ChatFraming) -> Result<
     let texts: Vec<String> =
         chat.before.iter().map(|message| file(&message.text)).chain([own.clone()]).collect();
     let mut text = Text::default();
-    for (gap, said) in frame.gaps.iter().zip(&texts) {
+    for (gap, said) in frame.texts_around.iter().zip(&texts) {
         text = text.template(gap).user(said);
     }
-    let [.., between, after] = frame.gaps.as_slice() else { return Err(TemplateError::Unusable("prompt")) };
+    let [.., between, after] = frame.texts_around.as_slice() else {
+        return Err(TemplateError::Unusable("prompt"));
+    };
     let rendered = cut(model, &text.template(between), &own);
     Ok(Prompt { suffix: after.clone(), dated: frame.dated, ..rendered })
 }
 
-/// What the chat template puts between an answer and the next message, and behind it.
+/// Returns the texts that the chat template puts between an answer and the next message, and behind it.
 ///
 /// # Errors
 /// When there is no template or it cannot be used.
-pub fn turn(model: &Model, chat: &ChatFraming) -> Result<Turn, TemplateError> {
+pub fn turn(model: &Model, chat: &ChatFormat) -> Result<Turn, TemplateError> {
     let own_template = || model.chat_template().ok_or(TemplateError::None);
     let source = chat.template.clone().map_or_else(own_template, Ok)?;
     let (bos, eos) = model.bos_eos_texts();
@@ -155,9 +157,9 @@ pub fn raw(model: &Model, prompt: &str, before: &str) -> Prompt {
 /// answer and the next message, `suffix` what it puts behind that.
 pub fn conversation(model: &Model, said: Vec<i32>, turn: &str, suffix: &str) -> Prompt {
     let (closed, tail) = model.tokenize_open(&Text::default().template(turn));
-    let (kept, carried) = cut_tail(&tail, model);
+    let (kept, pending_text) = cut_tail(&tail, model);
     let tokens = [said, closed, kept].concat();
-    Prompt { tokens, carried, suffix: suffix.to_owned(), dated: false, own: None }
+    Prompt { tokens, pending_text, suffix: suffix.to_owned(), dated: false, own: None }
 }
 
 /// End of a state: what its questions are tokenised with.
@@ -174,7 +176,11 @@ pub struct Ending<'s> {
 impl Prompt {
     /// End of the state that the prompt becomes.
     pub fn ending(&self) -> Ending<'_> {
-        Ending { last_token: self.tokens.last().copied(), pending_text: &self.carried, suffix: &self.suffix }
+        Ending {
+            last_token: self.tokens.last().copied(),
+            pending_text: &self.pending_text,
+            suffix: &self.suffix,
+        }
     }
 }
 
@@ -192,18 +198,18 @@ pub(super) fn cut(model: &Model, text: &Text, own: &str) -> Prompt {
     if let Some(bos) = model.required_bos().filter(|bos| tokens.first() != Some(bos)) {
         tokens.insert(0, bos);
     }
-    let (kept, carried) = cut_tail(&tail, model);
+    let (kept, pending_text) = cut_tail(&tail, model);
     tokens.extend(kept);
-    let whole = model.text_of(&tokens) + &carried;
+    let whole = model.text_of(&tokens) + &pending_text;
     let own = whole.find(own).map(|first| (first, own.len()));
-    Prompt { tokens, carried, suffix: String::new(), dated: false, own }
+    Prompt { tokens, pending_text, suffix: String::new(), dated: false, own }
 }
 
-/// What cutting needs of a tokenizer.
+/// Methods of a tokenizer that cutting needs.
 trait Tokenizer {
     /// The tokens of plain text.
     fn tokens(&self, text: &str) -> Vec<i32>;
-    /// How many bytes of text a token stands for.
+    /// Returns the number of bytes that a token stands for.
     fn length(&self, token: i32) -> usize;
 }
 
@@ -217,16 +223,16 @@ impl Tokenizer for Model {
     }
 }
 
-/// Cuts the plain text at a prompt's end into tokens that no question changes and text that is carried.
+/// Cuts the plain text at a prompt's end into tokens that no question changes and text that is pending_text.
 fn cut_tail(tail: &str, tokenizer: &impl Tokenizer) -> (Vec<i32>, String) {
     let whole: Vec<Vec<i32>> = PROBES.iter().map(|p| tokenizer.tokens(&format!("{tail}{p}"))).collect();
     let tokens = &whole[0];
     let stable = whole.iter().map(|w| common_prefix(tokens, w)).min().unwrap_or(0);
-    let clean = |kept: usize, carried: &str| {
+    let clean = |kept: usize, pending_text: &str| {
         PROBES
             .iter()
             .zip(&whole)
-            .all(|(probe, w)| tokenizer.tokens(&format!("{carried}{probe}")) == w[kept..])
+            .all(|(probe, w)| tokenizer.tokens(&format!("{pending_text}{probe}")) == w[kept..])
     };
 
     let mut start = tail.len();
@@ -234,10 +240,10 @@ fn cut_tail(tail: &str, tokenizer: &impl Tokenizer) -> (Vec<i32>, String) {
     for kept in (0..=tokens.len()).rev() {
         if let Some(rest) = tail.get(start..).filter(|_| kept <= stable) {
             fallback = fallback.or(Some((kept, rest)));
-            // Tokenizers that put a space in front of a text want the carried text without its own.
+            // Tokenizers that put a space in front of a text want the pending_text text without its own.
             let candidates = [Some(rest), rest.strip_prefix(' ')];
-            if let Some(carried) = candidates.into_iter().flatten().find(|c| clean(kept, c)) {
-                return (tokens[..kept].to_vec(), carried.to_owned());
+            if let Some(pending_text) = candidates.into_iter().flatten().find(|c| clean(kept, c)) {
+                return (tokens[..kept].to_vec(), pending_text.to_owned());
             }
         }
         if kept == 0 || stable.saturating_sub(kept) >= MAX_CARRIED_TOKENS {
@@ -245,8 +251,8 @@ fn cut_tail(tail: &str, tokenizer: &impl Tokenizer) -> (Vec<i32>, String) {
         }
         start = start.saturating_sub(tokenizer.length(tokens[kept - 1]));
     }
-    // No place is clean. A short tail is carried whole; behind a long one the state ends where no question changes a
-    // token. Is nothing carried then, a question is tokenised as text that goes on; else the tokens at the seam may
+    // No place is clean. A short tail is pending_text whole; behind a long one the state ends where no question changes a
+    // token. Is nothing pending_text then, a question is tokenised as text that goes on; else the tokens at the seam may
     // differ from those of the whole text, in the same way with the cache and without it.
     match fallback.filter(|_| stable > MAX_CARRIED_TOKENS) {
         Some((kept, rest)) => (tokens[..kept].to_vec(), rest.to_owned()),
@@ -297,24 +303,24 @@ mod tests {
 
     #[test]
     fn the_last_word_is_carried_because_a_question_may_continue_it() {
-        let (kept, carried) = cut_tail("translate into Ger", &Words);
-        assert_eq!(carried, " Ger");
+        let (kept, pending_text) = cut_tail("translate into Ger", &Words);
+        assert_eq!(pending_text, " Ger");
         assert_eq!(kept, words("translate into"));
     }
 
     #[test]
     fn what_a_question_cannot_change_is_kept() {
-        let (kept, carried) = cut_tail("user\n", &Words);
-        assert_eq!((kept, carried.as_str()), (words("user\n"), ""));
+        let (kept, pending_text) = cut_tail("user\n", &Words);
+        assert_eq!((kept, pending_text.as_str()), (words("user\n"), ""));
         assert_eq!(cut_tail("", &Words), (vec![], String::new()));
     }
 
     #[test]
     fn kept_and_carried_tokens_are_those_of_the_whole_for_every_probe() {
         for tail in ["a b c", "x", "one two ", "über alles", "end.", "a\n\nb:"] {
-            let (kept, carried) = cut_tail(tail, &Words);
+            let (kept, pending_text) = cut_tail(tail, &Words);
             for probe in PROBES {
-                let asked = [kept.clone(), words(&format!("{carried}{probe}"))].concat();
+                let asked = [kept.clone(), words(&format!("{pending_text}{probe}"))].concat();
                 assert_eq!(asked, words(&format!("{tail}{probe}")), "{tail:?} + {probe:?}");
             }
         }

@@ -8,9 +8,9 @@
 use std::time::{Duration, Instant};
 
 use crate::Result;
-use crate::generate::{Answer, Growing, Next, Sampling, StopReason};
+use crate::constraint::MatcherFactory;
+use crate::generate::{Answer, Generation, Sampling, Step, StopReason};
 use crate::session::Session;
-use crate::shape::Guides;
 use pcache_format::SEGMENT_TOKENS;
 
 /// Time and tokens that a step took.
@@ -51,7 +51,7 @@ pub struct Over<T> {
     pub ticket: T,
     /// Tokens of the question.
     pub question: usize,
-    /// The answer; an error where nothing fits its shape.
+    /// The answer; an error where nothing fits its constraint.
     pub answer: Result<Answer>,
 }
 
@@ -59,7 +59,7 @@ pub struct Over<T> {
 struct Busy<'w, T> {
     ticket: T,
     question: usize,
-    growing: Growing<'w>,
+    growing: Generation<'w>,
     /// Positions of its sequence, the prefix counted.
     position: usize,
     /// Tokens to be evaluated before the next one can be chosen: what is left of the question, or the last token.
@@ -69,7 +69,7 @@ struct Busy<'w, T> {
 /// Slots of a session, and what is being answered in them.
 pub struct Scheduler<'w, T> {
     session: &'w mut Session,
-    guides: Option<&'w Guides>,
+    matchers: Option<&'w MatcherFactory>,
     sampling: &'w Sampling,
     /// Positions that a slot may fill.
     limit: usize,
@@ -85,10 +85,10 @@ impl<'w, T> Scheduler<'w, T> {
         slots: usize,
         limit: usize,
         sampling: &'w Sampling,
-        guides: Option<&'w Guides>,
+        matchers: Option<&'w MatcherFactory>,
     ) -> Self {
         let busy = std::iter::repeat_with(|| None).take(slots).collect();
-        Self { session, guides, sampling, limit, busy, spent: Spent::default() }
+        Self { session, matchers, sampling, limit, busy, spent: Spent::default() }
     }
 
     /// Nothing is being answered.
@@ -112,8 +112,8 @@ impl<'w, T> Scheduler<'w, T> {
     /// When llama.cpp refuses.
     pub fn begin(&mut self, slot: usize, ticket: T, question: Vec<i32>) -> Result<()> {
         self.session.fork(slot)?;
-        let guide = self.guides.map(Guides::guide).transpose()?;
-        let growing = Growing::new(self.session.model(), self.sampling, guide);
+        let matcher = self.matchers.map(MatcherFactory::matcher).transpose()?;
+        let growing = Generation::new(self.session.model(), self.sampling, matcher);
         let position = self.session.position();
         let busy = Busy { ticket, question: question.len(), growing, position, pending: question };
         self.busy[slot] = Some(busy);
@@ -196,9 +196,9 @@ impl<'w, T> Scheduler<'w, T> {
                 let Busy { ticket, question, .. } = busy;
                 return Some(Over { ticket, question, answer: Err(error) });
             }
-            Ok((_, Next::Stop(reason))) => reason,
-            Ok((_, Next::Evaluate(_))) if busy.position >= self.limit => StopReason::ContextFull,
-            Ok((_, Next::Evaluate(token))) => {
+            Ok((_, Step::Stop(reason))) => reason,
+            Ok((_, Step::Decode(_))) if busy.position >= self.limit => StopReason::ContextFull,
+            Ok((_, Step::Decode(token))) => {
                 busy.pending.push(token);
                 self.busy[slot] = Some(busy);
                 return None;

@@ -6,7 +6,7 @@ use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::token::LlamaToken;
 
-use super::context::{Context, Shape};
+use super::context::{Context, ContextShape};
 use super::model::{Model, whole_segments};
 use super::sequences::{MAIN, Sequences, Slots};
 use super::{EngineError, Result};
@@ -25,7 +25,7 @@ fn cells_for(model: &Model, params: &Params, wanted: usize) -> usize {
 
 /// Positions that a session has room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
+pub struct Capacity {
     /// Those of the sequence that is evaluated.
     pub shared: usize,
     /// Those of each slot behind it.
@@ -34,8 +34,8 @@ pub struct Room {
     pub slots: Slots,
 }
 
-impl Room {
-    /// Room for one sequence.
+impl Capacity {
+    /// Capacity for one sequence.
     pub fn one(positions: usize) -> Self {
         Self { shared: positions, each: 0, slots: Slots::None }
     }
@@ -63,17 +63,17 @@ impl Session {
     /// # Errors
     /// When llama.cpp refuses, mostly for want of memory.
     pub fn new(model: &Model, params: &Params, cells: usize, threads: u32) -> Result<Self> {
-        Self::with_slots(model, params, Room::one(cells), threads)
+        Self::with_slots(model, params, Capacity::one(cells), threads)
     }
 
     /// As [`Self::new`], with slots besides the sequence that is evaluated: see [`super::scheduler`].
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn with_slots(model: &Model, params: &Params, room: Room, threads: u32) -> Result<Self> {
+    pub fn with_slots(model: &Model, params: &Params, room: Capacity, threads: u32) -> Result<Self> {
         let sequences = room.slots.make(model.layout());
         let pool = cells_for(model, params, sequences.pool(room.shared, room.each));
-        let shape = Shape {
+        let shape = ContextShape {
             cells: pool.saturating_mul(sequences.pools()),
             sequences: sequences.count(),
             unified: sequences.pools() == 1,
@@ -102,7 +102,7 @@ impl Session {
     }
 
     /// It has the cells that a room needs.
-    pub fn has_room(&self, room: Room) -> bool {
+    pub fn has_room(&self, room: Capacity) -> bool {
         self.sequences.pool(room.shared, room.each) <= self.cells
     }
 
@@ -252,7 +252,7 @@ impl Session {
         self.context().get_logits_ith(index)
     }
 
-    /// Whether the last evaluation left logits to sample from.
+    /// Returns true if the last evaluation left logits to sample from.
     pub fn has_logits(&self) -> bool {
         self.has_logits
     }

@@ -19,7 +19,7 @@ const QUESTION_MARK: &str = "pcache-question-8a42e7";
 const BLANK_LINE: &str = "\n\n";
 
 /// Steps of rendering at most. Real templates take some hundreds; one that goes on for ever should end.
-const MOST_STEPS: u64 = 5_000_000;
+const MAX_STEPS: u64 = 5_000_000;
 
 /// Why a template cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +35,7 @@ pub enum TemplateError {
     Unusable(&'static str),
 }
 
-/// Who says a message.
+/// Author of a message.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Nobody: what the model is told about itself. A template without that role gets it at the beginning of the next user's turn.
@@ -58,7 +58,7 @@ impl Role {
     }
 }
 
-/// What is rendered.
+/// Input of a rendering.
 #[derive(Debug, Clone, Copy)]
 pub struct Chat<'a> {
     /// The template, in Jinja.
@@ -67,7 +67,7 @@ pub struct Chat<'a> {
     pub bos: &'a str,
     /// Text of the end-of-text token.
     pub eos: &'a str,
-    /// Who says the messages, of which the last is the prompt. A question follows them: in a turn of its own, or in the
+    /// Authors of the messages, of which the last is the prompt. A question follows them: in a turn of its own, or in the
     /// prompt's where that is the user's.
     pub roles: &'a [Role],
     /// Further variables of the template, as `enable_thinking`.
@@ -76,14 +76,14 @@ pub struct Chat<'a> {
     pub date: Option<Date>,
 }
 
-/// What a template puts around the texts.
+/// Texts that a template puts around the messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frame {
+pub struct TemplateParts {
     /// Before, between and after the texts: messages, question.
-    pub gaps: Vec<String>,
-    /// Whether the template strips white space around the prompt.
+    pub texts_around: Vec<String>,
+    /// The template strips white space around the prompt.
     pub trims_prompt: bool,
-    /// Whether it asked for today's date, so that another day may give another text.
+    /// It asked for today's date, so that another day may give another text.
     pub dated: bool,
 }
 
@@ -92,7 +92,7 @@ pub struct Frame {
 ///
 /// # Errors
 /// A [`TemplateError`] when neither way works.
-pub fn frame(chat: &Chat<'_>) -> Result<Frame, TemplateError> {
+pub fn frame(chat: &Chat<'_>) -> Result<TemplateParts, TemplateError> {
     let renderer = Renderer::new(chat)?;
     let framed = renderer.frame(|texts| turns(chat.roles, texts, false));
     let has_system = chat.roles.contains(&Role::System);
@@ -129,7 +129,7 @@ fn mark(number: usize) -> String {
 /// Stands for an answer while rendering.
 const ANSWER_MARK: &str = "pcache-answer-e07b52";
 
-/// What a template puts between an answer and the next message, and behind that message.
+/// Texts that a template puts between an answer and the next message, and behind that message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Turn {
     /// Ends the answer and begins the message.
@@ -150,13 +150,13 @@ pub fn turn(chat: &Chat<'_>) -> Result<Turn, TemplateError> {
             messages.insert(0, message("system", &mark(0)));
         }
         messages.extend([message("assistant", ANSWER_MARK), message("user", QUESTION_MARK)]);
-        gaps(
+        texts_around(
             &renderer.render(messages)?,
             &[(ANSWER_MARK.into(), "answer"), (QUESTION_MARK.into(), "question")],
         )
     };
-    let gaps = said(true).or_else(|_| said(false))?;
-    match <[String; 3]>::try_from(gaps) {
+    let texts_around = said(true).or_else(|_| said(false))?;
+    match <[String; 3]>::try_from(texts_around) {
         Ok([_, between, after]) => Ok(Turn { between, after }),
         Err(_) => Err(TemplateError::Unusable("answer")),
     }
@@ -178,7 +178,7 @@ impl<'a> Renderer<'a> {
         // As the transformers library renders them: its templates are written for these settings.
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(fails)?);
-        environment.set_fuel(Some(MOST_STEPS));
+        environment.set_fuel(Some(MAX_STEPS));
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", |text: String| -> Result<Value, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, text))
@@ -211,7 +211,7 @@ impl<'a> Renderer<'a> {
         template.render(Value::from(values)).map_err(fails)
     }
 
-    fn frame(&self, turns: impl Fn(&[String]) -> Vec<Value>) -> Result<Frame, TemplateError> {
+    fn frame(&self, turns: impl Fn(&[String]) -> Vec<Value>) -> Result<TemplateParts, TemplateError> {
         let last = self.chat.roles.len().saturating_sub(1);
         let what = |(number, role): (usize, &Role)| match role {
             _ if number == last => (mark(number), "prompt"),
@@ -222,33 +222,33 @@ impl<'a> Renderer<'a> {
         let marks = self.chat.roles.iter().enumerate().map(what);
         let marks: Vec<(String, &'static str)> = marks.chain([(QUESTION_MARK.into(), "question")]).collect();
         let texts: Vec<String> = marks.iter().map(|(mark, _)| mark.clone()).collect();
-        let gaps = gaps(&self.render(turns(&texts))?, &marks)?;
+        let texts_around = texts_around(&self.render(turns(&texts))?, &marks)?;
 
         // Rendered again with white space before each text, it shows whether the template strips it.
         let padded: Vec<String> = texts.iter().map(|mark| format!(" {mark}")).collect();
-        let padded = self::gaps(&self.render(turns(&padded))?, &marks)?;
-        Ok(Frame {
-            trims_prompt: padded[last] == gaps[last],
-            gaps,
+        let padded = self::texts_around(&self.render(turns(&padded))?, &marks)?;
+        Ok(TemplateParts {
+            trims_prompt: padded[last] == texts_around[last],
+            texts_around,
             dated: self.dated.load(Ordering::Relaxed),
         })
     }
 }
 
-/// What stands before, between and after the marks, each of which must be there once and in this order.
-fn gaps(text: &str, marks: &[(String, &'static str)]) -> Result<Vec<String>, TemplateError> {
-    let mut gaps = Vec::with_capacity(marks.len() + 1);
+/// Returns the texts before, between and after the marks, each of which must be there once and in this order.
+fn texts_around(text: &str, marks: &[(String, &'static str)]) -> Result<Vec<String>, TemplateError> {
+    let mut texts_around = Vec::with_capacity(marks.len() + 1);
     let mut rest = text;
     for (mark, what) in marks {
         let (before, after) = rest.split_once(mark.as_str()).ok_or(TemplateError::Unusable(what))?;
         if after.contains(mark.as_str()) {
             return Err(TemplateError::Unusable(what));
         }
-        gaps.push(before.to_owned());
+        texts_around.push(before.to_owned());
         rest = after;
     }
-    gaps.push(rest.to_owned());
-    Ok(gaps)
+    texts_around.push(rest.to_owned());
+    Ok(texts_around)
 }
 
 /// Some templates mark the assistant's words for training with `{% generation %}`, a tag that Jinja itself does

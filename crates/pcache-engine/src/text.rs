@@ -74,7 +74,7 @@ pub(super) fn tokens_of(runs: Vec<Run>, plain: impl Fn(&str) -> Vec<i32>) -> Vec
         .collect()
 }
 
-/// What a text is made of once control tokens are found.
+/// Part of a text once control tokens are found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Run {
     /// A control token; some swallow the white space after them.
@@ -114,7 +114,7 @@ struct Special {
     marker: bool,
 }
 
-/// Whether a user-defined token stands between the turns of a chat: one like `<|user|>`, or a tag that the model's
+/// Returns true if a user-defined token stands between the turns of a chat: one like `<|user|>`, or a tag that the model's
 /// template has. Others are parts of text: white space, HTML.
 fn is_marker(text: &str, template: &str) -> bool {
     let enclosed = |open: &str, close: &str| {
@@ -126,7 +126,7 @@ fn is_marker(text: &str, template: &str) -> bool {
 impl Specials {
     /// Reads them from a model's vocabulary: control and unknown tokens, as llama.cpp does, and user-defined ones that
     /// are chat markers by their looks or by the model's `template`.
-    pub(super) fn of(llama: &LlamaModel, template: &str) -> Self {
+    pub(super) fn read(llama: &LlamaModel, template: &str) -> Self {
         let vocab = llama.vocab();
         let found = vocab.tokens().filter_map(|token| {
             let attributes = vocab.attr(token);

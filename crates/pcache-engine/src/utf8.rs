@@ -30,7 +30,7 @@ impl Utf8Stream {
     }
 }
 
-/// Whether `bytes` are the beginning of a character whose rest may follow.
+/// Returns true if `bytes` are the beginning of a character whose rest may follow.
 fn could_continue(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|e| e.error_len().is_none())
 }

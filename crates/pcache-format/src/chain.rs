@@ -9,7 +9,7 @@ pub const SEGMENT_TOKENS: usize = 256;
 /// More tokens than any model reads; a file with more is no prompt.
 pub const MAX_TOKENS: usize = 1 << 24;
 
-/// What a link over an ending begins with, where one over tokens has their count (at most 256).
+/// First number of a link over an ending, where one over tokens has their count (at most 256).
 const ENDING_MARK: u32 = u32::MAX;
 
 /// One segment: the positions `first..first + count` of a prompt.
@@ -46,7 +46,7 @@ pub struct Chain {
 
 impl Chain {
     /// Cuts `tokens` into segments of [`SEGMENT_TOKENS`]; the last one is what is left.
-    pub fn of(root: ChainKey, tokens: &[i32]) -> Self {
+    pub fn new(root: ChainKey, tokens: &[i32]) -> Self {
         let mut parent = root;
         let segments = tokens
             .chunks(SEGMENT_TOKENS)
@@ -113,7 +113,7 @@ mod tests {
     const ROOT: [u8; 32] = [9; 32];
 
     fn chain(tokens: &[i32]) -> Chain {
-        Chain::of(ChainKey::from(ROOT), tokens)
+        Chain::new(ChainKey::from(ROOT), tokens)
     }
 
     #[test]

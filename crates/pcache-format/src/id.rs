@@ -141,7 +141,7 @@ pub fn name_problem(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether `text` could be the beginning of a key: six to 64 hex digits.
+/// Returns true if `text` could be the beginning of a key: six to 64 hex digits.
 pub fn looks_like_key(text: &str) -> bool {
     (MIN_PREFIX_DIGITS..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit())
 }

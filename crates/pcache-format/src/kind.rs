@@ -15,7 +15,7 @@ pub enum FileKind {
 
 impl FileKind {
     /// Kind that the metadata of a file says.
-    pub fn of(bytes: &[u8]) -> Self {
+    pub fn new(bytes: &[u8]) -> Self {
         let format = object::metadata(bytes).ok().and_then(|mut strings| strings.remove("format"));
         match format.as_deref() {
             Some(object::FORMAT) => Self::Object,

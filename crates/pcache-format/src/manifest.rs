@@ -76,7 +76,7 @@ pub struct ManifestSegment {
     pub chain: ChainKey,
     /// Number of its tokens.
     pub tokens: usize,
-    /// Who computed it, and the prefix before it.
+    /// Compute identity of it and of the prefix before it.
     #[serde(rename = "compute")]
     pub lineage: Lineage,
     /// BLAKE3 of the raw state.
@@ -123,7 +123,7 @@ pub struct Manifest {
 impl Manifest {
     /// Segments of the tokens under the model and the parameters.
     pub fn chain(&self) -> Chain {
-        Chain::of(self.params.root(&self.model), &self.tokens)
+        Chain::new(self.params.root(&self.model), &self.tokens)
     }
 
     /// Parts of the tokens that are saved as objects.
@@ -266,7 +266,7 @@ mod tests {
     fn manifest() -> Manifest {
         let (model, params) = (ModelHash::from([7; 32]), Params::new(KvType::F16, false));
         let tokens: Vec<i32> = (0..300).collect();
-        let chain = Chain::of(params.root(&model), &tokens);
+        let chain = Chain::new(params.root(&model), &tokens);
         let computed_by = ComputeIdentity::new([("backend", "cpu"), ("isa", "avx2")]);
         let lineage = Lineage::from(computed_by.id());
         let segment = |s: &Segment| ManifestSegment {

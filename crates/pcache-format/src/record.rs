@@ -41,7 +41,7 @@ pub struct Record {
     pub model: ModelHash,
     /// Place at which the model was last seen.
     pub model_path: String,
-    /// What it was built with.
+    /// Parameters that it was built with.
     pub params: Params,
     /// Segments or one snapshot.
     pub layout: Layout,
@@ -50,11 +50,11 @@ pub struct Record {
     pub tokens: Vec<i32>,
     /// The prompt's end that is evaluated with each question.
     pub carried: String,
-    /// What follows a question.
+    /// Text behind a question.
     pub suffix: String,
     /// Way in which the prompt was put before the model, for people.
     pub framing: String,
-    /// Where the prompt's own text lies in the text of the tokens and the carried text, in bytes.
+    /// Place of the prompt's own text in the text of the tokens and the pending text, in bytes.
     pub own: Option<(usize, usize)>,
     /// The prompt's text alone.
     pub text: Option<TextDigest>,
@@ -62,9 +62,9 @@ pub struct Record {
     pub digest: Option<PromptDigest>,
     /// The prompt file, for people.
     pub origin: String,
-    /// When it was built, in seconds since 1970.
+    /// Time of the build, in seconds since 1970.
     pub created: i64,
-    /// When it is no longer wanted.
+    /// Time after which it may go, in seconds since 1970.
     pub expires: Option<i64>,
     /// Kept by gc.
     pub pinned: bool,
@@ -79,20 +79,20 @@ pub struct Record {
 impl Record {
     /// The segments of the tokens under the model and the parameters.
     pub fn chain(&self) -> Chain {
-        Chain::of(self.params.root(&self.model), &self.tokens)
+        Chain::new(self.params.root(&self.model), &self.tokens)
     }
 
-    /// What of the tokens is saved as objects.
+    /// Returns the parts of the tokens that are saved as objects.
     pub fn pieces(&self) -> Vec<Segment> {
         self.layout.pieces(&self.chain())
     }
 
-    /// Whether the two differ in nothing but the revision.
+    /// Returns true if the two differ in nothing but the revision.
     pub fn says_the_same_as(&self, other: &Self) -> bool {
         *self == Self { revision: self.revision, ..other.clone() }
     }
 
-    /// Whether the record is what its key says: tokens, carried text and suffix give the key.
+    /// Returns true if the record is what its key says: tokens, carried text and suffix give the key.
     pub fn is_whole(&self) -> bool {
         self.chain().state_key(&self.carried, &self.suffix) == self.key
     }

@@ -1,4 +1,4 @@
-//! What goes wrong in the store.
+//! Failures of the store.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use pcache_format::FormatError;
 
 use super::layout::TAG_NAME;
 
-/// What went wrong in the store.
+/// Failure of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// A disk operation failed.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use pcache_format::ModelHash;
 
-/// What tells that a file is still the one that was hashed.
+/// Properties by which a file is recognised as the one that was hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileIdentity {
     /// Device number.
@@ -27,7 +27,7 @@ impl FileIdentity {
     /// # Errors
     /// When the file cannot be looked at.
     #[cfg(unix)]
-    pub fn of(path: &Path) -> io::Result<Self> {
+    pub fn read(path: &Path) -> io::Result<Self> {
         use std::os::unix::fs::MetadataExt;
         let meta = fs_err::metadata(path)?;
         let ns = |seconds: i64, nanos: i64| seconds.wrapping_mul(1_000_000_000).wrapping_add(nanos);

@@ -11,7 +11,7 @@ use super::index::{Described, ManifestRow, StateChange, StateRow};
 use super::lock::{self, LABEL_LOCK, SharedGuard, StagingLock};
 use super::{Result, Store, layout};
 
-/// Who wants a state, and for how long.
+/// Name, pin and expiry that a build gives a state.
 #[derive(Debug, Clone, Default)]
 pub struct Claim {
     /// Name that it is to have.
@@ -34,14 +34,14 @@ pub enum Expiry {
     At(i64),
 }
 
-/// What a build knows of a state beside its manifest.
+/// Facts about a build beside the manifest.
 #[derive(Debug, Clone)]
 pub struct Built {
     /// Prompt file, for people.
     pub origin: String,
     /// Way in which the prompt was put before the model, for people.
     pub prompt_format: String,
-    /// Where the model lies.
+    /// Path of the model.
     pub model_path: String,
     /// Hash of the prompt's text alone.
     pub text: Option<TextDigest>,
@@ -51,7 +51,7 @@ pub struct Built {
     pub build_s: f64,
     /// Number of tokens evaluated in that time.
     pub evaluated: usize,
-    /// Who wants it.
+    /// Name, pin and expiry.
     pub claim: Claim,
 }
 
@@ -396,8 +396,8 @@ fn apply(expiry: Expiry, expires: &mut Option<i64>) {
     }
 }
 
-/// What is built again is wanted again: instead of an expiry that is past the one counts that the build gives. Where a name
-/// is given it is that name's expiry; without one, all of them where nobody wants the state any more.
+/// Renews the claims on a state that is built again. An expiry that is past is replaced by the build's. Where a name is
+/// given it is that name's expiry; without one, all of them, if no claim on the state is left.
 fn revive(label: &mut Label, claim: &Claim, now: i64) {
     let given = match claim.expiry {
         Expiry::At(time) => Some(time),

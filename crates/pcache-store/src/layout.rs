@@ -1,4 +1,4 @@
-//! Where everything lies in a store's folder, whose folder it is, and whether what lies in it is what should lie there.
+//! Layout of a store's folder, its owner, and checks that each file in it is of the kind that belongs there.
 
 use std::path::{Path, PathBuf};
 

@@ -96,7 +96,7 @@ impl Clock for SystemClock {
 /// Bytes of verified objects that a reader keeps in memory, unless it is told otherwise: 1 GiB.
 const KEEP_BYTES: u64 = 1 << 30;
 
-/// What a store is opened with.
+/// Options for opening a store.
 #[derive(Clone)]
 pub struct Options {
     /// File system.

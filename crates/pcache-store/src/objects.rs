@@ -63,7 +63,7 @@ pub enum Miss {
     Description {
         /// `manifest`, `label` or `record`.
         file: &'static str,
-        /// What is wrong.
+        /// Reason.
         reason: String,
         /// The file is gone or cannot be read.
         missing: bool,
@@ -90,7 +90,7 @@ pub(crate) struct FoundObject {
     source: Box<dyn Source>,
 }
 
-/// What an object must be.
+/// Properties that an object must have.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted<'a> {
     pub(crate) tokens: &'a [i32],
@@ -188,7 +188,7 @@ fn check(
     Ok((decoded.state, decoded.stored, raw_blake3))
 }
 
-/// Where an object's bytes are.
+/// Place of an object's bytes.
 enum Bytes {
     Kept(Memory),
     InFile(Box<dyn Source>),
@@ -233,7 +233,7 @@ impl VerifiedObject {
         Ok(())
     }
 
-    /// How the state is stored.
+    /// Storage of the state.
     pub fn stored(&self) -> Stored {
         self.stored
     }

@@ -31,7 +31,7 @@ pub struct Prefix {
 impl Prefix {
     /// Computes the chain keys of `tokens`.
     pub fn new(model: ModelHash, params: Params, layout: Layout, tokens: Vec<i32>) -> Self {
-        let chain = Chain::of(params.root(&model), &tokens);
+        let chain = Chain::new(params.root(&model), &tokens);
         Self { model, params, layout, tokens, chain }
     }
 
@@ -55,7 +55,7 @@ pub struct FoundPrefix {
     keep_bytes: u64,
 }
 
-/// What of a prefix is saved and intact, in order and without a gap.
+/// Segments of a prefix that are saved and intact, in order and without a gap.
 pub struct VerifiedPrefix {
     /// Each segment with its object.
     pub parts: Vec<(Segment, VerifiedObject)>,

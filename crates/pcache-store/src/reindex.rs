@@ -9,7 +9,7 @@ use super::layout::{self, INDEX_NAME, LOCK_NAME, STAGING};
 use super::lock::ExclusiveGuard;
 use super::{Result, Store, StoreError};
 
-/// What reindexing found on disk and put into the index.
+/// Result of a reindexing: files that were put into the index.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reindexed {
     /// States.
@@ -18,7 +18,7 @@ pub struct Reindexed {
     pub segments: usize,
 }
 
-/// What lies in the folder beside what the index knows.
+/// Files in the folder that the index does not know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Survey {
     /// Number of states that a build was about to commit when it died.

@@ -26,11 +26,11 @@ const PAUSE: Duration = Duration::from_millis(30);
 pub struct State {
     /// Immutable description. Without tokens where neither the manifest nor the objects could be read.
     pub manifest: Manifest,
-    /// What may change.
+    /// Names, pins and other facts that may change.
     pub label: Label,
-    /// How it was used.
+    /// Usage.
     pub usage: Usage,
-    /// What is wrong with the manifest, if anything is.
+    /// Damage of the manifest, if there is any.
     pub damage: Option<Miss>,
 }
 
@@ -80,7 +80,7 @@ impl Store {
         Ok(Some(State { manifest, label, usage, damage }))
     }
 
-    /// How a state was used, and the sizes of the files that describe it.
+    /// Returns the usage of a state, and the sizes of the files that describe it.
     ///
     /// # Errors
     /// When the index fails.
@@ -158,7 +158,7 @@ impl Store {
     /// A manifest with its segments as the index has them; none where one of them is not saved.
     pub(crate) fn with_segments(&self, manifest: Manifest) -> Result<Option<Manifest>> {
         let linked: HashSet<_> = self.index.segments_of(&manifest.key)?.iter().map(SegmentRow::id).collect();
-        let chain = Chain::of(manifest.params.root(&manifest.model), &manifest.tokens);
+        let chain = Chain::new(manifest.params.root(&manifest.model), &manifest.tokens);
         let mut segments: Vec<ManifestSegment> = Vec::new();
         for piece in manifest.layout.pieces(&chain) {
             let before = segments.last().map(|segment| segment.lineage);

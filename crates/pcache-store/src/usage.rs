@@ -48,7 +48,7 @@ impl FolderUsage {
     }
 
     /// Contents of `root`; needs no index, so it can be looked for beside one that is being read.
-    pub(super) fn of(disk: &dyn Disk, root: &Path) -> Result<Self> {
+    pub(super) fn read(disk: &dyn Disk, root: &Path) -> Result<Self> {
         let mut walk = Walk { disk, root, usage: Self::default() };
         let entries = disk.list(root).map_err(StoreError::disk("list", root))?;
         walk.entries(root, entries);
@@ -67,7 +67,7 @@ impl Store {
     /// # Errors
     /// When the store's own folder cannot be listed.
     pub fn folder_usage(&self) -> Result<FolderUsage> {
-        FolderUsage::of(self.disk.as_ref(), &self.root)
+        FolderUsage::read(self.disk.as_ref(), &self.root)
     }
 }
 

@@ -38,7 +38,7 @@ pub struct Written {
     pub bytes: u64,
 }
 
-/// What of a state does not follow from its tokens, model and parameters.
+/// Properties of a state that do not follow from its tokens, model and parameters.
 #[derive(Debug, Clone)]
 pub struct Description {
     /// Origin of the tokens.

@@ -14,11 +14,11 @@ const LETTER: f64 = 7.2;
 /// A bar.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bar {
-    /// What stands before it.
+    /// Text before it.
     pub label: String,
     /// Its parts from the left, one for each of the chart's.
     pub parts: Vec<f64>,
-    /// What stands behind it.
+    /// Text behind it.
     pub total: String,
 }
 

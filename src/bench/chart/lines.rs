@@ -6,7 +6,7 @@ use super::{COLOURS, Picture};
 
 const WIDTH: f64 = 790.0;
 const HEIGHT: f64 = 430.0;
-/// Room for the axis labels, and for what is written at the lines' ends.
+/// Space for the axis labels, and for what is written at the lines' ends.
 const LEFT: f64 = 66.0;
 const RIGHT: f64 = 220.0;
 const TOP: f64 = 62.0;
@@ -17,13 +17,13 @@ const LABEL_GAP: f64 = 17.0;
 /// One line.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Line {
-    /// What stands at its end.
+    /// Text at its end.
     pub label: String,
     /// A colour's number.
     pub colour: usize,
-    /// How it is dashed: 0 is not at all.
+    /// Length of its dashes; 0 is a solid line.
     pub dash: usize,
-    /// What it goes through; both above 0.
+    /// Points that it goes through; both coordinates above 0.
     pub points: Vec<(f64, f64)>,
 }
 
@@ -38,7 +38,7 @@ pub struct Lines {
     pub x_label: String,
     /// The places on the horizontal axis that have a label, with it.
     pub x_ticks: Vec<(f64, String)>,
-    /// How a value of the vertical axis is written.
+    /// Writes a value of the vertical axis.
     pub y_text: fn(f64) -> String,
     /// The lines.
     pub lines: Vec<Line>,

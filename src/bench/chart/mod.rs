@@ -12,7 +12,7 @@ use std::fmt::Write;
 /// Colours that can be told apart, in light and dark: `c0` to `c5`. Lightness and hue both differ between neighbours.
 const LIGHT: [&str; COLOURS] = ["#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#a16207", "#0e7490"];
 const DARK: [&str; COLOURS] = ["#fb923c", "#7aa2ff", "#4ade80", "#d8a4ff", "#facc15", "#4dd7f0"];
-/// How many of them there are.
+/// Number of colours.
 pub const COLOURS: usize = 6;
 
 /// A picture: the inside of an `svg` element.

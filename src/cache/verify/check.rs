@@ -26,7 +26,7 @@ struct Checker<'s> {
     store: &'s Store,
     guard: &'s SharedGuard,
     repair: bool,
-    /// What was found of segments so far.
+    /// Results for the segments so far.
     known: HashMap<(ChainKey, Lineage), Option<Miss>>,
 }
 

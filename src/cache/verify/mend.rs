@@ -1,4 +1,4 @@
-//! What needs a model: evaluating again what is damaged, and comparing logits.
+//! Repairs that need a model: evaluating damaged segments again, and comparing logits.
 
 use anyhow::{Result, bail};
 
@@ -121,7 +121,7 @@ fn work_on(call: Call<'_>, store: &Store, wish: Wish, model: &Model, checked: &m
             found = VerifiedPrefix::none();
         }
         let writer = store.writer(&guard, &prefix, Codec::default(), &found);
-        prefill::fill(call, &writer, store, &mut session, &prefix, &checked.key.short())?;
+        prefill::prefill(call, &writer, store, &mut session, &prefix, &checked.key.short())?;
         writer.heal(&state)?;
         (checked.status, checked.trouble) = (Status::Healed, None);
     }

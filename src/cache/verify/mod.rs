@@ -12,16 +12,16 @@ pub use mend::{Loader, mend};
 use pcache_format::StateKey;
 use pcache_store::Miss;
 
-/// What is done beside looking.
+/// Actions beside looking.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wish {
-    /// What is damaged is evaluated again.
+    /// Damaged states are evaluated again.
     pub repair: bool,
-    /// What is intact is compared with a cold evaluation.
+    /// Intact states are compared with a cold evaluation.
     pub logits: bool,
 }
 
-/// What was found of a state.
+/// Condition of a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
@@ -36,7 +36,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// What it is called.
+    /// Name in output.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -47,7 +47,7 @@ impl Status {
     }
 }
 
-/// What is known of a state.
+/// Result for a state.
 #[derive(Debug, Serialize)]
 pub struct Checked {
     /// Key of the state.
@@ -63,13 +63,13 @@ pub struct Checked {
     /// Largest difference to the logits of a cold evaluation, where they were compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_logit_difference: Option<f32>,
-    /// What the logits of the restored state were compared with.
+    /// Comparison of the restored state's logits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compared: Option<Compared>,
     /// Files that describe it, of a later version, and left alone.
     #[serde(skip)]
     pub newer: Vec<PathBuf>,
-    /// What is wrong with it, or was.
+    /// Damage, or the damage that was repaired.
     pub reason: Option<String>,
     #[serde(skip)]
     trouble: Option<Trouble>,
@@ -79,12 +79,12 @@ impl Checked {
     /// Notes why what is wrong with it stays.
     fn cannot_be_mended(&mut self, why: &str) {
         if let Some(trouble) = &self.trouble {
-            self.reason = Some(format!("{}; it cannot be mended: {why}", trouble.reason()));
+            self.reason = Some(format!("{}; it cannot be repaired: {why}", trouble.reason()));
         }
     }
 }
 
-/// What the logits of a restored state were compared with.
+/// Reference of a comparison of logits.
 #[derive(Debug, Clone, Serialize)]
 pub struct Compared {
     /// Identity that computed the restored state.
@@ -93,7 +93,7 @@ pub struct Compared {
     pub own: bool,
 }
 
-/// What is wrong with a state.
+/// Damage of a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Trouble {
     /// A manifest, the label or the record.

@@ -40,7 +40,7 @@ const SETTINGS: &[Setting] = &[
     top("model"),
     top("threads"),
     top("gpu-layers"),
-    top("output"),
+    top("format"),
     Setting { table: None, name: "max-size", commands: &["build", "extend", "gc"] },
     of("build", "ttl", &["build", "extend"]),
     of("build", "kv-type", CHOOSING),
@@ -61,7 +61,7 @@ const SETTINGS: &[Setting] = &[
     of("ls", "sort", &["ls"]),
 ];
 
-/// What is wrong with a config file.
+/// Error in a config file.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// It cannot be read.
@@ -69,7 +69,7 @@ pub enum ConfigError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// Error of the operating system.
         reason: String,
     },
     /// It is not TOML.
@@ -77,7 +77,7 @@ pub enum ConfigError {
     Syntax {
         /// The file.
         path: PathBuf,
-        /// What and where.
+        /// Error and its place.
         reason: String,
     },
     /// It has a setting that there is not.
@@ -316,7 +316,7 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// Where the file is looked for, for people.
+/// Returns the path of the config file, for people.
 pub fn shown(path: Option<&Path>) -> String {
     path.map_or_else(|| "none: no home folder is known".to_owned(), |p| p.display().to_string())
 }

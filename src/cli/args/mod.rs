@@ -1,9 +1,11 @@
 //! The command line: clap structs, the values of options, and the config file that gives them other defaults.
 
 pub mod config;
-mod output;
+pub mod help;
+pub mod output;
 pub mod prompt;
 pub mod sampling;
+mod tips;
 pub mod values;
 
 use std::path::PathBuf;
@@ -11,80 +13,79 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
 
-use super::Command;
+use super::{Command, failure};
+use crate::error::ErrorKind;
 use config::Config;
-use output::OutputParser;
-pub use output::{Output, OutputTo};
-pub use prompt::{FlashAttention, FramingArgs, KeepArgs, ParamArgs};
-pub use sampling::{SamplingArgs, ShapeArgs};
-use values::path;
+use help::Level;
+pub use output::{Format, Output};
+pub use prompt::{FlashAttention, KeepArgs, ParamArgs, PromptFormatArgs};
+pub use sampling::{ConstraintArgs, SamplingArgs};
 pub use values::{LoraFile, Ttl};
+use values::{choice, path};
 
-/// Saves the state of a language model after a long prompt, and answers from it in milliseconds.
+/// Prompt cache for local GGUF models: evaluate a long prompt once, restore its state in milliseconds
 #[derive(Debug, Parser)]
 #[command(
     name = "pcache",
     version,
-    propagate_version = true,
     after_help = "\
 A first session:
   pcache build -m model.gguf menu.txt     prints the state's key
   pcache ask KEY \"Is there soup today?\"   answers from the saved state
-  pcache ls                               what is saved, and what it costs
-  pcache gc --max-size 10GiB              throws away what was not used
+  pcache ls                               saved states and their sizes
+  pcache gc --max-size 10GiB              evicts the least recently used states
 
-stdout is data (a key, an answer, a table, JSON), stderr is talk.
+Results go to stdout (a key, an answer, a table, JSON), messages to stderr.
 Exit codes: 0 done; 1 failed; 2 usage; 3 no such state, or a miss under
---require-hit; 4 corrupt and not healed; 130 interrupted."
+--require-hit; 4 damaged and not repaired; 129, 130, 143 stopped by a signal."
 )]
 pub struct Cli {
     /// Options of every command.
     #[command(flatten)]
     pub global: Global,
-    /// What to do.
+    /// Command
     #[command(subcommand)]
     pub command: Command,
 }
 
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Options of every command")]
+#[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Folder of the saved states [default: pcache/states in your cache folder]
+    /// Folder of saved states [default: ~/.cache/pcache/states]
     #[arg(long, env = "PCACHE_DIR", value_name = "DIR", global = true, value_parser = path())]
     pub cache_dir: Option<PathBuf>,
-    /// Use a store that belongs to another user, who could put forged states into it
+    /// Use a folder that another user owns, who could put forged states into it
     #[arg(long, global = true)]
     pub trust_owner: bool,
-    /// The GGUF file, or the name of a model that pcache models lists
-    #[arg(short, long, env = "PCACHE_MODEL", value_name = "PATH", global = true, value_parser = path())]
+    /// GGUF file, or a name that `pcache models` lists
+    #[arg(short, long, env = "PCACHE_MODEL", value_name = "MODEL", global = true, value_parser = path())]
     pub model: Option<PathBuf>,
-    /// Threads that evaluate [default: the machine's cores]
-    #[arg(long, value_name = "N", global = true, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    /// Number of threads [default: the machine's cores]
+    #[arg(short, long, value_name = "N", global = true, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
-    /// Layers on a GPU, in builds that support one [default: 0]
-    #[arg(long, value_name = "N", global = true)]
+    /// Number of layers on the GPU, in builds that support one [default: 0]
+    #[arg(long, alias = "n-gpu-layers", value_name = "N", global = true)]
     pub gpu_layers: Option<u32>,
-    /// Use only what this very machine and program computed: answers are then
-    /// bit-identical to those without a cache
+    /// Restore only states that this machine and program computed, whose answers are bit-identical to uncached ones
     #[arg(long, global = true)]
     pub same_compute: bool,
-    /// How results are printed; jsonl streams events as they happen, junit is for eval. For map also a file
-    #[arg(long, value_name = "FORMAT", global = true, default_value = "text", value_parser = OutputParser)]
-    pub output: OutputTo,
-    /// Short for --output json
-    #[arg(long, global = true, conflicts_with = "output")]
+    /// Format of results
+    #[arg(long, value_name = "FORMAT", global = true, default_value = "text", value_parser = choice::<Format>())]
+    pub format: Format,
+    /// Short for --format json
+    #[arg(long, global = true, conflicts_with = "format")]
     pub json: bool,
-    /// Append every stage as it happens to FILE, as JSON lines (docs/log.md)
+    /// Append every stage to FILE as it happens, as JSON Lines
     #[arg(long, value_name = "FILE", global = true, value_parser = path())]
     pub log: Option<PathBuf>,
-    /// Nothing on stderr but warnings and errors
+    /// Print only warnings and errors on stderr
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// More on stderr: why something is a miss; twice (-vv): llama.cpp's log, too
+    /// Explain misses on stderr; twice (-vv): with llama.cpp's log
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// Whether the model was named on the command line, and not by the environment.
+    /// The model was named on the command line, and not by the environment.
     #[arg(skip)]
     pub model_is_explicit: bool,
 }
@@ -93,16 +94,19 @@ impl Cli {
     /// Parses the program's arguments, with the config file's values as defaults; prints help or an error and exits as
     /// clap does.
     pub fn of_process() -> Self {
+        let level = Level::asked_for(std::env::args_os().skip(1));
         let config = Config::of_user().unwrap_or_else(|e| {
             // Help is given all the same: this ends the program when it was asked for.
-            let _ = Self::command().get_matches();
+            let _ = help::arranged(Self::command(), level).get_matches();
             // A file that cannot be understood should not change what a command does without a word.
-            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("pcache: {e}\n"));
+            failure::print(ErrorKind::Refused, &e.to_string(), None, wants_json());
             std::process::exit(2);
         });
-        let matches = with_plain_usage(config.applied_to(Self::command())).get_matches();
-        let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
-        cli.check_output().unwrap_or_else(|e| e.exit());
+        let mut command = help::arranged(with_plain_usage(config.applied_to(Self::command())), level);
+        let matches = command.try_get_matches_from_mut(std::env::args_os());
+        let matches = matches.unwrap_or_else(|e| refuse(tips::with_tip(e, &command)));
+        let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|e| refuse(e));
+        cli.check_format().unwrap_or_else(|e| refuse(e));
         let set = |path: &PathBuf| !path.as_os_str().is_empty();
         cli.global.cache_dir = cli.global.cache_dir.filter(set);
         cli.global.model = cli.global.model.filter(set);
@@ -114,18 +118,33 @@ impl Cli {
 }
 
 impl Cli {
-    /// Refuses a way of printing that the command does not have.
-    fn check_output(&self) -> Result<(), clap::Error> {
-        let problem = match &self.global.output {
-            OutputTo::File(_) if self.command.writes_a_file() => return Ok(()),
-            OutputTo::Junit if self.command.has_junit() => return Ok(()),
-            OutputTo::File(path) => format!("--output {}: only map writes to a file", path.display()),
-            OutputTo::Junit => "--output junit: only eval has it".into(),
-            OutputTo::Format(_) => return Ok(()),
-        };
-        let problem = format!("{problem}; expected text, json or jsonl\n");
+    /// Refuses a format that the command does not have.
+    fn check_format(&self) -> Result<(), clap::Error> {
+        if self.global.format != Format::Junit || self.command.has_junit() {
+            return Ok(());
+        }
+        let problem = "--format junit: only eval has it; expected text, json or jsonl\n";
         Err(Self::command().error(clap::error::ErrorKind::InvalidValue, problem))
     }
+}
+
+/// Ends the program with an error of the command line, or with the help that was asked for.
+fn refuse(error: clap::Error) -> ! {
+    if error.use_stderr() && wants_json() {
+        let text = error.render().to_string();
+        failure::print(ErrorKind::Refused, text.trim_start_matches("error: ").trim_end(), None, true);
+        std::process::exit(error.exit_code());
+    }
+    error.exit()
+}
+
+/// Returns true if errors are to be JSON, before the command line is understood.
+fn wants_json() -> bool {
+    let args: Vec<_> = std::env::args_os().skip(1).take_while(|arg| arg != "--").collect();
+    let pair =
+        |pair: &[std::ffi::OsString]| pair[0] == "--format" && (pair[1] == "json" || pair[1] == "jsonl");
+    args.iter().any(|arg| ["--json", "--format=json", "--format=jsonl"].iter().any(|json| arg == json))
+        || args.windows(2).any(pair)
 }
 
 /// Usage lines as the definition has them: clap's own would list what the environment sets as if it had to be given.

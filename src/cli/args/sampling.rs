@@ -1,4 +1,4 @@
-//! How answers are sampled, and what shape they have.
+//! Options of sampling and of constraints.
 
 use std::path::PathBuf;
 
@@ -6,44 +6,44 @@ use clap::Args;
 
 use super::values::{penalty, probability, temperature};
 
-/// How answers are sampled.
+/// Options of sampling.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
-    /// Tokens of an answer at most
-    #[arg(long, value_name = "N", default_value_t = 512, allow_negative_numbers = true)]
+    /// Maximum number of tokens to generate
+    #[arg(short = 'n', long, aliases = ["predict", "n-predict"], value_name = "N", default_value_t = 512, allow_negative_numbers = true)]
     pub max_tokens: usize,
-    /// 0 always takes the likeliest token
-    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature, allow_negative_numbers = true)]
+    /// Temperature; 0 always takes the most likely token
+    #[arg(long, alias = "temperature", value_name = "T", default_value_t = 0.0, value_parser = temperature, allow_negative_numbers = true)]
     pub temp: f32,
-    /// Choose from the K likeliest tokens; 0 for all
+    /// Sample from the K most likely tokens; 0 for all
     #[arg(long, value_name = "K", default_value_t = 40, value_parser = clap::value_parser!(i32).range(0..))]
     pub top_k: i32,
-    /// Choose from the likeliest tokens that together have probability P
+    /// Sample from the most likely tokens that together have probability P
     #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = probability)]
     pub top_p: f32,
-    /// Choose from tokens at least P times as likely as the likeliest
+    /// Sample from tokens at least P times as likely as the most likely one
     #[arg(long, value_name = "P", default_value_t = 0.05, value_parser = probability)]
     pub min_p: f32,
-    /// Above 1, makes repetition less likely
+    /// Penalty for repeated tokens; 1 is none
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = penalty)]
     pub repeat_penalty: f32,
-    /// Seed of the random choice, with --temp above 0
+    /// Seed, with --temp above 0
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     pub seed: u32,
-    /// End the answer before this text; may be given several times
+    /// Stop sequence; may be given several times
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub stop: Vec<String>,
 }
 
-/// What shape answers have.
+/// Constrained output.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "The shape of answers")]
-pub struct ShapeArgs {
-    /// A grammar in GBNF, llama.cpp's notation, that each answer follows
+#[command(next_help_heading = "Constrained output")]
+pub struct ConstraintArgs {
+    /// GBNF grammar (llama.cpp's) that answers follow
     #[arg(long, value_name = "FILE", conflicts_with = "json_schema")]
     pub grammar: Option<PathBuf>,
-    /// A JSON schema that each answer is valid under
+    /// JSON schema that answers satisfy
     #[arg(long, value_name = "FILE")]
     pub json_schema: Option<PathBuf>,
 }

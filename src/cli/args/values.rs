@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::ValueEnum;
 use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use jiff::civil::Date;
 
@@ -27,10 +28,17 @@ pub fn named<T: Copy + Send + Sync + 'static>(
     names.try_map(move |text| all.iter().copied().find(|value| name(*value) == text).ok_or("not one of them"))
 }
 
+/// Parses one of an enum's names; unlike clap's own parser it gives each value no help of its own.
+pub fn choice<T: ValueEnum + Clone + Send + Sync + 'static>() -> impl TypedValueParser<Value = T> {
+    let names = T::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+    let names = PossibleValuesParser::new(names.map(|value| value.get_name().to_owned()));
+    names.try_map(|text| T::from_str(&text, false))
+}
+
 pub fn size(text: &str) -> Result<u64, String> {
     let bytes: Result<bytesize::ByteSize, _> = text.parse();
     let bytes =
-        bytes.map(|b| b.as_u64()).map_err(|_| "expected a size, as 10GiB, 500MB or 1000000".to_owned())?;
+        bytes.map(|b| b.as_u64()).map_err(|_| "expected a size, e.g. 10GiB, 500MB or 1000000".to_owned())?;
     if (1..1 << 16).contains(&bytes) && text.trim().bytes().all(|b| b.is_ascii_digit()) {
         return Err(format!("{bytes} bytes hold no state; say {bytes}GiB or {bytes}MiB"));
     }
@@ -62,11 +70,12 @@ fn number(text: &str, expected: &str, fits: impl Fn(f32) -> bool) -> Result<f32,
 
 /// A length of time, as `30d`, `12h` or `1h 30m`, in seconds.
 pub fn seconds(text: &str) -> Result<i64, String> {
-    let time = humantime::parse_duration(text).map_err(|e| format!("expected a time, as 30d or 12h: {e}"))?;
+    let time =
+        humantime::parse_duration(text).map_err(|e| format!("expected a time, e.g. 30d or 12h: {e}"))?;
     i64::try_from(time.as_secs()).map_err(|_| "that is longer than any clock runs".into())
 }
 
-/// How long a state may live.
+/// Life span of a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ttl {
     /// So many seconds.
@@ -103,7 +112,7 @@ pub fn finite(text: &str) -> Result<f32, String> {
 
 /// A day, as `2026-01-31`.
 pub fn date(text: &str) -> Result<Date, String> {
-    text.parse().map_err(|_| "expected a date, as 2026-01-31".into())
+    text.parse().map_err(|_| "expected a date, e.g. 2026-01-31".into())
 }
 
 /// `NAME=VALUE`, where the value is JSON or else a text.

@@ -1,4 +1,4 @@
-//! Where questions come from.
+//! Sources of questions.
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;

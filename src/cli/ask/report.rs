@@ -1,4 +1,4 @@
-//! What an ask prints.
+//! Output of an ask.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -10,12 +10,13 @@ use crate::cli::args::Output;
 use crate::text::human;
 use pcache_engine::generate::StopReason;
 
-/// What `--json` prints for each answer.
+/// JSON object of an answer.
 #[derive(Debug, Serialize)]
 pub struct Report<'a> {
     pub key: String,
     pub question: &'a str,
-    pub answer: &'a str,
+    /// The text; under a JSON schema its value.
+    pub answer: serde_json::Value,
     pub stop_reason: StopReason,
     pub answer_tokens: usize,
     pub seed: u32,
@@ -29,27 +30,24 @@ pub fn announce(app: &App, labels: Vec<String>) -> Result<()> {
     if app.output() == Output::Text { labels.iter().try_for_each(|l| app.print(l)) } else { Ok(()) }
 }
 
-/// Ends an answer that was streamed, or prints it as an object; and says on stderr what happened.
-pub fn print(app: &App, report: &Report<'_>, several: bool, stats: bool) -> Result<()> {
-    print_with(app, report, several, stats, true)
-}
-
-/// As [`print`], with or without the line that says what happened.
-pub fn print_with(app: &App, report: &Report<'_>, several: bool, stats: bool, tells: bool) -> Result<()> {
+/// Ends an answer that was streamed, or prints it as an object; and says on stderr what happened, if it `tells`. `label` tells
+/// one of several answers from the others.
+pub fn print(app: &App, report: &Report<'_>, label: Option<&str>, stats: bool, tells: bool) -> Result<()> {
     app.named_event("answer", report)?;
     match app.output() {
-        Output::Text => app.write(if several { "\n\n" } else { "\n" })?,
+        Output::Text => app.write(if label.is_some() { "\n\n" } else { "\n" })?,
         Output::Json => app.print_json(report)?,
         _ => {}
     }
-    app.say_if(tells.then(|| summary(report)));
+    let label = label.map(|label| format!("{label}: ")).unwrap_or_default();
+    app.say_if(tells.then(|| label + &summary(report)));
     if stats {
         app.say(report.timings.table().trim_end());
     }
     Ok(())
 }
 
-/// What happened, in a line.
+/// Summarises an answer in a line.
 fn summary(report: &Report<'_>) -> String {
     let cache = report.cache;
     let status = match cache.status {
@@ -58,15 +56,15 @@ fn summary(report: &Report<'_>) -> String {
         Status::Miss => "miss",
     };
     let stop = match report.stop_reason {
-        StopReason::Eos => "the model ended it",
+        StopReason::Eos => "end of answer",
         StopReason::MaxTokens => "--max-tokens reached",
-        StopReason::StopString => "a stop text came up",
-        StopReason::ContextFull => "the model's context is full",
+        StopReason::StopString => "stop sequence",
+        StopReason::ContextFull => "context full",
         StopReason::Interrupted => "interrupted",
     };
     let computed = cache.computed_by.as_ref().map(|by| format!("; computed by {by}")).unwrap_or_default();
     format!(
-        "{status}: {} restored, {} evaluated; first token after {:.2} s; {} answered: {stop}{computed}",
+        "{status}: {} restored, {} evaluated; first token after {:.2} s; generated {} ({stop}){computed}",
         human::count(cache.restored_tokens, "token"),
         human::thousands(cache.evaluated_tokens),
         report.time_to_first_token_s,

@@ -1,4 +1,4 @@
-//! What the user types: lines with a history, or what comes through a pipe.
+//! Lines of a conversation: typed with a history, or read from a pipe.
 
 use std::io::{BufRead, ErrorKind, IsTerminal};
 use std::path::PathBuf;
@@ -11,13 +11,13 @@ use rustyline::{Config, DefaultEditor, Editor};
 use crate::cli::app::user_cache;
 
 /// Messages that the history keeps.
-const MOST_REMEMBERED: usize = 1000;
+const MAX_REMEMBERED: usize = 1000;
 
 /// One thing that the user did.
 pub enum Input {
     /// A message or a command.
     Line(String),
-    /// What is no text.
+    /// Bytes that are no text.
     Unreadable,
     /// Ctrl-C at the prompt.
     Interrupt,
@@ -25,7 +25,7 @@ pub enum Input {
     End,
 }
 
-/// Where lines come from.
+/// Source of lines.
 pub enum Lines {
     /// A person at a terminal.
     Typed { editor: Box<Editor<(), FileHistory>>, history: Option<PathBuf> },
@@ -39,7 +39,7 @@ impl Lines {
         if !std::io::stdin().is_terminal() {
             return Ok(Self::Piped);
         }
-        let config = Config::builder().max_history_size(MOST_REMEMBERED)?.history_ignore_dups(true)?.build();
+        let config = Config::builder().max_history_size(MAX_REMEMBERED)?.history_ignore_dups(true)?.build();
         let mut editor = DefaultEditor::with_config(config).context("cannot read from the terminal")?;
         let history = user_cache().ok().map(|dir| dir.join("chat-history"));
         if let Some(file) = &history {
@@ -49,7 +49,7 @@ impl Lines {
         Ok(Self::Typed { editor: Box::new(editor), history })
     }
 
-    /// Whether a person types.
+    /// Returns true if a person types.
     pub fn are_typed(&self) -> bool {
         matches!(self, Self::Typed { .. })
     }

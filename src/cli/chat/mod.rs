@@ -16,14 +16,14 @@ use super::states::{self, check_name};
 use super::{build, place, sampling, target};
 use crate::cache::build::Builder;
 use crate::cache::conversation::{Conversation, Said, turn};
-use crate::cache::opened::{Answered, Opened, Question, Room, Use};
+use crate::cache::open_state::{Answered, CachePolicy, ContextSize, OpenState, Question};
 use crate::cache::target::Target;
 use crate::cli::Run;
 use crate::cli::args::{KeepArgs, Output, ParamArgs, SamplingArgs};
 use crate::text::human;
 use pcache_engine::generate::{self, Sampling, StopReason};
 use pcache_engine::model::Model;
-use pcache_engine::prompt::ChatFraming;
+use pcache_engine::prompt::ChatFormat;
 use pcache_engine::template::Turn;
 use pcache_store::{Prefix, State};
 
@@ -33,36 +33,36 @@ use pcache_store::{Prefix, State};
 Examples:
   pcache chat menu
   pcache chat menu --temp 0.7
-  pcache chat --resume monday             goes on with what /save monday kept
+  pcache chat --resume monday             resumes what /save monday kept
 
 In a conversation:
   /save NAME    keep it as a state of its own
   /retry        another answer to the last message
   /drop [N]     forget the oldest N messages with their answers
-  /reset        begin anew from the state
-  /stats        where the time of the last answer went
+  /reset        start over from the state
+  /stats        timings of the last answer
   /help, /quit  (or Ctrl-D)
 A line that ends with \\ goes on in the next one. Ctrl-C stops an answer.")]
 pub struct Chat {
-    /// Key of the state (6 digits or more), or its name
+    /// Key (at least 6 digits) or name of a state
     #[arg(value_name = "KEY", required_unless_present = "resume", conflicts_with = "resume")]
     pub key: Option<String>,
-    /// Go on with a conversation that /save kept
+    /// Resume a saved conversation
     #[arg(long, value_name = "NAME")]
     pub resume: Option<String>,
-    /// The template that the state was built with, if not the model's own
+    /// Chat template that the state was built with, if not the model's own
     #[arg(long, value_name = "FILE")]
     pub template: Option<PathBuf>,
-    /// A variable of the template that the state was built with
+    /// Template variable that the state was built with
     #[arg(long = "template-arg", value_name = "NAME=VALUE", value_parser = super::args::values::argument)]
     pub template_args: Vec<(String, serde_json::Value)>,
-    /// Print the timing table on stderr after each answer
+    /// Print a timing table on stderr after each answer
     #[arg(long)]
     pub stats: bool,
-    /// How answers are sampled.
+    /// Sampling.
     #[command(flatten)]
     pub sampling: SamplingArgs,
-    /// What the state was built with; only needed to say where a LoRA adapter lies now.
+    /// Parameters that the state was built with; only needed to say where a LoRA adapter lies now.
     #[command(flatten)]
     pub params: ParamArgs,
 }
@@ -74,10 +74,10 @@ const RETRY_TEMPERATURE: f32 = 0.8;
 
 const HELP: &str = "\
 /save NAME    keep the conversation as a state of its own;
-              pcache chat --resume NAME goes on with it
+              pcache chat --resume NAME resumes it
 /retry        another answer to the last message
 /drop [N]     forget the oldest N messages (1) with their answers
-/reset        begin anew from the state
+/reset        start over from the state
 /stats        where the last answer's time went, and how full the context is
 /quit         or Ctrl-D
 A line that ends with \\ goes on in the next one. Ctrl-C stops an answer.
@@ -97,19 +97,19 @@ fn run(app: &App, args: &Chat) -> Result<()> {
     let text = args.key.as_deref().or(args.resume.as_deref()).unwrap_or_default();
     let place = place::find(app, text, &args.params)?;
     let target = target::of_state(app, &place.store, &place.state, &args.params)?;
-    let framing = ChatFraming {
+    let framing = ChatFormat {
         template: args.template.as_deref().map(read_text).transpose()?,
         arguments: args.template_args.clone(),
-        ..ChatFraming::default()
+        ..ChatFormat::default()
     };
     let sampling = sampling::of_args(&args.sampling, args.sampling.seed);
     let size = |model: &Model, state: &State, prefix: &Prefix| {
         let turn = turn(model, state, &framing)?;
-        Ok((Room::one(Question::limit(model, prefix, ROOM, args.sampling.max_tokens)), turn))
+        Ok((ContextSize::one(Question::limit(model, prefix, ROOM, args.sampling.max_tokens)), turn))
     };
-    let (mut opened, turn, _) = place.open(app.call(), Use::default(), None, size)?;
+    let (mut opened, turn, _) = place.open(app.call(), CachePolicy::default(), None, size)?;
     app.signals.set(At::Answer);
-    let mut chat = Talk { app, args, target: &target, sampling, last: None, first_failure: None };
+    let mut chat = Repl { app, args, target: &target, sampling, last: None, first_failure: None };
     chat.greet(&opened, args.resume.is_some(), &turn);
     let mut said = Said::new(turn);
     chat.go_on(&mut Conversation::new(&mut opened, &mut said))?;
@@ -117,8 +117,8 @@ fn run(app: &App, args: &Chat) -> Result<()> {
     Ok(())
 }
 
-/// What stays the same from message to message.
-struct Talk<'a> {
+/// Parts that stay the same from message to message.
+struct Repl<'a> {
     app: &'a App,
     args: &'a Chat,
     target: &'a Target,
@@ -128,11 +128,11 @@ struct Talk<'a> {
     first_failure: Option<anyhow::Error>,
 }
 
-impl Talk<'_> {
-    fn greet(&self, opened: &Opened<'_>, resumed: bool, turn: &Turn) {
+impl Repl<'_> {
+    fn greet(&self, opened: &OpenState<'_>, resumed: bool, turn: &Turn) {
         let label = states::label(&opened.state.key(), opened.state.label.name());
         let tokens = human::count(opened.prefix.tokens.len(), "token");
-        self.app.say(format!("{label}: {tokens}; /help says what there is, /quit ends"));
+        self.app.say(format!("{label}: {tokens}; /help lists commands, /quit ends"));
         let whole = opened.session.model().text_of(&opened.state.manifest.tokens)
             + &opened.state.manifest.pending_text;
         let last =
@@ -207,7 +207,7 @@ impl Talk<'_> {
             ("/retry", _) => self.retry(talk)?,
             ("/reset", _) => {
                 talk.drop_oldest(usize::MAX);
-                self.app.say("the conversation begins anew");
+                self.app.say("starting over");
             }
             ("/drop", count) => {
                 let count = if count.is_empty() { Ok(1) } else { count.parse() };
@@ -224,7 +224,7 @@ impl Talk<'_> {
                 self.app.say(format!("{gone} forgotten, {} left", human::thousands(left)));
             }
             ("/stats", _) => self.stats(talk),
-            _ => bail!(Failure::Usage(format!("there is no {name}; /help says what there is"))),
+            _ => bail!(Failure::Usage(format!("unknown command {name}; /help lists commands"))),
         }
         Ok(())
     }
@@ -250,7 +250,7 @@ impl Talk<'_> {
         self.told(talk, &message, sampling.seed, answered)
     }
 
-    /// That there is no message to do something with.
+    /// Says that there is no message for a command.
     fn nothing_said(&self, done: &str) -> String {
         match self.args.resume {
             Some(_) => format!(
@@ -279,7 +279,7 @@ impl Talk<'_> {
         let report = Report {
             key: talk.opened.state.key().to_hex(),
             question: message,
-            answer: &answered.answer.text,
+            answer: answered.answer.text.as_str().into(),
             stop_reason: answered.answer.stop,
             answer_tokens: answered.answer.tokens.len(),
             seed,
@@ -287,12 +287,12 @@ impl Talk<'_> {
             time_to_first_token_s: answered.time_to_first_token.as_secs_f64(),
             timings: &answered.timings,
         };
-        report::print_with(self.app, &report, false, self.args.stats, self.tells(&answered))?;
+        report::print(self.app, &report, None, self.args.stats, self.tells(&answered))?;
         self.last = Some(answered);
         Ok(())
     }
 
-    /// Whether what an answer took is told: if it was asked for, or if something is out of the ordinary.
+    /// Returns true if an answer's statistics are printed: if they were asked for, or if something is out of the ordinary.
     fn tells(&self, answered: &Answered) -> bool {
         let usual = answered.verdict.reason.is_none() && answered.answer.stop == StopReason::Eos;
         !usual || self.args.stats || self.app.explains()

@@ -4,7 +4,7 @@
 //! (<https://github.com/ollama/ollama/blob/main/docs/faq.mdx>), LM Studio `publisher/model/file.gguf`
 //! (<https://lmstudio.ai/docs/app/basics/import-model>), the Hugging Face cache
 //! `models--publisher--model/snapshots/revision/file.gguf`
-//! (<https://huggingface.co/docs/huggingface_hub/guides/manage-cache>), llama.cpp one folder of files.
+//! (<https://huggingface.co/docs/huggingface_hub/matchers/manage-cache>), llama.cpp one folder of files.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -34,9 +34,9 @@ pub struct Found {
 }
 
 impl Found {
-    /// Whether it is a whole model that continues text, as far as its header says.
+    /// Returns true if it is a whole model that continues text, as far as its header says.
     pub fn is_usable(&self) -> bool {
-        Header::of(&self.path).is_ok_and(|h| h.is_causal() && !h.is_adapter() && h.parts() == 1)
+        Header::read(&self.path).is_ok_and(|h| h.is_causal() && !h.is_adapter() && h.parts() == 1)
     }
 }
 
@@ -181,7 +181,7 @@ fn hugging_face_name(folder: &Path, path: &Path) -> String {
     }
 }
 
-/// What of an Ollama manifest matters.
+/// Fields of an Ollama manifest that are used.
 #[derive(Deserialize)]
 struct Manifest {
     layers: Vec<Layer>,

@@ -18,18 +18,18 @@ use pcache_engine::gguf::Header;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pcache models                           every model that -m finds by name
-  pcache models qwen                      only those with this in their name
+  pcache models                           all models that -m finds by name
+  pcache models qwen                      those whose name contains qwen
 
-Looked for in pcache's models folder and in what Ollama, LM Studio, the Hugging
-Face cache and llama.cpp have downloaded. Nothing is copied.")]
+Searches pcache's models folder and the downloads of Ollama, LM Studio, the
+Hugging Face cache and llama.cpp. Nothing is copied.")]
 pub struct Models {
-    /// A part of the name
+    /// Part of a name
     #[arg(value_name = "TEXT")]
     pub filter: Option<String>,
 }
 
-/// What `--json` prints for each model.
+/// JSON object of a model.
 #[derive(Debug, Serialize)]
 struct Listed {
     name: String,
@@ -82,7 +82,7 @@ fn run(app: &App, args: &Models) -> Result<()> {
 
 fn listed(found: &Found) -> Listed {
     let bytes = std::fs::metadata(&found.path).map_or(0, |m| m.len());
-    let header = Header::of(&found.path);
+    let header = Header::read(&found.path);
     let problem = match &header {
         Err(e) => Some(e.to_string()),
         Ok(h) if h.is_adapter() => Some("it is a LoRA adapter".into()),

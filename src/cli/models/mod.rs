@@ -10,6 +10,7 @@ use catalog::{Found, Places};
 
 use super::app::App;
 use super::failure::Failure;
+use super::states::similar;
 use crate::cache::fingerprint::{fingerprint, fingerprint_again, is_the_one};
 pub use crate::text::human::file_name;
 use pcache_store::State;
@@ -27,7 +28,7 @@ pub fn chosen(app: &App) -> Result<PathBuf> {
         if own.is_empty() { places.models().into_iter().filter(Found::is_usable).collect() } else { own };
     match found.as_slice() {
         [only] => Ok(only.path.clone()),
-        [] => bail!(Failure::Usage(format!(
+        [] => bail!(Failure::Model(format!(
             "no model: pass --model FILE.gguf, set PCACHE_MODEL, or put one into {}",
             places.own().display()
         ))),
@@ -48,10 +49,13 @@ pub fn resolve(named: &Path) -> Result<PathBuf> {
     let known = places.models();
     let chosen = match catalog::named(&known, &text).as_slice() {
         [only] => only.path.clone(),
-        [] => bail!(
-            "there is no model {text}: no such file, and no model of that name in {}; pcache models lists them",
-            places.own().display()
-        ),
+        [] => {
+            let near = similar(&text, known.iter().map(|model| model.name.clone()));
+            let near = near.map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+            bail!(Failure::Model(format!(
+                "no model {text:?}: it is no file, and `pcache models` lists none of that name{near}"
+            )))
+        }
         several => {
             let lines = several.iter().map(|f| format!("  {}  {}", f.name, f.path.display()));
             bail!(Failure::Usage(format!(
@@ -70,14 +74,14 @@ pub fn of_state(app: &App, store: &Store, state: &State) -> Result<PathBuf> {
         let path = chosen(app)?;
         let found = fingerprint(app, Some(store), &path)?;
         if found != state.manifest.model {
-            bail!(
+            bail!(Failure::Model(format!(
                 "state {} needs model {} (blake3 {}…), but {} has blake3 {}…",
                 state.key().short(),
                 file_name(Path::new(&state.label.model_path)),
                 state.manifest.model.short(),
                 path.display(),
                 found.short()
-            );
+            )));
         }
         return Ok(path);
     }
@@ -87,11 +91,11 @@ pub fn of_state(app: &App, store: &Store, state: &State) -> Result<PathBuf> {
             return Ok(path);
         }
     }
-    let fate = if last_seen.is_file() { "has changed" } else { "has moved" };
-    bail!(
-        "state {} needs model {} (blake3 {}…), which {fate}; pass --model",
+    let fate = if last_seen.is_file() { "has changed" } else { "no longer exists" };
+    bail!(Failure::Model(format!(
+        "state {} needs model {} (blake3 {}…), which {fate}; pass --model FILE if it is elsewhere",
         state.key().short(),
         last_seen.display(),
         state.manifest.model.short()
-    )
+    )))
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::Slots;
 use crate::generate;
 use crate::model::{Model, ModelOptions};
-use crate::session::Room;
+use crate::session::Capacity;
 use pcache_format::{KvType, Params};
 
 const TINY: [&str; 5] = ["llama", "gemma3", "mamba2", "qwen35", "lfm2"];
@@ -25,7 +25,7 @@ fn session(model: &Model, slots: Slots) -> Session {
 }
 
 fn session_behind(model: &Model, slots: Slots, prefix: usize, params: Params) -> Session {
-    let room = Room { shared: prefix, each: 700 - prefix, slots };
+    let room = Capacity { shared: prefix, each: 700 - prefix, slots };
     let mut session = Session::with_slots(model, &params, room, 2).unwrap();
     session.evaluate(&tokens(model, 3, prefix), false).unwrap();
     session

@@ -9,7 +9,7 @@ use pcache_format::Layout;
 use pcache_format::sequence::{self, Place};
 
 /// The sequence through which segments go in and out; it only ever shares cells with [`MAIN`].
-const PORT: i32 = 1;
+const TRANSFER_SEQUENCE: i32 = 1;
 
 /// A pool of cells with tags.
 pub(super) struct Tagged {
@@ -23,16 +23,16 @@ impl Tagged {
     }
 
     /// The sequence through which states go in and out.
-    fn door(&self) -> i32 {
+    fn transfer_sequence(&self) -> i32 {
         match self.layout {
-            Layout::Segment => PORT,
+            Layout::Segment => TRANSFER_SEQUENCE,
             Layout::Snapshot => MAIN,
         }
     }
 
     /// Place that every saved state names.
     fn place(&self) -> Place {
-        Place::unified(self.door())
+        Place::unified(self.transfer_sequence())
     }
 }
 
@@ -58,7 +58,7 @@ impl Sequences for Tagged {
     }
 
     fn of_slot(&self, slot: usize) -> i32 {
-        PORT + 1 + i32::try_from(slot).unwrap_or(0)
+        TRANSFER_SEQUENCE + 1 + i32::try_from(slot).unwrap_or(0)
     }
 
     fn snapshot(
@@ -72,9 +72,13 @@ impl Sequences for Tagged {
             Layout::Snapshot => context.save(MAIN, buffer)?,
             Layout::Segment => {
                 // Tags cells only; positions beyond i32::MAX are none of a context's.
-                context.copy(MAIN, PORT, Some((positions.start as u32, positions.end as u32)))?;
-                let saved = context.save(PORT, buffer);
-                context.empty(PORT)?;
+                context.copy(
+                    MAIN,
+                    TRANSFER_SEQUENCE,
+                    Some((positions.start as u32, positions.end as u32)),
+                )?;
+                let saved = context.save(TRANSFER_SEQUENCE, buffer);
+                context.empty(TRANSFER_SEQUENCE)?;
                 saved?;
             }
         }
@@ -84,11 +88,11 @@ impl Sequences for Tagged {
     fn take(&mut self, context: &mut Context, positions: &Range<usize>, state: &[u8]) -> Result<()> {
         sequence::check(state, &context.expected(self.place(), positions))
             .map_err(|reason| EngineError::NoState { first: positions.start, reason })?;
-        let door = self.door();
-        context.load(door, positions, state)?;
-        if door == PORT {
-            context.copy(PORT, MAIN, None)?;
-            context.empty(PORT)?;
+        let transfer_sequence = self.transfer_sequence();
+        context.load(transfer_sequence, positions, state)?;
+        if transfer_sequence == TRANSFER_SEQUENCE {
+            context.copy(TRANSFER_SEQUENCE, MAIN, None)?;
+            context.empty(TRANSFER_SEQUENCE)?;
         }
         Ok(())
     }

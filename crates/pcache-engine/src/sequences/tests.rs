@@ -22,7 +22,7 @@ fn tiny(name: &str) -> String {
 const TOKENS: usize = 600;
 const STREAMS: u32 = 4;
 
-/// How a cache is kept.
+/// Options of a context's cache.
 #[derive(Debug, Clone, Copy)]
 struct Cache {
     kv_type: KvType,

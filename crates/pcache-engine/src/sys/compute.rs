@@ -1,5 +1,5 @@
-//! What computes: the instruction sets of ggml's kernels, the cards in sight, and the variables that reach either. Nothing
-//! here starts a card's runtime.
+//! Inputs of the compute identity: the instruction sets of ggml's kernels, the visible cards, and the variables that reach
+//! either. Nothing here starts a card's runtime.
 
 use std::ffi::c_int;
 
@@ -155,7 +155,7 @@ pub fn cards() -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// What ggml itself prints of its processor backend is the reference.
+    /// The reference is the list that ggml itself prints of its processor backend.
     #[test]
     fn the_instruction_sets_are_those_that_llama_cpp_says() {
         // SAFETY: the call takes nothing and gives a NUL-terminated text that lives as long as the process.

@@ -29,7 +29,7 @@ fn chat(source: &str) -> Chat<'_> {
 }
 
 fn gaps_of(source: &str) -> Vec<String> {
-    frame(&chat(source)).unwrap().gaps
+    frame(&chat(source)).unwrap().texts_around
 }
 
 #[test]
@@ -46,12 +46,12 @@ fn chatml_has_a_turn_for_the_prompt_and_one_for_the_question() {
 fn a_prompt_said_by_the_user_gets_the_default_system_message() {
     let user = frame(&Chat { roles: &[Role::User], ..chat(SMOLLM2) }).unwrap();
     assert!(
-        user.gaps[0].contains("named SmolLM") && user.gaps[0].ends_with("<|im_start|>user\n"),
+        user.texts_around[0].contains("named SmolLM") && user.texts_around[0].ends_with("<|im_start|>user\n"),
         "{user:?}"
     );
-    assert_eq!(user.gaps[1..], ["\n\n", "<|im_end|>\n<|im_start|>assistant\n"]);
+    assert_eq!(user.texts_around[1..], ["\n\n", "<|im_end|>\n<|im_start|>assistant\n"]);
     let qwen = frame(&Chat { roles: &[Role::User], ..chat(QWEN25) }).unwrap();
-    assert!(qwen.gaps[0].contains("You are Qwen"), "{qwen:?}");
+    assert!(qwen.texts_around[0].contains("You are Qwen"), "{qwen:?}");
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_system_message_of_its_own_stands_before_the_prompt() {
         "\n\n",
         "<|im_end|>\n<|im_start|>assistant\n",
     ];
-    assert_eq!(frame.gaps, expected);
+    assert_eq!(frame.texts_around, expected);
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn gemma_folds_the_prompt_into_the_first_turn() {
 fn mistral_has_no_system_role() {
     assert_eq!(gaps_of(MISTRAL), ["<s>[INST] ", "\n\n", " [/INST]"]);
     let system = frame(&Chat { roles: &[Role::System, Role::User], ..chat(MISTRAL) }).unwrap();
-    assert_eq!(system.gaps, ["<s>[INST] ", "\n\n", "\n\n", " [/INST]"]);
+    assert_eq!(system.texts_around, ["<s>[INST] ", "\n\n", "\n\n", " [/INST]"]);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn llama_3_writes_the_date_which_can_be_fixed() {
     let fixed = frame(&Chat { date, ..chat(LLAMA3) }).unwrap();
     assert!(!fixed.dated);
     assert_eq!(
-        fixed.gaps,
+        fixed.texts_around,
         [
             "<s><|start_header_id|>system<|end_header_id|>\n\nToday Date: 05 Dec 2024\n\n",
             "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n",
@@ -105,7 +105,7 @@ fn phi_3_ends_each_turn_with_the_same_token() {
 fn a_thinking_block_is_rendered_as_the_arguments_say() {
     let arguments = [("enable_thinking".to_owned(), serde_json::Value::Bool(false))];
     let frame = frame(&Chat { arguments: &arguments, ..chat(QWEN3) }).unwrap();
-    assert_eq!(frame.gaps[2], "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n");
+    assert_eq!(frame.texts_around[2], "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n");
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn without_a_system_role_the_prompt_is_folded_into_the_first_turn() {
     let source = "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}\
         {{ raise_exception('System role not supported') }}{% endif %}[INST] {{ m.content.strip() }} [/INST]{% endfor %}";
     let frame = frame(&chat(source)).unwrap();
-    assert_eq!(frame.gaps, ["<s>[INST] ", "\n\n", " [/INST]"]);
+    assert_eq!(frame.texts_around, ["<s>[INST] ", "\n\n", " [/INST]"]);
     assert!(frame.trims_prompt);
 }
 

@@ -1,4 +1,4 @@
-//! How the state lies in an object: as it is, or compressed.
+//! Storage of the state in an object: as it is, or compressed.
 //!
 //! A KV cache of 16-bit floats hardly compresses as it lies there: every second byte is the noise of the mantissa. So
 //! the bytes are first dealt out to *planes*, one for each byte of an element, and each plane is compressed on its own; one
@@ -17,7 +17,7 @@ use std::str::FromStr;
 
 use super::FormatError;
 
-/// How the state of an object is stored.
+/// Storage of an object's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Codec {
     /// As llama.cpp wrote it: restored straight from the map.
@@ -63,7 +63,7 @@ impl FromStr for Codec {
 }
 
 impl std::fmt::Display for Codec {
-    /// What [`FromStr`] reads.
+    /// Writes the text that [`FromStr`] reads.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Raw => f.write_str(RAW),

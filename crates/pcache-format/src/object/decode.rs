@@ -29,9 +29,9 @@ pub enum FormatError {
     Value {
         /// The entry.
         key: &'static str,
-        /// What it holds.
+        /// Value that was found.
         found: String,
-        /// What would be understood.
+        /// Values that would be understood.
         expected: &'static str,
     },
     /// The tensors are not the two that an object has.
@@ -61,15 +61,15 @@ pub struct Object {
     pub meta: Meta,
     /// The token ids, one per position.
     pub tokens: Vec<i32>,
-    /// Where the state lies in the decoded bytes, stored as `stored` says.
+    /// Place of the state in the decoded bytes, stored as `stored` says.
     pub state: Range<usize>,
-    /// How it is stored.
+    /// Storage of the state.
     pub stored: Stored,
     /// BLAKE3 of the raw state.
     pub raw_blake3: blake3::Hash,
 }
 
-/// How a state is stored, and what is needed to read it.
+/// Storage of a state, and the data that reading it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stored {
     /// As it is.
@@ -209,7 +209,7 @@ impl Fields<'_> {
         if self.get(key)? == value { Ok(()) } else { Err(self.unexpected(key, value)) }
     }
 
-    /// How the state is stored.
+    /// Reads the storage of the state.
     fn stored(&self) -> Result<Stored, FormatError> {
         match self.get("codec")? {
             codec::RAW => Ok(Stored::Raw),

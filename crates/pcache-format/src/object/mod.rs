@@ -36,7 +36,7 @@ pub fn peek(bytes: &[u8], name: &str) -> Option<String> {
     header.get("__metadata__")?.get(name)?.as_str().map(str::to_owned)
 }
 
-/// How much of a prompt an object restores.
+/// Share of a prompt that one object restores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Layout {
@@ -55,7 +55,8 @@ impl Layout {
         }
     }
 
-    /// What of a prompt is saved as objects: its segments, or for a model that cannot be cut the whole as one.
+    /// Returns the parts of a prompt that are saved as objects: its segments, or for a model that cannot be cut the whole as
+    /// one.
     pub fn pieces(self, chain: &Chain) -> Vec<Segment> {
         match self {
             Self::Segment => chain.segments().to_vec(),
@@ -69,7 +70,7 @@ impl Layout {
     }
 }
 
-/// What an object says about itself.
+/// Metadata of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Meta {
     /// Key of the prefix up to the object's end.
@@ -84,9 +85,9 @@ pub struct Meta {
     pub layout: Layout,
     /// First position.
     pub first: usize,
-    /// Who computed it, and the prefix before it.
+    /// Compute identity of it and of the prefix before it.
     pub lineage: Lineage,
-    /// Who computed the prefix before it; the same for the first segment and for a snapshot.
+    /// Compute identity of the prefix before it; the same for the first segment and for a snapshot.
     pub parent_lineage: Lineage,
 }
 

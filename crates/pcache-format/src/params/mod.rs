@@ -6,7 +6,7 @@ use crate::epoch::STATE_EPOCH;
 pub use crate::id::Namespace;
 use crate::id::{ChainKey, ModelHash};
 
-/// How the elements of the KV cache are stored.
+/// Data type of the KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum KvType {
@@ -35,7 +35,7 @@ impl KvType {
     }
 }
 
-/// How positions are scaled in the rotary embedding.
+/// Scaling of positions in the rotary embedding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RopeScaling {
@@ -61,7 +61,7 @@ impl RopeScaling {
     }
 }
 
-/// What replaces the model's own rotary embedding; what is not given is the model's.
+/// Overrides of the model's rotary embedding; values that are not given are the model's.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rope {
@@ -134,7 +134,7 @@ impl RopeFactors {
 pub struct Lora {
     /// BLAKE3 of the adapter's file.
     pub hash: ModelHash,
-    /// How strongly it applies; 1 is as trained.
+    /// Strength; 1 is as trained.
     pub scale: f32,
 }
 
@@ -144,14 +144,14 @@ pub struct Lora {
 pub struct Params {
     /// Type of both the K and the V cache.
     pub kv_type: KvType,
-    /// Whether attention runs in llama.cpp's fused kernel, which lays V out differently.
+    /// Attention runs in llama.cpp's fused kernel, which lays V out differently.
     pub flash_attention: bool,
     /// 0 for every new state: where a state was computed is its compute identity, not its key. States of version 0.1
     /// may have another value, which is kept so that their keys stay.
     pub gpu_layers: u32,
     /// llama.cpp's state format ([`STATE_EPOCH`]).
     pub epoch: u32,
-    /// What replaces the model's own rotary embedding.
+    /// Overrides of the model's rotary embedding.
     #[serde(default, skip_serializing_if = "Rope::is_empty")]
     pub rope: Rope,
     /// The set of rotary factors, for models that have two.

@@ -66,7 +66,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// That the number just read, of `N` bytes, is another one than `expected` says.
+    /// Returns the error that the number just read, of `N` bytes, differs from the one that `expected` says.
     pub(super) fn wrong<const N: usize>(
         &self,
         what: &'static str,

@@ -64,10 +64,10 @@ impl Place {
     }
 }
 
-/// What a state must be, known without looking at it.
+/// Properties that a state must have, known without looking at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
-    /// Whether it is a segment or a snapshot; only a snapshot has recurrent caches.
+    /// Segment or snapshot; only a snapshot has recurrent caches.
     pub layout: Layout,
     /// The sequence that it was saved from.
     pub place: Place,
@@ -77,7 +77,7 @@ pub struct Expected {
     pub count: usize,
     /// The type of K and V.
     pub kv_type: KvType,
-    /// Whether V lies transposed: without flash attention.
+    /// V lies transposed: without flash attention.
     pub transposed: bool,
     /// The model's layers, of which each cache holds some.
     pub layers: usize,
@@ -85,7 +85,7 @@ pub struct Expected {
 
 impl Expected {
     /// The state of `positions` on a model of `layers` layers.
-    pub fn of(
+    pub fn new(
         layout: Layout,
         place: Place,
         positions: &Range<usize>,
@@ -109,7 +109,7 @@ impl Expected {
     }
 }
 
-/// Where a state is not what it must be.
+/// Place at which a state differs from the expected one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("at byte {at} of the state: {what} is {found}, expected {expected}")]
 pub struct SequenceError {
@@ -117,9 +117,9 @@ pub struct SequenceError {
     pub at: usize,
     /// The number.
     pub what: &'static str,
-    /// What it is.
+    /// Value that was found.
     pub found: i128,
-    /// What it must be.
+    /// Value that was expected.
     pub expected: String,
 }
 

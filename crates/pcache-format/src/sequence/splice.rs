@@ -38,14 +38,14 @@ pub(super) fn cut(
     Ok(())
 }
 
-/// What of a sliding window's cache is joined.
+/// Cells of a sliding window's cache that are joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Window {
     /// Every position: the model has no window, or parts have let go of nothing.
     None,
-    /// What a window at the end of the last part reaches, from this position on: as llama.cpp saves it.
+    /// Cells from this position on, which a window at the end of the last part reaches: as llama.cpp saves it.
     From(usize),
-    /// What the parts have: what is in the cache when they are loaded one after the other.
+    /// Cells that the parts have: those in the cache when they are loaded one after the other.
     Held,
 }
 

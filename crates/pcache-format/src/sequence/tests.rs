@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What a state is made of, for writing it as llama.cpp does.
+/// Part of a state, for writing it as llama.cpp does.
 #[derive(Debug, Clone)]
 enum Cache {
     Attention { cells: usize, extended: bool, layers: usize, row: usize, v_rows: Option<usize> },
@@ -17,7 +17,7 @@ struct State {
     numbers: Vec<usize>,
     /// Bytes of numbers with more than one possible value: places in two dimensions, tokens, rotations.
     loose: Vec<usize>,
-    /// Where the state of another model would end: one with fewer caches, or without V.
+    /// Places where the state of another model would end: one with fewer caches, or without V.
     ends: Vec<usize>,
 }
 

@@ -84,8 +84,8 @@ pub(super) fn sequence(state: &[u8], expected: &Expected) -> Result<Vec<Cache>> 
     Err(furthest.unwrap_or_else(|| cursor.wrong::<0>("the number of caches", 0, "at least 1")))
 }
 
-/// Whether some way of reading caches ends where the bytes do. Of what stood in the way of the others, that which was
-/// found last in the bytes is kept.
+/// Returns true if some way of reading caches ends where the bytes do. Of the errors of the others, the one found last in
+/// the bytes is kept.
 fn caches(
     cursor: Cursor<'_>,
     expected: &Expected,

@@ -6,7 +6,7 @@ use pcache_format::{ChainKey, StateKey};
 
 use super::index::{ListedState, SegmentRow};
 
-/// What may stay. Each limit only ever removes; without any, every state stays.
+/// Limits of a store. Each one only ever removes; without any, every state stays.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of the whole folder.
@@ -92,7 +92,7 @@ pub fn plan(
     planner.evictions
 }
 
-/// What a build is about to use or has just made.
+/// States and segments that a build is about to use or has just made.
 #[derive(Debug, Clone, Default)]
 pub struct Needed {
     /// Segments, which stay even when their states go.
@@ -104,7 +104,7 @@ pub struct Needed {
 struct Planner<'a> {
     states: &'a [ListedState],
     segments: &'a [SegmentRow],
-    /// How many of the states that stay use each segment.
+    /// Number of the remaining states that use each segment.
     users: Vec<usize>,
     /// States that cannot go: pinned or needed.
     held: Vec<bool>,

@@ -41,7 +41,7 @@ pub(crate) struct FoundState {
     pub(crate) known: bool,
     /// Links to the segments of a record, which names none.
     pub(super) record_links: Vec<SegmentId>,
-    /// What the record says as a manifest.
+    /// Manifest in the record.
     pub(super) record_manifest: Option<Manifest>,
 }
 
@@ -58,7 +58,7 @@ impl FoundState {
         }
     }
 
-    /// What gives it its row.
+    /// Returns the change of the index that gives it its row.
     pub(crate) fn changes<'a>(&'a self, links: &'a [Vec<SegmentId>], now: i64) -> Vec<StateChange<'a>> {
         let change = |manifest: &'a Manifest, row, segments: &'a [SegmentId], record| StateChange {
             label: &self.label,

@@ -1,4 +1,4 @@
-//! What a collection or reindexing finds: rows, files, and files without rows.
+//! Inventory of a collection or reindexing: rows, files, and files without rows.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -14,16 +14,16 @@ use crate::removal::Doomed;
 use crate::usage::FolderUsage;
 use crate::{Result, Store, scratch};
 
-/// What there is, read once.
+/// Contents of a store, read once.
 pub(crate) struct Inventory {
     pub(crate) usage: FolderUsage,
     pub(super) states: Vec<ListedState>,
     pub(super) segments: Vec<SegmentRow>,
     /// Segments without a state.
     pub(super) unused: Vec<Unused>,
-    /// What could not be read may hold states that use them.
+    /// Files or folders that could not be read may hold states that use them.
     pub(super) hides_states: bool,
-    /// What is intact on disk and has no row yet.
+    /// Intact files on disk that have no row yet.
     pub(crate) found: Found,
     /// States whose deletion was begun.
     pub(super) tombstoned: Vec<Doomed>,
@@ -95,7 +95,7 @@ impl Store {
         let (disk, root) = (self.disk.as_ref(), self.root.as_path());
         // The folder and the index are read beside each other: with many states each takes its time.
         let (usage, listed) = std::thread::scope(|scope| {
-            let usage = scope.spawn(|| FolderUsage::of(disk, root));
+            let usage = scope.spawn(|| FolderUsage::read(disk, root));
             let listed = self.index.list();
             (usage.join(), listed)
         });

@@ -28,7 +28,7 @@ use super::{Result, Store, usage};
 use inventory::Inventory;
 use plan::{Plan, plan};
 
-/// How long an adopted segment waits for a state: seven days.
+/// Time for which an adopted segment waits for a state: seven days.
 pub const ADOPTED_GRACE_S: i64 = 7 * 86_400;
 
 /// A state that goes or went.
@@ -47,14 +47,14 @@ pub struct Evicted {
 /// A number of files and their bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Files {
-    /// How many.
+    /// Their number.
     pub count: usize,
-    /// How many bytes together.
+    /// Their bytes.
     pub bytes: u64,
 }
 
 impl Files {
-    fn of(entries: &[Entry]) -> Self {
+    fn new(entries: &[Entry]) -> Self {
         Self { count: entries.len(), bytes: usage::bytes(entries) }
     }
 
@@ -64,7 +64,7 @@ impl Files {
     }
 }
 
-/// What a collection did, or would do.
+/// Result of a collection, done or planned.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// States that go, in order.
@@ -146,7 +146,7 @@ impl Store {
         Ok(plan.outcome)
     }
 
-    /// What goes. A state that a later version described stays: only that version knows who wants it.
+    /// Plans the removal. A state that a later version described stays: only that version knows who wants it.
     fn plan(&self, inventory: &Inventory, mut needed: Needed, limits: &Limits, now: i64) -> Result<Plan> {
         needed.states.extend(&inventory.found.newer_states);
         loop {

@@ -1,4 +1,4 @@
-//! What becomes of what was found: pure.
+//! Decides about each thing that was found. Pure.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use crate::evict::{self, Eviction, Limits, Needed};
 use crate::index::{ListedState, SegmentRow};
 use crate::usage;
 
-/// What is to be done.
+/// Actions of a collection.
 pub(super) struct Plan {
     pub(super) outcome: Outcome,
     /// States that go.
@@ -54,10 +54,10 @@ pub(super) fn plan(inventory: &Inventory, needed: &Needed, limits: &Limits, now:
             .count(),
         evicted: evictions.into_iter().map(|e| evicted(&inventory.states[e.state], &e)).collect(),
         orphans: unused.orphans,
-        staging: Files::of(&inventory.usage.staging),
-        strays: Files::of(&inventory.found.stray),
-        unreadable: Files::of(&inventory.found.unreadable),
-        newer: Files::of(&inventory.found.newer),
+        staging: Files::new(&inventory.usage.staging),
+        strays: Files::new(&inventory.found.stray),
+        unreadable: Files::new(&inventory.found.unreadable),
+        newer: Files::new(&inventory.found.newer),
         unseen: inventory.usage.unreadable.clone(),
         left: Vec::new(),
         adopted: unused.adopted,
@@ -77,7 +77,7 @@ fn evicted(state: &ListedState, eviction: &Eviction) -> Evicted {
     Evicted { key: state.key, names, reason, frees }
 }
 
-/// What becomes of the segments without a state.
+/// Actions on the segments without a state.
 #[derive(Default)]
 struct Unused {
     doomed: Vec<SegmentRow>,

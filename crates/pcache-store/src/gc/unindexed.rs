@@ -31,7 +31,7 @@ pub(super) struct Rows<'a> {
     pub(super) removed: HashSet<StateKey>,
 }
 
-/// What an object without a row is.
+/// Kind of an object without a row.
 enum Unindexed {
     Segment(SegmentRow),
     Record(Box<Record>),
@@ -108,7 +108,7 @@ impl<'a> Search<'a> {
         Ok(self.found)
     }
 
-    /// What is not seen may be what something is for.
+    /// Returns true if everything was seen: an unread file may be what another one is needed for.
     fn all_seen(&self) -> bool {
         self.usage.unreadable.is_empty() && self.found.unreadable.is_empty()
     }
@@ -318,7 +318,7 @@ impl Store {
         Ok((manifest, ManifestRow { lineage, blake3, bytes: bytes.len() as u64 }))
     }
 
-    /// What an object says of itself, if its bytes are what its name says.
+    /// Reads an object's metadata, if its bytes are those that its name says.
     fn read_unindexed(&self, id: &ObjectId, entry: &Entry, buffer: &mut Memory) -> Unindexed {
         let bytes = match self.read_named(id, entry.bytes, buffer) {
             Ok(bytes) => bytes,
@@ -332,7 +332,7 @@ impl Store {
             }
             Err(_) => return Unindexed::Useless,
         };
-        match FileKind::of(bytes) {
+        match FileKind::new(bytes) {
             FileKind::Unknown => Unindexed::Newer,
             FileKind::Record => {
                 Record::decode(bytes).map_or(Unindexed::Useless, |record| Unindexed::Record(Box::new(record)))

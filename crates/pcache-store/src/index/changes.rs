@@ -14,7 +14,7 @@ use crate::Result;
 /// Seconds within which another use changes nothing where each commit is synced.
 const COARSE_S: i64 = 300;
 
-/// What becomes of a state's row.
+/// Change of a state's row.
 pub(crate) struct StateChange<'a> {
     /// Label as its file says now.
     pub(crate) label: &'a Label,

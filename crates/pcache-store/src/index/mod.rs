@@ -23,7 +23,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use super::fingerprint::FileIdentity;
 use super::{Result, StoreError};
-use open::{Access, Opened};
+use open::{Access, OpenIndex};
 
 /// Time that a statement waits for another process's transaction; they are all short.
 const BUSY: Duration = Duration::from_secs(20);
@@ -31,7 +31,7 @@ const BUSY: Duration = Duration::from_secs(20);
 /// An open index.
 pub(crate) struct Index {
     path: PathBuf,
-    opened: Mutex<Opened>,
+    opened: Mutex<OpenIndex>,
     /// Device and inode of the database.
     file: Option<(u64, u64)>,
 }
@@ -40,18 +40,18 @@ impl Index {
     /// Opens the database at `path`, makes it if needed, and brings its schema up to date. On a full disk, or one that
     /// cannot be written, an index that is there is opened all the same, for reading.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let opened = Opened::open(path)?;
+        let opened = OpenIndex::open(path)?;
         Ok(Self { path: path.to_owned(), opened: Mutex::new(opened), file: file_of(path) })
     }
 
     /// Opens a private copy, as where nothing can be written.
     #[cfg(test)]
     pub(crate) fn open_a_copy(path: &Path) -> Result<Self> {
-        let opened = Opened::copy_of(path)?;
+        let opened = OpenIndex::copy_of(path)?;
         Ok(Self { path: path.to_owned(), opened: Mutex::new(opened), file: file_of(path) })
     }
 
-    fn opened(&self) -> MutexGuard<'_, Opened> {
+    fn opened(&self) -> MutexGuard<'_, OpenIndex> {
         self.opened.lock().unwrap_or_else(|e| e.into_inner())
     }
 
@@ -137,5 +137,5 @@ impl Index {
 
 /// Device and inode of a file.
 fn file_of(path: &Path) -> Option<(u64, u64)> {
-    FileIdentity::of(path).ok().map(|f| (f.device, f.inode))
+    FileIdentity::read(path).ok().map(|f| (f.device, f.inode))
 }

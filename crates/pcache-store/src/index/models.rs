@@ -29,7 +29,7 @@ impl Index {
         })
     }
 
-    /// Where a model was last seen.
+    /// Returns the path at which a model was last seen.
     pub(crate) fn model_path(&self, model: &ModelHash) -> Result<Option<String>> {
         self.read(|db| {
             db.query_row("SELECT path FROM models WHERE hash = ?1", [model.as_bytes()], |r| r.get(0))

@@ -20,7 +20,7 @@ const COPY_PAUSE: Duration = Duration::from_millis(20);
 /// More than the time for which a kernel gives files the same time: at most 10 ms, at 100 ticks a second.
 const CLOCK_TICK: Duration = Duration::from_millis(50);
 
-/// How the database was opened.
+/// Way in which the database was opened.
 pub(super) enum Access {
     /// Changes can be committed.
     Write,
@@ -31,7 +31,7 @@ pub(super) enum Access {
         /// Folder of the copy, which goes with it; none where the database itself is read.
         #[allow(dead_code, reason = "removed when dropped")]
         folder: Option<TempDir>,
-        /// What the original looked like then; nothing where a change after it could look the same.
+        /// Stamp of the original at the time of the copy; nothing where a change after it could have the same one.
         stamp: Option<Stamp>,
     },
 }
@@ -41,7 +41,7 @@ pub(super) enum Access {
 pub(super) struct Stamp(Vec<Option<(u64, Option<SystemTime>)>>);
 
 impl Stamp {
-    fn of(path: &Path) -> Self {
+    fn read(path: &Path) -> Self {
         let files = std::iter::once(path.to_owned()).chain(LOGS.map(|end| beside(path, end)));
         let stamp = |path: PathBuf| std::fs::metadata(path).ok().map(|m| (m.len(), m.modified().ok()));
         Self(files.map(stamp).collect())
@@ -60,12 +60,12 @@ impl Stamp {
 }
 
 /// A connection, and how it came about.
-pub(super) struct Opened {
+pub(super) struct OpenIndex {
     pub(super) db: Connection,
     pub(super) access: Access,
 }
 
-impl Opened {
+impl OpenIndex {
     pub(super) fn open(path: &Path) -> Result<Self> {
         match Self::for_writing(path) {
             Err(error) if error.is_unwritable() && path.is_file() => {
@@ -129,7 +129,7 @@ impl Opened {
     /// Reads a database whose every change is in it, and looks for no log. Somebody who changes it meanwhile can make a read
     /// fail, so a copy is better.
     fn as_it_is(path: &Path) -> Option<Self> {
-        let stamp = Stamp::of(path);
+        let stamp = Stamp::read(path);
         if stamp.has_log() {
             return None;
         }
@@ -153,7 +153,7 @@ impl Opened {
     /// Makes a copy anew where the original has changed since. Returns false if this is no copy.
     pub(super) fn refresh(&mut self, path: &Path) -> Result<bool> {
         let Access::Copy { stamp, .. } = &self.access else { return Ok(false) };
-        if stamp.as_ref().is_none_or(|stamp| *stamp != Stamp::of(path)) {
+        if stamp.as_ref().is_none_or(|stamp| *stamp != Stamp::read(path)) {
             *self = Self::copy_of(path)?;
         }
         Ok(true)
@@ -228,7 +228,7 @@ impl Opened {
     }
 }
 
-impl Drop for Opened {
+impl Drop for OpenIndex {
     /// Whoever leaves an empty log leaves none: folding it syncs nothing then.
     fn drop(&mut self) {
         if self.has_no_log() {
@@ -334,7 +334,7 @@ fn beside(path: &Path, end: &str) -> PathBuf {
 /// Copies the database and its logs as they were at one moment: again and again, until nobody wrote meanwhile.
 fn copy_files(path: &Path, copy: &Path) -> std::io::Result<Option<Stamp>> {
     for _ in 0..COPY_TRIES {
-        let (before, now) = (Stamp::of(path), SystemTime::now());
+        let (before, now) = (Stamp::read(path), SystemTime::now());
         copy_private(path, copy)?;
         for end in LOGS {
             let (log, target) = (beside(path, end), beside(copy, end));
@@ -343,7 +343,7 @@ fn copy_files(path: &Path, copy: &Path) -> std::io::Result<Option<Stamp>> {
                 copy_private(&log, &target)?;
             }
         }
-        if Stamp::of(path) == before {
+        if Stamp::read(path) == before {
             return Ok(before.is_settled(now).then_some(before));
         }
         std::thread::sleep(COPY_PAUSE);
@@ -369,17 +369,17 @@ mod tests {
     fn what_has_no_log_can_be_read_without_a_copy() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("an index? 100%#1.sqlite");
-        drop(Opened::for_writing(&path).unwrap());
-        let is_copied = |opened: &Opened| matches!(opened.access, Access::Copy { folder: Some(_), .. });
-        let mut reader = Opened::as_it_is(&path).unwrap();
+        drop(OpenIndex::for_writing(&path).unwrap());
+        let is_copied = |opened: &OpenIndex| matches!(opened.access, Access::Copy { folder: Some(_), .. });
+        let mut reader = OpenIndex::as_it_is(&path).unwrap();
         assert!(reader.is_copy() && !is_copied(&reader));
-        let count = |opened: &Opened| -> i64 {
+        let count = |opened: &OpenIndex| -> i64 {
             opened.db.query_row("SELECT count(*) FROM intents", [], |row| row.get(0)).unwrap()
         };
         assert_eq!(count(&reader), 0);
-        let writer = Opened::for_writing(&path).unwrap();
+        let writer = OpenIndex::for_writing(&path).unwrap();
         writer.db.execute("INSERT INTO intents VALUES (zeroblob(32))", []).unwrap();
-        assert!(Opened::as_it_is(&path).is_none());
+        assert!(OpenIndex::as_it_is(&path).is_none());
         assert!(reader.refresh(&path).unwrap() && is_copied(&reader));
         assert_eq!(count(&reader), 1);
         let no_change = reader.db.execute("DELETE FROM intents", []);

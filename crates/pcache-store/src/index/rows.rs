@@ -1,4 +1,4 @@
-//! What the tables hold, as types.
+//! Rows of the tables, as types.
 
 use pcache_format::label::Name;
 use pcache_format::{
@@ -12,11 +12,11 @@ use rusqlite::types::Type;
 pub struct SegmentRow {
     /// Key of the prefix up to the segment's end.
     pub chain: ChainKey,
-    /// Who computed it, and the prefix before it.
+    /// Compute identity of it and of the prefix before it.
     pub lineage: Lineage,
     /// Key of the prefix before it.
     pub parent: ChainKey,
-    /// Who computed that prefix.
+    /// Compute identity of that prefix.
     pub parent_lineage: Lineage,
     /// Object file.
     pub object: ObjectId,
@@ -52,7 +52,7 @@ pub struct ManifestRow {
     pub bytes: u64,
 }
 
-/// How a state was used, and the files that describe it.
+/// Usage of a state, and the files that describe it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Time of the last ask or build, in seconds since 1970.

@@ -117,8 +117,8 @@ ALTER TABLE links RENAME TO state_segments;
 CREATE INDEX state_segments_chain ON state_segments(chain);
 ";
 
-/// What was removed, until gc has seen that nothing of it is left: a record that a crash left over is not taken for a
-/// state that the index lost.
+/// Keys that were removed, until gc has seen that nothing of them is left: a record that a crash left over is not taken for
+/// a state that the index lost.
 const V3: &str = "
 CREATE TABLE removed (
     key          BLOB PRIMARY KEY
@@ -256,7 +256,7 @@ CREATE TABLE intents (
 ) WITHOUT ROWID;
 ";
 
-/// What V5 takes over from the tables before it, once their parameters are canonical text.
+/// Copies the tables before V5, once their parameters are canonical text.
 const V5_DATA: &str = "
 INSERT INTO prompt_formats (suffix, raw, description)
     SELECT DISTINCT suffix, framing LIKE 'raw%', framing FROM old_states;

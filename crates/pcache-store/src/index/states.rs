@@ -17,7 +17,7 @@ impl Index {
         self.read(|db| state(db, key))
     }
 
-    /// How a state was used.
+    /// Returns the usage of a state.
     pub(crate) fn usage(&self, key: &StateKey) -> Result<Option<Usage>> {
         Ok(self.state(key)?.map(|state| state.usage))
     }

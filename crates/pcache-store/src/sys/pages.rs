@@ -27,7 +27,7 @@ fn map(file: &File) -> io::Result<Option<Mmap>> {
     unsafe { Mmap::map(file) }.map(Some)
 }
 
-/// How many pages of a mapped file are in memory, where the system tells.
+/// Returns the number of pages of a mapped file that are in memory, where the system tells.
 #[cfg(target_os = "linux")]
 fn resident_pages(map: &Option<Mmap>) -> Option<usize> {
     let Some(map) = map else { return Some(0) };

@@ -1,4 +1,4 @@
-//! Who computed what: own states, others', and what one computed behind another.
+//! Lineages: own states, others', and states computed behind another's prefix.
 
 use super::*;
 
@@ -48,7 +48,8 @@ fn a_prefix_is_restored_from_one_line() {
     assert_eq!(covered(&b, &long[..512], false), (512, Some(b.own_lineage())));
 }
 
-/// What is computed behind another's prefix is nobody's own, and is found again by who computed it and by others.
+/// A state computed behind another's prefix has a lineage of its own, and is found again by this machine and by the other
+/// one.
 #[test]
 fn a_continued_prefix_has_a_lineage_of_both() {
     let dir = TempDir::new().unwrap();

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What a manifest says of a segment, and what is saved of it, are compared: the two prove each other.
+/// A manifest's segments and the saved objects are compared: the two prove each other.
 #[test]
 fn a_manifest_that_contradicts_its_objects_is_damage() {
     let dir = TempDir::new().unwrap();
@@ -159,7 +159,7 @@ fn a_build_keeps_a_label_that_the_index_lost() {
     assert_eq!(store.check_description(&key).unwrap(), None);
 }
 
-/// What a label says at the limit of what it may say can still be changed.
+/// A label whose values are at their limits can still be changed.
 #[test]
 fn values_at_their_limits_stay_within_them() {
     use pcache_format::label::{MAX_REVISION, MAX_TIME};

@@ -1,4 +1,4 @@
-//! What the store leaves alone: what cannot be read, what is newer, what is not its own; and what it tells apart.
+//! Files that the store leaves alone: unreadable ones, newer ones, foreign ones; and how it tells them apart.
 
 use super::*;
 use pcache_format::Label;

@@ -61,7 +61,7 @@ fn params() -> Params {
 }
 
 fn chain(tokens: &[i32]) -> Chain {
-    Chain::of(params().root(&ModelHash::from(MODEL)), tokens)
+    Chain::new(params().root(&ModelHash::from(MODEL)), tokens)
 }
 
 fn key_of(tokens: &[i32]) -> StateKey {

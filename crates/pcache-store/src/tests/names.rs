@@ -84,7 +84,7 @@ fn a_state_lives_as_long_as_the_longest_wish() {
     assert_tidy(&later);
 }
 
-/// What is built again is wanted again: an expiry that is past does not count any more.
+/// A state that is built again is wanted again: an expiry that is past does not count any more.
 #[test]
 fn a_rebuild_forgets_an_expiry_that_is_past() {
     let dir = TempDir::new().unwrap();

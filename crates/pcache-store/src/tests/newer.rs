@@ -1,4 +1,4 @@
-//! What later versions wrote is left alone.
+//! Files of later versions are left alone.
 
 use std::path::PathBuf;
 
@@ -87,7 +87,7 @@ fn assert_left_alone(store: &Store, path: &Path, limits: &Limits) {
     assert_eq!(std::fs::read(path).unwrap(), newer);
 }
 
-/// What its label says would be lost.
+/// The content of its label would be lost.
 #[test]
 fn a_newer_label_is_not_changed() {
     let dir = TempDir::new().unwrap();
@@ -129,7 +129,7 @@ fn a_newer_manifest_is_not_replaced() {
     assert!(store.survey().unwrap().unknown.iter().any(|entry| entry.path == path));
 }
 
-/// Where this version's manifest is, a later version may have put its own beside it, which the index does not know.
+/// A later version may have put a manifest of its own beside this version's, which the index does not know.
 #[test]
 fn a_newer_manifest_beside_the_own_one_holds_the_state() {
     let dir = TempDir::new().unwrap();

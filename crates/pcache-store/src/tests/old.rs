@@ -186,7 +186,7 @@ fn with_log(dir: &TempDir) -> (PathBuf, rusqlite::Connection) {
     (root, db)
 }
 
-/// Where nothing can be written, an old index is read from a private copy, which is brought up to date; with its log.
+/// On a disk that cannot be written, an old index is read from a private copy, which is brought up to date; with its log.
 #[test]
 fn a_copy_of_an_old_index_is_read_with_its_log() {
     let dir = old_store();

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicUsize;
 
 use super::*;
 
-/// How it ends.
+/// Way in which the process ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum End {
     /// The disk refuses everything from then on, and the program hears it.
@@ -171,7 +171,7 @@ fn stop_anywhere(
     }
 }
 
-/// What a gc leaves is what the index says, and it does not bring back what was not there.
+/// A gc leaves exactly the files that the index names, and does not bring back what was not there.
 fn assert_tidy_after_gc(dir: &TempDir, names: &[&str], place: &str) {
     let store = open(dir);
     collect_nothing(&store);

@@ -1,4 +1,4 @@
-//! Answers of a given shape: a GBNF grammar, or a JSON schema.
+//! Constraints on answers: a GBNF grammar, or a JSON schema.
 //!
 //! Whatever leads an answer to its schema, it is checked against it in the end, by another library.
 //!
@@ -17,8 +17,8 @@ use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token::data::LlamaTokenData;
 use llama_cpp_2::token::data_array::LlamaTokenDataArray;
+use llguidance::ParserFactory;
 use llguidance::api::TopLevelGrammar;
-use llguidance::{Matcher, ParserFactory};
 use serde_json::Value;
 
 use super::model::Model;
@@ -27,16 +27,16 @@ use super::{EngineError, Result, logged_reason};
 /// The rule that an answer must match.
 const ROOT: &str = "root";
 
-/// What answers must look like, as it was written.
+/// Constraint on answers, as it was written.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Shape {
+pub enum Constraint {
     /// A grammar in GBNF, llama.cpp's notation.
     Grammar(String),
     /// A JSON schema.
     Schema(Value),
 }
 
-impl Shape {
+impl Constraint {
     /// A grammar whose syntax is right.
     ///
     /// # Errors
@@ -73,8 +73,8 @@ impl Shape {
     }
 }
 
-/// A shape, ready for a model: makes a [`Guide`] for each answer.
-pub struct Guides {
+/// A constraint, ready for a model: makes a [`Matcher`] for each answer.
+pub struct MatcherFactory {
     model: Model,
     kind: Kind,
 }
@@ -84,15 +84,15 @@ enum Kind {
     Schema(Box<ParserFactory>, Value, Arc<Validator>),
 }
 
-impl Guides {
-    /// Prepares `shape` for the vocabulary of `model`; a schema costs a walk over all of it.
+impl MatcherFactory {
+    /// Prepares `constraint` for the vocabulary of `model`; a schema costs a walk over all of it.
     ///
     /// # Errors
-    /// When the shape cannot be kept, with the reason.
-    pub fn new(model: &Model, shape: &Shape) -> Result<Self> {
-        let kind = match shape {
-            Shape::Grammar(text) => Kind::Grammar(text.clone()),
-            Shape::Schema(schema) => {
+    /// When the constraint is not supported, with the reason.
+    pub fn new(model: &Model, constraint: &Constraint) -> Result<Self> {
+        let kind = match constraint {
+            Constraint::Grammar(text) => Kind::Grammar(text.clone()),
+            Constraint::Schema(schema) => {
                 if let Some(problem) = schema::problem(schema) {
                     return Err(not_kept(&problem));
                 }
@@ -100,49 +100,52 @@ impl Guides {
                     .map_err(|e| not_kept(&format!("it could not be checked in the end: {e}")))?;
                 let vocabulary = LlamaSampler::llguidance_tok_env(&model.0.llama);
                 let mut factory = ParserFactory::new_simple(&vocabulary)
-                    .map_err(|e| EngineError::Shape(format!("the vocabulary: {e:#}")))?;
+                    .map_err(|e| EngineError::Constraint(format!("the vocabulary: {e:#}")))?;
                 factory.quiet();
                 Kind::Schema(Box::new(factory), schema.clone(), Arc::new(validator))
             }
         };
-        let guides = Self { model: model.clone(), kind };
-        guides.guide()?;
-        Ok(guides)
+        let matchers = Self { model: model.clone(), kind };
+        matchers.matcher()?;
+        Ok(matchers)
     }
 
-    /// What leads one answer.
+    /// Returns a matcher for one answer.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn guide(&self) -> Result<Guide> {
+    pub fn matcher(&self) -> Result<Matcher> {
         match &self.kind {
             Kind::Grammar(text) => {
-                LlamaSampler::grammar(&self.model.0.llama, text, ROOT).map(Guide::Grammar).map_err(|_| {
-                    EngineError::Shape(format!("no answer can be held to the grammar: {}", logged_reason()))
+                LlamaSampler::grammar(&self.model.0.llama, text, ROOT).map(Matcher::Grammar).map_err(|_| {
+                    EngineError::Constraint(format!(
+                        "no answer can be held to the grammar: {}",
+                        logged_reason()
+                    ))
                 })
             }
             Kind::Schema(factory, schema, validator) => {
                 let parser = factory.create_parser(TopLevelGrammar::from_json_schema(schema.clone()));
                 let parser = parser.map_err(|e| not_kept(&format!("{e:#}")))?;
-                Ok(Guide::Schema(Box::new(Matcher::new(Ok(parser))), Arc::clone(validator)))
+                Ok(Matcher::Schema(Box::new(llguidance::Matcher::new(Ok(parser))), Arc::clone(validator)))
             }
         }
     }
 }
 
 /// Leads one answer: says which token may come next.
-pub enum Guide {
+pub enum Matcher {
     /// By llama.cpp's grammar.
     Grammar(LlamaSampler),
     /// By a JSON schema, against which the whole answer is checked in the end.
-    Schema(Box<Matcher>, Arc<Validator>),
+    Schema(Box<llguidance::Matcher>, Arc<Validator>),
 }
 
-impl Guide {
-    /// Chooses the next token by `sampler` among those that the shape allows after what came so far.
+impl Matcher {
+    /// Chooses the next token by `sampler` among those that the constraint allows after what came so far.
     ///
     /// # Errors
-    /// When the shape allows none.
+    /// When the constraint allows none.
     pub fn choose(&mut self, logits: &[f32], sampler: &mut LlamaSampler) -> Result<LlamaToken> {
         let all = LlamaTokenDataArray::from_iter(
             logits.iter().zip(0..).map(|(logit, id)| LlamaTokenData::new(LlamaToken(id), *logit, 0.0)),
@@ -178,7 +181,7 @@ impl Guide {
         }
     }
 
-    /// Refuses the whole of an answer that ended by itself and does not have its shape.
+    /// Refuses the whole of an answer that ended by itself and does not satisfy its constraint.
     ///
     /// # Errors
     /// In what it does not.
@@ -189,7 +192,7 @@ impl Guide {
         }
     }
 
-    /// Whether nothing can follow but the end.
+    /// Returns true if nothing can follow but the end.
     pub fn is_complete(&self) -> bool {
         matches!(self, Self::Schema(matcher, _) if matcher.is_stopped())
     }
@@ -197,7 +200,8 @@ impl Guide {
 
 /// Refuses an answer that ended and is no value of its schema.
 fn check(validator: &Validator, answer: &str) -> Result<()> {
-    let broken = |why: String| EngineError::Shape(format!("the answer does not keep its JSON schema: {why}"));
+    let broken =
+        |why: String| EngineError::Constraint(format!("the answer does not keep its JSON schema: {why}"));
     let value: Value = serde_json::from_str(answer).map_err(|e| broken(e.to_string()))?;
     validator.validate(&value).map_err(|e| {
         let place = e.instance_path().to_string();
@@ -209,7 +213,7 @@ fn check(validator: &Validator, answer: &str) -> Result<()> {
 
 fn not_kept(reason: &str) -> EngineError {
     let reason = reason.lines().next().unwrap_or_default();
-    EngineError::Shape(format!("no answer can be held to the JSON schema: {reason}"))
+    EngineError::Constraint(format!("no answer can be held to the JSON schema: {reason}"))
 }
 
 /// The first line of a reason, without the parser's own state behind it.
@@ -218,7 +222,7 @@ fn stuck(reason: &str) -> EngineError {
     let reason = reason.split("<state>").next().unwrap_or_default().trim();
     // The library's name for that.
     let reason = if reason == "NoExtensionBias" { "nothing may follow what is there" } else { reason };
-    EngineError::Shape(format!("the answer cannot go on in its shape: {reason}"))
+    EngineError::Constraint(format!("no token continues the answer under its constraint: {reason}"))
 }
 
 fn allows(grammar: &mut LlamaSampler, token: LlamaToken) -> bool {

@@ -11,7 +11,7 @@ use super::outcome::Outcome;
 use super::plan::{Plan, PlannedPrompt};
 use super::suite::Suite;
 use crate::cache::build::{Builder, Keep};
-use crate::cache::opened::{Opened, Question, Room};
+use crate::cache::open_state::{ContextSize, OpenState, Question};
 use crate::cache::source::Source;
 use crate::cache::target::Target;
 use crate::cache::{self, Call};
@@ -82,7 +82,8 @@ impl Asker<'_> {
         let most = prompt.questions.iter().filter_map(|q| q.case.max_tokens).max().unwrap_or(0);
         let answer = self.suite.max_tokens.max(most).max(if generate.is_some() { GENERATED } else { 0 });
         let limit = Question::limit(self.model, &prefix, longest, answer);
-        let mut opened = Opened::with_model(self.call, store, state, prefix, self.model, Room::one(limit))?;
+        let mut opened =
+            OpenState::with_model(self.call, store, state, prefix, self.model, ContextSize::one(limit))?;
         self.call.observer.evaluating();
         let mut asked = Asked {
             call: self.call,

@@ -4,22 +4,22 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
+use super::context_size;
 use super::layout::Outcome;
 use super::records::Record;
-use super::room;
-use super::work::{Arrival, Asked, Asking, Cost, Work, interruption, problem_of};
-use crate::cache::opened::{Opened, Question};
+use super::work::{Arrival, Asked, Asking, Cost, MapRun, interruption, problem_of};
+use crate::cache::open_state::{OpenState, Question};
 use pcache_engine::Slots;
 use pcache_engine::scheduler::{Over, Scheduler, Spent};
 
 /// Answers all records, as many at once as there are slots.
-pub fn run(opened: &mut Opened<'_>, work: &mut Work<'_, '_>, slots: Slots) -> Result<()> {
-    let asking = Asking::of(opened);
+pub fn run(opened: &mut OpenState<'_>, work: &mut MapRun<'_, '_>, slots: Slots) -> Result<()> {
+    let asking = Asking::new(opened);
     let mut waiting = asked(work.next(&asking, true)?);
     let mut spent = Spent::default();
     while waiting.is_some() {
         if let Some((_, Ok(question))) = &waiting {
-            room::ensure(opened, question, work.options.sampling.max_tokens, slots)?;
+            context_size::ensure(opened, question, work.options.sampling.max_tokens, slots)?;
         }
         let mut timings = opened.call.observer.timings();
         opened.prepare(&mut timings)?;
@@ -35,13 +35,13 @@ pub fn run(opened: &mut Opened<'_>, work: &mut Work<'_, '_>, slots: Slots) -> Re
 
 /// Answers records for as long as the context has room for them; gives the one for which it has none.
 fn answer_what_fits(
-    opened: &mut Opened<'_>,
-    work: &mut Work<'_, '_>,
+    opened: &mut OpenState<'_>,
+    work: &mut MapRun<'_, '_>,
     count: usize,
     first: Option<Asked>,
     spent: &mut Spent,
 ) -> Result<Option<Asked>> {
-    let asking = Asking::of(opened);
+    let asking = Asking::new(opened);
     let sampling = work.options.sampling.clone();
     let state = opened.session.position();
     // What each slot may fill, so that all of them have room.
@@ -50,7 +50,8 @@ fn answer_what_fits(
     let fits =
         |question: &Question| question.tokens.len().saturating_add(sampling.max_tokens).min(left) <= behind;
     let limit = state + behind.min(left);
-    let mut scheduler = Scheduler::new(&mut opened.session, count, limit, &sampling, opened.guides.as_ref());
+    let mut scheduler =
+        Scheduler::new(&mut opened.session, count, limit, &sampling, opened.matchers.as_ref());
     let mut waiting = first;
     let mut ordered = Ordered { restored: state, ..Ordered::default() };
     loop {
@@ -106,7 +107,7 @@ impl Ordered {
         self.next.get_or_insert(number);
     }
 
-    fn answered(&mut self, work: &mut Work<'_, '_>, over: Over<Record>) -> Result<()> {
+    fn answered(&mut self, work: &mut MapRun<'_, '_>, over: Over<Record>) -> Result<()> {
         let mut cost = Cost { restored: self.restored, question: over.question, answer: 0 };
         let outcome = match over.answer {
             Ok(answer) => {
@@ -119,7 +120,13 @@ impl Ordered {
     }
 
     /// Writes what is complete by now.
-    fn done(&mut self, work: &mut Work<'_, '_>, record: Record, outcome: Outcome, cost: Cost) -> Result<()> {
+    fn done(
+        &mut self,
+        work: &mut MapRun<'_, '_>,
+        record: Record,
+        outcome: Outcome,
+        cost: Cost,
+    ) -> Result<()> {
         self.done.insert(record.number, (record, outcome, cost));
         while let Some((record, outcome, cost)) = self.next.and_then(|next| self.done.remove(&next)) {
             work.finish(&record, &outcome, &cost)?;

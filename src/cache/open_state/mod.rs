@@ -16,15 +16,15 @@ use anyhow::{Result, bail};
 use super::timings::Timings;
 use super::{Call, Failure, load};
 use pcache_engine::Slots;
+use pcache_engine::constraint::{Constraint, MatcherFactory};
 use pcache_engine::model::Model;
 use pcache_engine::session::{self, Session};
-use pcache_engine::shape::{Guides, Shape};
 use pcache_store::{FoundPrefix, Prefix, State, Store, VerifiedPrefix};
 pub use question::Question;
 
-/// How the cache is used.
+/// Use of the cache.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Use {
+pub struct CachePolicy {
     /// The prompt is evaluated anew; no saved state is read or written.
     pub no_cache: bool,
     /// A miss is a failure.
@@ -32,7 +32,7 @@ pub struct Use {
 }
 
 /// A state and the files that it needs, before anything is loaded.
-pub struct Place {
+pub struct ResolvedState {
     /// Store that the state is in.
     pub store: Store,
     /// The state.
@@ -47,16 +47,16 @@ pub struct Place {
     pub gpu_layers: u32,
 }
 
-impl Place {
+impl ResolvedState {
     /// Opens the state. `size` says what the context has to hold, once the vocabulary is known. Returns it with what `size`
     /// made beside, and what the stages took.
     pub fn open<'a, S>(
         &'a self,
         call: Call<'a>,
-        how: Use,
-        shape: Option<&Shape>,
-        size: impl FnOnce(&Model, &State, &Prefix) -> Result<(Room, S)>,
-    ) -> Result<(Opened<'a>, S, Timings)> {
+        how: CachePolicy,
+        constraint: Option<&Constraint>,
+        size: impl FnOnce(&Model, &State, &Prefix) -> Result<(ContextSize, S)>,
+    ) -> Result<(OpenState<'a>, S, Timings)> {
         let Self { store, state, prefix, model, adapter, gpu_layers } = self;
         let found = if how.no_cache {
             FoundPrefix::default()
@@ -67,7 +67,7 @@ impl Place {
             store.find(&guard, prefix, call.same_compute)?
         };
         if let Some(miss) = found.miss().filter(|_| how.require_hit) {
-            bail!(Failure::Miss(format!("state {} is no hit: {miss}", state.key().short())));
+            bail!(Failure::Miss(format!("state {} is not a hit: {miss}", state.key().short())));
         }
         thread::scope(|scope| {
             let verifying = scope.spawn(|| found.verify(prefix));
@@ -76,9 +76,9 @@ impl Place {
             let model = load(call.observer, model, *gpu_layers, adapter.as_deref())?;
             timings.add("model_load", start.elapsed(), None);
             let start = Instant::now();
-            let guides = shape.map(|shape| Guides::new(&model, shape)).transpose();
-            let guides = guides.map_err(|e| Failure::Usage(e.to_string()))?;
-            if guides.is_some() {
+            let matchers = constraint.map(|constraint| MatcherFactory::new(&model, constraint)).transpose();
+            let matchers = matchers.map_err(|e| Failure::Usage(e.to_string()))?;
+            if matchers.is_some() {
                 timings.add("shape", start.elapsed(), None);
             }
             let (room, sized) = size(&model, state, prefix)?;
@@ -90,7 +90,7 @@ impl Place {
             if !how.no_cache {
                 timings.add("verify_state", recall.took, Some(recall.tokens()));
             }
-            let opened = Opened {
+            let opened = OpenState {
                 call,
                 how,
                 store,
@@ -99,7 +99,7 @@ impl Place {
                 recall,
                 session,
                 limit: room.limit,
-                guides,
+                matchers,
             };
             opened.check_hit()?;
             call.observer.evaluating();
@@ -108,25 +108,25 @@ impl Place {
     }
 }
 
-/// What a context has to hold.
+/// Size that a context needs.
 #[derive(Debug, Clone, Copy)]
-pub struct Room {
+pub struct ContextSize {
     /// Positions of a sequence at most.
     pub limit: usize,
     /// Sequences that are evaluated together.
     pub slots: Slots,
 }
 
-impl Room {
+impl ContextSize {
     /// For one sequence of so many positions.
     pub fn one(limit: usize) -> Self {
         Self { limit, slots: Slots::None }
     }
 
     /// As the engine counts it, behind a state.
-    pub fn within(&self, prefix: &Prefix) -> session::Room {
+    pub fn within(&self, prefix: &Prefix) -> session::Capacity {
         let shared = prefix.tokens.len();
-        session::Room { shared, each: self.limit.saturating_sub(shared), slots: self.slots }
+        session::Capacity { shared, each: self.limit.saturating_sub(shared), slots: self.slots }
     }
 
     /// An empty session with this room behind a state.
@@ -136,38 +136,38 @@ impl Room {
 }
 
 /// A state with its model loaded and a context to restore it into.
-pub struct Opened<'a> {
-    /// What it was opened with.
+pub struct OpenState<'a> {
+    /// Observer and cancel token that it was opened with.
     pub call: Call<'a>,
-    /// How the cache is used.
-    pub how: Use,
+    /// Use of the cache.
+    pub how: CachePolicy,
     /// Store that it is in.
     pub store: &'a Store,
     /// The state.
     pub state: Arc<State>,
     /// Its tokens, with their chain.
     pub prefix: Arc<Prefix>,
-    /// What of it is saved and intact.
+    /// Saved and intact segments.
     pub recall: VerifiedPrefix,
     /// Context that it is restored into.
     pub session: Session,
     /// Positions that a sequence may fill.
     pub limit: usize,
-    /// What keeps answers in their shape.
-    pub guides: Option<Guides>,
+    /// Constraint on answers.
+    pub matchers: Option<MatcherFactory>,
 }
 
-/// What of an open state outlives the call that opened it.
-pub struct Kept {
+/// Parts of an open state that outlive the call that opened it.
+pub struct DetachedState {
     state: Arc<State>,
     prefix: Arc<Prefix>,
     recall: VerifiedPrefix,
     session: Session,
     limit: usize,
-    guides: Option<Guides>,
+    matchers: Option<MatcherFactory>,
 }
 
-impl Kept {
+impl DetachedState {
     /// The model.
     pub fn model(&self) -> &Model {
         self.session.model()
@@ -179,17 +179,27 @@ impl Kept {
     }
 
     /// Takes it up again, for another call.
-    pub fn with<'a>(self, call: Call<'a>, store: &'a Store) -> Opened<'a> {
-        let Self { state, prefix, recall, session, limit, guides } = self;
-        Opened { call, how: Use::default(), store, state, prefix, recall, session, limit, guides }
+    pub fn with<'a>(self, call: Call<'a>, store: &'a Store) -> OpenState<'a> {
+        let Self { state, prefix, recall, session, limit, matchers } = self;
+        OpenState {
+            call,
+            how: CachePolicy::default(),
+            store,
+            state,
+            prefix,
+            recall,
+            session,
+            limit,
+            matchers,
+        }
     }
 }
 
-impl<'a> Opened<'a> {
+impl<'a> OpenState<'a> {
     /// Puts it down for a later call.
-    pub fn kept(self) -> Kept {
-        let Self { state, prefix, recall, session, limit, guides, .. } = self;
-        Kept { state, prefix, recall, session, limit, guides }
+    pub fn kept(self) -> DetachedState {
+        let Self { state, prefix, recall, session, limit, matchers, .. } = self;
+        DetachedState { state, prefix, recall, session, limit, matchers }
     }
 
     /// Opens a state on a model that is loaded.
@@ -199,7 +209,7 @@ impl<'a> Opened<'a> {
         state: Arc<State>,
         prefix: Arc<Prefix>,
         model: &Model,
-        room: Room,
+        room: ContextSize,
     ) -> Result<Self> {
         let recall = {
             let guard = call.lock_shared(store)?;
@@ -211,16 +221,16 @@ impl<'a> Opened<'a> {
         let start = Instant::now();
         let session = room.session(model, &prefix, call.threads)?;
         timings.add("context", start.elapsed(), None);
-        let how = Use::default();
-        Ok(Self { call, how, store, state, prefix, recall, session, limit: room.limit, guides: None })
+        let how = CachePolicy::default();
+        Ok(Self { call, how, store, state, prefix, recall, session, limit: room.limit, matchers: None })
     }
 }
 
-impl Opened<'_> {
+impl OpenState<'_> {
     fn check_hit(&self) -> Result<()> {
         if self.how.require_hit && self.recall.tokens() < self.prefix.tokens.len() {
             let why = self.recall.reason(&self.prefix).unwrap_or_default();
-            bail!(Failure::Miss(format!("state {} is no hit: {why}", self.state.key().short())));
+            bail!(Failure::Miss(format!("state {} is not a hit: {why}", self.state.key().short())));
         }
         Ok(())
     }

@@ -3,26 +3,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of a grammar: those that come with llama.cpp have some hundreds.
-const MOST_BYTES: usize = 1 << 18;
+const MAX_BYTES: usize = 1 << 18;
 /// Brackets within brackets.
-const MOST_DEPTH: usize = 100;
+const MAX_DEPTH: usize = 100;
 /// Repetitions of one thing; llama.cpp writes each of them out.
-const MOST_REPETITIONS: u64 = 2000;
+const MAX_REPETITIONS: u64 = 2000;
 
-/// What is wrong with a grammar.
+/// Error in a grammar.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line} of the grammar: {problem}")]
 pub struct GrammarError {
     /// From 1 on.
     pub line: usize,
-    /// What was expected there.
+    /// Expected syntax.
     pub problem: String,
 }
 
 /// Refuses what is no grammar, or has no rule `root`.
 pub(super) fn check(text: &str, root: &str) -> Result<(), GrammarError> {
-    if text.len() > MOST_BYTES {
-        let problem = format!("it has {} bytes, expected at most {MOST_BYTES}", text.len());
+    if text.len() > MAX_BYTES {
+        let problem = format!("it has {} bytes, expected at most {MAX_BYTES}", text.len());
         return Err(GrammarError { line: 1, problem });
     }
     if let Some(at) = text.find('\0') {
@@ -57,7 +57,7 @@ struct Reader<'t> {
     uses: Vec<(&'t str, usize)>,
 }
 
-/// What an alternative or a symbol may begin with, and whether it may be nothing.
+/// First symbols of an alternative or a symbol, and whether it may be empty.
 #[derive(Default)]
 struct First<'t> {
     begins: Vec<&'t str>,
@@ -69,7 +69,7 @@ impl<'t> Reader<'t> {
         GrammarError { line: self.line, problem: problem.into() }
     }
 
-    /// What comes next, for people.
+    /// Describes the next character, for people.
     fn next(&self) -> String {
         match self.rest.chars().next() {
             None => "the end of the file".into(),
@@ -137,8 +137,8 @@ impl<'t> Reader<'t> {
     }
 
     fn alternatives(&mut self, depth: usize) -> Result<First<'t>, GrammarError> {
-        if depth > MOST_DEPTH {
-            return Err(self.error(format!("more than {MOST_DEPTH} brackets within brackets")));
+        if depth > MAX_DEPTH {
+            return Err(self.error(format!("more than {MAX_DEPTH} brackets within brackets")));
         }
         let mut first = self.sequence(depth)?;
         while self.eat("|") {
@@ -244,7 +244,7 @@ impl<'t> Reader<'t> {
         Ok(())
     }
 
-    /// What stands behind a symbol, if it is repeated. Says whether it may then be left out.
+    /// Skips the repetition behind a symbol, if there is one. Returns true if the symbol may then be left out.
     fn repetition(&mut self) -> Result<bool, GrammarError> {
         if self.eat("*") || self.eat("?") {
             return Ok(true);
@@ -279,10 +279,8 @@ impl<'t> Reader<'t> {
             return Ok(None);
         }
         let digits = self.skip(length);
-        let number = digits.parse().ok().filter(|n| *n <= MOST_REPETITIONS);
-        number
-            .map(Some)
-            .ok_or_else(|| self.error(format!("{digits} repetitions, at most {MOST_REPETITIONS}")))
+        let number = digits.parse().ok().filter(|n| *n <= MAX_REPETITIONS);
+        number.map(Some).ok_or_else(|| self.error(format!("{digits} repetitions, at most {MAX_REPETITIONS}")))
     }
 
     /// A rule that begins with itself never ends. What hides behind rules that may be empty is left to llama.cpp.

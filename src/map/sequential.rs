@@ -4,19 +4,19 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::room;
-use super::work::{Arrival, Asking, Cost, Work, interruption, problem_of};
-use crate::cache::opened::{Opened, Sampled};
+use super::context_size;
+use super::work::{Arrival, Asking, Cost, MapRun, interruption, problem_of};
+use crate::cache::open_state::{OpenState, Sampled};
 use pcache_engine::Slots;
 
 /// Answers all records.
-pub fn run(opened: &mut Opened<'_>, work: &mut Work<'_, '_>) -> Result<()> {
-    while let Arrival::Record(record, question) = work.next(&Asking::of(opened), true)? {
+pub fn run(opened: &mut OpenState<'_>, work: &mut MapRun<'_, '_>) -> Result<()> {
+    while let Arrival::Record(record, question) = work.next(&Asking::new(opened), true)? {
         let mut cost = Cost::default();
         let outcome = match question {
             Err(why) => why.into(),
             Ok(question) => {
-                room::ensure(opened, &question, work.options.sampling.max_tokens, Slots::None)?;
+                context_size::ensure(opened, &question, work.options.sampling.max_tokens, Slots::None)?;
                 let timings = opened.call.observer.timings();
                 let how = Sampled { sampling: &work.options.sampling, since: Instant::now(), timings };
                 match opened.answer(&question, how, |_| Ok(())) {

@@ -15,7 +15,7 @@ const BYTES_A_TOKEN: usize = 16;
 /// One question, tokenised.
 #[derive(Debug, Clone)]
 pub struct Question {
-    /// What is asked.
+    /// Text.
     pub text: String,
     /// Its tokens, with what the state puts around it.
     pub tokens: Vec<i32>,

@@ -1,4 +1,4 @@
-//! Whether two answers say the same, as far as that can be told without understanding them.
+//! Similarity of answers, as far as it can be told without understanding them.
 //!
 //! They do if they are the same but for case, punctuation and articles; or if one has most of the other's words and
 //! neither begins with yes where the other begins with no, nor has other numbers. It is a way to find what a person should
@@ -14,7 +14,7 @@ const EMPTY: [&str; 18] = [
 /// Share of the shorter answer's words that the longer one must have.
 const SHARED: f64 = 0.6;
 
-/// Whether two answers say the same.
+/// Returns true if two answers say the same.
 pub fn agree(one: &str, other: &str) -> bool {
     let (one, other) = (words(one), words(other));
     if one == other {
@@ -47,7 +47,7 @@ pub fn agree(one: &str, other: &str) -> bool {
 const ASKING: [&str; 12] =
     ["what", "which", "who", "when", "where", "how", "why", "do", "does", "did", "can", "you"];
 
-/// Whether two questions speak of the same things: whether they have a word in common that means something.
+/// Returns true if two questions have a word in common that means something.
 pub fn shares_content(one: &str, other: &str) -> bool {
     let (one, other) = (words(one), words(other));
     let (a, b) = (content(&one), content(&other));

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use super::{Opened, Question};
+use super::{OpenState, Question};
 use crate::cache::Failure;
 use crate::cache::progress::Unit;
 use crate::cache::timings::Timings;
@@ -16,11 +16,11 @@ use pcache_format::SEGMENT_TOKENS;
 pub struct Answered {
     /// The answer.
     pub answer: Answer,
-    /// How much came from the cache.
+    /// Share that came from the cache.
     pub verdict: Verdict,
     /// From the moment that the caller gave on.
     pub time_to_first_token: Duration,
-    /// What its stages took.
+    /// Times of the stages.
     pub timings: Timings,
 }
 
@@ -34,17 +34,17 @@ impl Answered {
     }
 }
 
-/// What answers are sampled with, and since when their time counts.
+/// Sampling of answers, and the beginning of their time.
 pub struct Sampled<'s> {
-    /// How tokens are chosen.
+    /// Choice of tokens.
     pub sampling: &'s Sampling,
-    /// When its clock began.
+    /// Beginning of its clock.
     pub since: Instant,
     /// Stages before the question.
     pub timings: Timings,
 }
 
-impl Opened<'_> {
+impl OpenState<'_> {
     /// Answers one question from the restored state; `emit` gets the text as it comes. Ends early when it is cancelled or
     /// the text cannot be shown.
     pub fn answer(
@@ -92,11 +92,11 @@ impl Opened<'_> {
         let start = Instant::now();
         self.evaluate(tokens)?;
         timings.add("eval_prompt", start.elapsed(), Some(tokens.len()));
-        let guide = self.guides.as_ref().map(|guides| guides.guide()).transpose()?;
+        let matcher = self.matchers.as_ref().map(|matchers| matchers.matcher()).transpose()?;
 
         let before = since.elapsed();
         let (call, mut failed) = (self.call, None);
-        let answer = generate::answer(&mut self.session, sampling, guide, self.limit, |text| {
+        let answer = generate::answer(&mut self.session, sampling, matcher, self.limit, |text| {
             if !text.is_empty() {
                 failed = emit(text).err().or(failed.take());
             }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use super::Opened;
+use super::OpenState;
 use crate::cache::timings::Timings;
 use crate::cache::verdict::{Status, Verdict, restore};
 use crate::cache::{Failure, prefill, state};
@@ -12,7 +12,7 @@ use crate::text::human;
 use pcache_format::Codec;
 use pcache_store::{StoreError, VerifiedPrefix};
 
-impl Opened<'_> {
+impl OpenState<'_> {
     /// Brings the session to the state's end: restored as far as it is saved, the rest evaluated and saved.
     pub fn prepare(&mut self, timings: &mut Timings) -> Result<Verdict> {
         self.session.reset();
@@ -38,7 +38,7 @@ impl Opened<'_> {
             Err(why) => verdict.reason = Some(why),
         }
         timings.add("load_state", start.elapsed(), Some(verdict.restored_tokens));
-        verdict.status = Status::of(verdict.restored_tokens, total);
+        verdict.status = Status::new(verdict.restored_tokens, total);
         if verdict.restored_tokens < total {
             match self.heal(&mut verdict, timings) {
                 Err(error) if is_unwritable(&error) => self.do_without(&error, &mut verdict, timings)?,
@@ -61,7 +61,7 @@ impl Opened<'_> {
         prefill::evaluate_only(self.call, &mut self.session, &self.prefix, &self.state.key().short())?;
         verdict.evaluated_tokens = total - verdict.restored_tokens;
         timings.add("eval_time", start.elapsed(), Some(verdict.evaluated_tokens));
-        verdict.status = Status::of(verdict.restored_tokens, total);
+        verdict.status = Status::new(verdict.restored_tokens, total);
         Ok(())
     }
 
@@ -92,14 +92,14 @@ impl Opened<'_> {
                 }
             };
             verdict.note_compute(self.store, &self.recall);
-            verdict.status = Status::of(verdict.restored_tokens, self.prefix.tokens.len());
+            verdict.status = Status::new(verdict.restored_tokens, self.prefix.tokens.len());
         }
         if verdict.restored_tokens < self.prefix.tokens.len() {
             let none = VerifiedPrefix::none();
             let restored = if verdict.restored_tokens > 0 { &self.recall } else { &none };
             let writer = self.store.writer(&guard, &self.prefix, Codec::default(), restored);
             let filled =
-                prefill::fill(self.call, &writer, self.store, &mut self.session, &self.prefix, &key)?;
+                prefill::prefill(self.call, &writer, self.store, &mut self.session, &self.prefix, &key)?;
             writer.heal(&self.state)?;
             timings.add("eval_time", filled.evaluating, Some(filled.tokens));
             timings.add("save_state", filled.saving, None);

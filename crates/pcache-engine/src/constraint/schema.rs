@@ -1,10 +1,10 @@
-//! What of a JSON schema is refused although llguidance takes it: what is none, and what no value can follow from. Whatever else
-//! it does not keep is found when an answer is checked.
+//! JSON schemas that are refused although llguidance takes them: text that is no schema, and schemas that no value
+//! satisfies. Other violations are found when an answer is checked.
 
 use serde_json::Value;
 
 /// Schemas within schemas.
-const MOST_DEPTH: usize = 100;
+const MAX_DEPTH: usize = 100;
 
 /// Whole numbers beyond this have neighbours that a reader takes for them (2^53).
 const LARGEST: f64 = 9_007_199_254_740_992.0;
@@ -18,8 +18,8 @@ pub(super) fn problem(schema: &Value) -> Option<String> {
 }
 
 fn inner_problem(value: &Value, depth: usize) -> Option<String> {
-    if depth > MOST_DEPTH {
-        return Some(format!("it has more than {MOST_DEPTH} schemas within schemas"));
+    if depth > MAX_DEPTH {
+        return Some(format!("it has more than {MAX_DEPTH} schemas within schemas"));
     }
     let next = |value: &Value| inner_problem(value, depth + 1);
     match value {

@@ -11,19 +11,19 @@ use super::records::{Record, Records};
 
 /// Records that are read ahead.
 const AHEAD: usize = 16;
-/// How long a wait lasts before somebody looks whether it should go on.
+/// Time that a wait lasts before its caller looks whether it should go on.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Records from a thread that reads them.
-pub struct Incoming {
+pub struct Reader {
     records: Receiver<Result<Record>>,
-    /// Whether there are no more.
+    /// There are no more.
     pub ended: bool,
 }
 
-impl Incoming {
+impl Reader {
     /// Begins to read, at most `limit` records. The thread ends with them, or with the program.
-    pub fn of(mut records: Records, limit: Option<usize>) -> Self {
+    pub fn new(mut records: Records, limit: Option<usize>) -> Self {
         let (send, receive) = sync_channel(AHEAD);
         thread::spawn(move || {
             for _ in 0..limit.unwrap_or(usize::MAX) {

@@ -7,24 +7,24 @@ use super::model::Model;
 use super::prompt::{Prompt, cut};
 use super::text::Text;
 
-/// What of a state is needed.
+/// Parts of a state that its prompt is recovered from.
 #[derive(Debug, Clone, Copy)]
 pub struct Saved<'s> {
     /// The state's tokens.
     pub tokens: &'s [i32],
     /// The prompt's end that is evaluated with each question.
-    pub carried: &'s str,
-    /// What follows a question.
+    pub pending_text: &'s str,
+    /// Text behind a question.
     pub suffix: &'s str,
-    /// Where the prompt's own text lies, in bytes of [`Model::text_of`] the tokens and the carried text.
+    /// Place of the prompt's own text, in bytes of [`Model::text_of`] the tokens and the pending text.
     pub own: (usize, usize),
-    /// Whether control tokens count in the prompt.
+    /// Control tokens count in the prompt.
     pub raw: bool,
 }
 
 /// A prompt's own text and what stands around it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reframe {
+pub struct EditablePrompt {
     before: String,
     /// The prompt's own text.
     pub own: String,
@@ -33,14 +33,14 @@ pub struct Reframe {
     raw: bool,
 }
 
-impl Reframe {
+impl EditablePrompt {
     /// Takes a state apart; nothing if that cannot be proved to be right.
-    pub fn of(model: &Model, saved: &Saved<'_>) -> Option<Self> {
-        let whole = model.text_of(saved.tokens) + saved.carried;
+    pub fn new(model: &Model, saved: &Saved<'_>) -> Option<Self> {
+        let whole = model.text_of(saved.tokens) + saved.pending_text;
         let (first, bytes) = saved.own;
         let end = first.checked_add(bytes)?;
         let (before, own, after) = (whole.get(..first)?, whole.get(first..end)?, whole.get(end..)?);
-        let reframe = |before: String| Self {
+        let prompt_edit = |before: String| Self {
             before,
             own: own.to_owned(),
             after: after.to_owned(),
@@ -49,9 +49,9 @@ impl Reframe {
         };
         // Some tokenizers put a space in front of the first text, which is no space of the template.
         let without_space = before.replacen(' ', "", 1);
-        [before.to_owned(), without_space].into_iter().map(reframe).find(|reframe| {
-            let prompt = reframe.render(model, own);
-            prompt.tokens == saved.tokens && prompt.carried == saved.carried
+        [before.to_owned(), without_space].into_iter().map(prompt_edit).find(|prompt_edit| {
+            let prompt = prompt_edit.render(model, own);
+            prompt.tokens == saved.tokens && prompt.pending_text == saved.pending_text
         })
     }
 
@@ -115,9 +115,9 @@ fn up_to_line<'t>(text: &'t str, mark: &str) -> Result<&'t str, usize> {
 mod tests {
     use super::*;
 
-    fn of(own: &str, raw: bool) -> Reframe {
+    fn of(own: &str, raw: bool) -> EditablePrompt {
         let (before, after, suffix) = (String::new(), String::new(), String::new());
-        Reframe { before, own: own.into(), after, suffix, raw }
+        EditablePrompt { before, own: own.into(), after, suffix, raw }
     }
 
     #[test]
