@@ -150,7 +150,7 @@ fn a_state_never_serves_another_model_of_the_same_shape() {
         program.run(&[&["ask", key.trim(), "Hm?", "--max-tokens", "4", "--json"], extra].concat())
     };
     let refused = ask(&key, &["-m", twin]);
-    assert_eq!((refused.code, refused.stdout.as_str()), (1, ""), "{}", refused.stderr);
+    assert_eq!((refused.code, refused.stdout.as_str()), (5, ""), "{}", refused.stderr);
     assert!(refused.stderr.contains("needs model"), "{}", refused.stderr);
 
     let ours = program.segments();

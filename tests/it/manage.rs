@@ -345,7 +345,7 @@ fn a_state_without_its_model_keeps_no_other_from_being_repaired() {
     let repaired = program.run(&["verify", "--repair"]);
     assert_eq!(repaired.code, 4, "{}", repaired.stderr);
     let line = repaired.stdout.lines().find(|l| l.contains("qwen")).unwrap();
-    assert!(line.contains("corrupt") && line.contains("cannot be mended"), "{line}");
+    assert!(line.contains("corrupt") && line.contains("cannot be repaired"), "{line}");
     assert_eq!(repaired.stdout.matches("healed").count(), 2, "{}", repaired.stdout);
     program.ok(&["ask", "long", "Hm?", "--max-tokens", "1", "--require-hit"]);
 }
@@ -768,7 +768,7 @@ fn a_folder_in_an_objects_place_is_moved_away() {
     std::fs::create_dir(&object).unwrap();
     std::fs::write(object.join("note"), "hello").unwrap();
     let healed = program.ok(&["verify", "--repair"]);
-    assert!(healed.stdout.contains("healed"), "{}", healed.stdout);
+    assert!(healed.stdout.contains("repaired"), "{}", healed.stdout);
     assert!(program.ok(&["verify"]).stderr.contains("all intact"));
     let total = program.total_bytes();
     let gone = json(&program.ok(&["gc", "--json"]));

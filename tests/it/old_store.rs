@@ -112,7 +112,7 @@ fn what_is_damaged_is_healed_once_and_for_all() {
         assert_eq!(program.run(&["verify", name]).code, 4, "{name}");
         let model = model.to_str().unwrap();
         let healed = program.ok(&["-m", model, "verify", name, "--repair"]);
-        assert!(healed.stdout.contains("healed"), "{name}: {}", healed.stdout);
+        assert!(healed.stdout.contains("repaired"), "{name}: {}", healed.stdout);
         program.ok(&["verify"]);
         let ask = ["-m", model, "ask", name, "Open?", "--max-tokens", "1", "--json", "--require-hit"];
         assert_eq!(json(&program.ok(&ask))["cache"]["status"], "hit", "{name}");
