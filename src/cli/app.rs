@@ -1,12 +1,13 @@
 //! Context of every command: the store, output and messages, and signals.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use clap::ColorChoice;
 use etcetera::BaseStrategy;
 use serde::Serialize;
 
@@ -18,6 +19,8 @@ use crate::cache::{Call, CancelToken};
 use crate::cli::args::{Format, Global, Output};
 use crate::cli::log::{self, Log};
 use crate::cli::progress::Bar;
+use crate::cli::table::terminal_width;
+use crate::text::wrap::Wrapper;
 use crate::text::{file, human};
 use pcache_engine as engine;
 use pcache_format::epoch::LLAMA_CPP_BUILD;
@@ -25,6 +28,9 @@ use pcache_store::{ExclusiveGuard, Options, Reindexed, SharedGuard, Store, check
 
 /// Time between two looks at how far a reindexing is.
 const BAR_PAUSE: Duration = Duration::from_millis(10);
+
+/// A narrower terminal is left to break lines itself.
+const MIN_WIDTH: usize = 20;
 
 /// The running program.
 pub struct App {
@@ -37,13 +43,19 @@ pub struct App {
     pub signals: Arc<Signals>,
     /// File that results go to instead of stdout.
     file: OnceLock<Mutex<fs_err::File>>,
+    /// Breaks the lines of an answer that streams.
+    wrapper: OnceLock<Mutex<Wrapper>>,
 }
 
 impl App {
     pub fn new(global: Global, started: Instant) -> Self {
         let cancel = CancelToken::default();
         let signals = Signals::new(cancel.clone(), global.quiet);
-        Self { global, started, log: None, cancel, signals, file: OnceLock::new() }
+        match global.color {
+            ColorChoice::Auto => {}
+            choice => console::set_colors_enabled_stderr(choice == ColorChoice::Always),
+        }
+        Self { global, started, log: None, cancel, signals, file: OnceLock::new(), wrapper: OnceLock::new() }
     }
 
     /// Opens the full log, if there is to be one, and begins it with what was called.
@@ -279,6 +291,30 @@ impl App {
         out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to stdout")
     }
 
+    /// Prints text of an answer as it comes; on a terminal, lines break at spaces.
+    pub fn stream(&self, text: &str) -> Result<()> {
+        let text = self.wrapper().push(text);
+        self.write(&text)
+    }
+
+    /// Ends an answer that was streamed.
+    pub fn end_stream(&self, end: &str) -> Result<()> {
+        let mut wrapper = self.wrapper();
+        let rest = wrapper.finish();
+        *wrapper = Wrapper::new(self.width());
+        self.write(&(rest + end))
+    }
+
+    fn wrapper(&self) -> MutexGuard<'_, Wrapper> {
+        let wrapper = self.wrapper.get_or_init(|| Mutex::new(Wrapper::new(self.width())));
+        wrapper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Columns of the terminal that results go to, if it is one.
+    fn width(&self) -> Option<usize> {
+        terminal_width().filter(|_| self.file.get().is_none()).filter(|width| *width >= MIN_WIDTH)
+    }
+
     /// Prints an object on a line of its own.
     pub fn print_json(&self, value: &impl Serialize) -> Result<()> {
         self.print(serde_json::to_string(value)?)
@@ -332,6 +368,9 @@ pub fn user_home() -> Result<PathBuf> {
 pub fn read_text(path: &Path) -> Result<String> {
     if path.as_os_str() != "-" {
         return file::read(path);
+    }
+    if io::stdin().is_terminal() {
+        let _ = writeln!(io::stderr(), "reading from the terminal; Ctrl-D ends the text");
     }
     let mut bytes = Vec::new();
     io::Read::read_to_end(&mut io::stdin().lock(), &mut bytes).context("cannot read stdin")?;

@@ -74,7 +74,7 @@ fn run(app: &App, args: &Build) -> Result<()> {
     args.keep.name.as_deref().map_or(Ok(()), check_name)?;
     let framed = source::framed(&args.framing)?;
     // What cannot be built should leave no folder behind.
-    models::chosen(app).map(drop)?;
+    models::find(app).map(drop)?;
     let store = app.store()?;
     let target = target::of_args(app, Some(&store), &args.params)?;
 
@@ -94,7 +94,7 @@ fn run(app: &App, args: &Build) -> Result<()> {
 /// As a build.
 pub fn of_file(app: &App, file: &Path, params: &ParamArgs) -> Result<(Store, StateKey)> {
     let framed = source::framed(&PromptFormatArgs::default())?;
-    models::chosen(app).map(drop)?;
+    models::find(app).map(drop)?;
     let store = app.store()?;
     let target = target::of_args(app, Some(&store), params)?;
     let prompt = source::read(file, &target.params.root(&target.model), &framed)?;

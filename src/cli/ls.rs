@@ -149,6 +149,12 @@ fn nothing_to_list(app: &App, states: usize, filter: Option<&str>) -> Result<Str
         Some(filter) if states > 0 => {
             format!("none of {} has a model with {filter:?} in its name", human::count(states, "state"))
         }
+        _ if !folder.exists() => {
+            format!(
+                "no states: there is no folder {}; pcache build makes it, or --cache-dir is mistyped",
+                folder.display()
+            )
+        }
         _ => format!("no states in {}; pcache build makes one", folder.display()),
     })
 }

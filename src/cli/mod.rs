@@ -58,6 +58,8 @@ pub fn run(cli: Cli, started: Instant) -> ExitCode {
     let mut app = App::new(cli.global, started);
     pcache_engine::sys::log::show(app.shows_log());
     let result = app.start_log().and_then(|()| cli.command.as_run().run(&app));
+    // A word of an answer that failed is still held back.
+    let _ = app.end_stream("");
     let code = match &result {
         Ok(()) => 0,
         Err(error) => failure::report(error, app.signals.exit_code(), app.output() != args::Output::Text),

@@ -49,6 +49,15 @@ pub fn shortened(text: &str, width: usize) -> String {
     head.into_iter().chain(['…']).chain(tail.into_iter().rev()).collect()
 }
 
+/// A path in at most so many columns: its beginning is cut, for the end tells files apart.
+pub fn shortened_at_start(text: &str, width: usize) -> String {
+    if text.width() <= width || width == 0 {
+        return text.to_owned();
+    }
+    let tail = taken(text.chars().rev(), width - 1);
+    std::iter::once('…').chain(tail.into_iter().rev()).collect()
+}
+
 /// As many letters as go into `width` columns.
 fn taken(letters: impl Iterator<Item = char>, width: usize) -> Vec<char> {
     let mut used = 0;

@@ -4,3 +4,5 @@ pub mod escapes;
 pub mod file;
 pub mod human;
 pub mod table;
+#[cfg(feature = "cli")]
+pub mod wrap;

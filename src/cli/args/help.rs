@@ -15,7 +15,11 @@ pub enum Level {
 
 impl Level {
     /// Level that the arguments ask for.
-    pub fn asked_for(mut arguments: impl Iterator<Item = OsString>) -> Self {
+    pub fn asked_for(arguments: impl Iterator<Item = OsString>) -> Self {
+        let mut arguments = arguments.peekable();
+        if arguments.peek().is_none() {
+            return Self::Screen;
+        }
         let short = arguments.find(|arg| ["-h", "--help", "--"].iter().any(|known| arg == known));
         if short.is_some_and(|arg| arg == "-h") { Self::Screen } else { Self::Whole }
     }
@@ -103,7 +107,8 @@ const MAIN: [(&str, &[&str]); 15] = [
 ];
 
 /// Options of every command; a command that [`MAIN`] does not have shows none of them on a screen.
-const GLOBAL: [&str; 11] = [
+const GLOBAL: [&str; 12] = [
+    "color",
     "cache_dir",
     "trust_owner",
     "model",
@@ -220,6 +225,6 @@ mod tests {
         assert_eq!(level(&["ask", "-h"]), Level::Screen);
         assert_eq!(level(&["ask", "--help", "-h"]), Level::Whole);
         assert_eq!(level(&["ask", "key", "--", "-h"]), Level::Whole);
-        assert_eq!(level(&[]), Level::Whole);
+        assert_eq!(level(&[]), Level::Screen);
     }
 }

@@ -11,7 +11,7 @@ pub mod values;
 use std::path::PathBuf;
 
 use clap::parser::ValueSource;
-use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 use super::{Command, failure};
 use crate::error::ErrorKind;
@@ -37,7 +37,8 @@ A first session:
 
 Results go to stdout (a key, an answer, a table, JSON), messages to stderr.
 Exit codes: 0 done; 1 failed; 2 usage; 3 no such state, or a miss under
---require-hit; 4 damaged and not repaired; 129, 130, 143 stopped by a signal."
+--require-hit; 4 damaged and not repaired; 5 model missing or another one; 129,
+130, 143 stopped by a signal."
 )]
 pub struct Cli {
     /// Options of every command.
@@ -85,6 +86,9 @@ pub struct Global {
     /// Explain misses on stderr; twice (-vv): with llama.cpp's log
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
+    /// Use colour: auto, always or never
+    #[arg(long, value_name = "WHEN", global = true, default_value = "auto", value_parser = choice::<ColorChoice>())]
+    pub color: ColorChoice,
     /// The model was named on the command line, and not by the environment.
     #[arg(skip)]
     pub model_is_explicit: bool,
@@ -94,15 +98,16 @@ impl Cli {
     /// Parses the program's arguments, with the config file's values as defaults; prints help or an error and exits as
     /// clap does.
     pub fn of_process() -> Self {
-        let level = Level::asked_for(std::env::args_os().skip(1));
+        let (level, color) = (Level::asked_for(std::env::args_os().skip(1)), color());
         let config = Config::of_user().unwrap_or_else(|e| {
             // Help is given all the same: this ends the program when it was asked for.
-            let _ = help::arranged(Self::command(), level).get_matches();
+            let _ = help::arranged(Self::command(), level).color(color).get_matches();
             // A file that cannot be understood should not change what a command does without a word.
             failure::print(ErrorKind::Refused, &e.to_string(), None, wants_json());
             std::process::exit(2);
         });
-        let mut command = help::arranged(with_plain_usage(config.applied_to(Self::command())), level);
+        let mut command =
+            help::arranged(with_plain_usage(config.applied_to(Self::command())), level).color(color);
         let matches = command.try_get_matches_from_mut(std::env::args_os());
         let matches = matches.unwrap_or_else(|e| refuse(tips::with_tip(e, &command)));
         let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|e| refuse(e));
@@ -136,6 +141,19 @@ fn refuse(error: clap::Error) -> ! {
         std::process::exit(error.exit_code());
     }
     error.exit()
+}
+
+/// Use of colour, before the command line is understood: help and errors have it, too.
+fn color() -> ColorChoice {
+    let args: Vec<_> = std::env::args_os()
+        .skip(1)
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .take_while(|arg| arg != "--")
+        .collect();
+    let value = args.iter().find_map(|arg| arg.strip_prefix("--color="));
+    let value =
+        value.or_else(|| args.windows(2).find(|pair| pair[0] == "--color").map(|pair| pair[1].as_str()));
+    value.and_then(|value| ColorChoice::from_str(value, false).ok()).unwrap_or(ColorChoice::Auto)
 }
 
 /// Returns true if errors are to be JSON, before the command line is understood.

@@ -162,7 +162,7 @@ fn ask(
     let answered = opened.answer(question, how, |text| match app.output() {
         Output::Text => {
             report::announce(app, std::mem::take(&mut labels))?;
-            app.write(text)
+            app.stream(text)
         }
         Output::Jsonl => app.named_event(
             "text",

@@ -1,6 +1,5 @@
 //! Sources of questions.
 
-use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::{Result, bail};
@@ -14,9 +13,6 @@ pub fn read(args: &Ask) -> Result<Vec<String>> {
     let questions: Vec<String> = match &args.questions_file {
         Some(file) => read_text(file)?.lines().filter(|l| !l.trim().is_empty()).map(str::to_owned).collect(),
         None if args.questions.is_empty() => {
-            if std::io::stdin().is_terminal() {
-                let _ = writeln!(std::io::stderr(), "type the question, then Ctrl-D:");
-            }
             vec![read_text(Path::new("-"))?.trim_end_matches(['\n', '\r']).to_owned()]
         }
         None => args.questions.clone(),

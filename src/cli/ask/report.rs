@@ -35,7 +35,7 @@ pub fn announce(app: &App, labels: Vec<String>) -> Result<()> {
 pub fn print(app: &App, report: &Report<'_>, label: Option<&str>, stats: bool, tells: bool) -> Result<()> {
     app.named_event("answer", report)?;
     match app.output() {
-        Output::Text => app.write(if label.is_some() { "\n\n" } else { "\n" })?,
+        Output::Text => app.end_stream(if label.is_some() { "\n\n" } else { "\n" })?,
         Output::Json => app.print_json(report)?,
         _ => {}
     }

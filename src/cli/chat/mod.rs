@@ -160,7 +160,7 @@ impl Repl<'_> {
             };
             let done = match line.trim() {
                 "" => Ok(()),
-                "/quit" | "/exit" | "/q" => return self.end(&lines),
+                "/quit" | "/exit" | "/q" | "quit" | "exit" => return self.end(&lines),
                 command if command.starts_with('/') && !command.starts_with("//") => {
                     self.command(talk, command)
                 }
@@ -182,6 +182,8 @@ impl Repl<'_> {
 
     /// Tells what went wrong; the conversation goes on.
     fn failed(&mut self, error: anyhow::Error) {
+        // A word of an answer that failed is still held back; a terminal that is gone has other troubles.
+        let _ = self.app.end_stream("");
         self.app.warn(format!("{error:#}"));
         if let Some(Failure::Refused { hint, .. }) = error.downcast_ref() {
             self.app.say(of_hint(*hint));
@@ -262,7 +264,7 @@ impl Repl<'_> {
 
     fn emit(&self, text: &str) -> Result<()> {
         match self.app.output() {
-            Output::Text => self.app.write(text),
+            Output::Text => self.app.stream(text),
             Output::Jsonl => self.app.named_event("text", &serde_json::json!({ "text": text })),
             Output::Json => Ok(()),
         }

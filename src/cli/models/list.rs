@@ -115,7 +115,7 @@ fn text(models: &[Listed]) -> String {
             m.context.map_or_else(|| "-".into(), |n| human::thousands(n as usize)),
             human::bytes(m.bytes),
             m.place.into(),
-            human::shortened(&m.path, path_width),
+            human::shortened_at_start(&m.path, path_width),
         ]
     };
     let header = ["NAME", "ARCH", "QUANT", "CONTEXT", "SIZE", "FROM", "PATH"];

@@ -12,6 +12,7 @@ use super::app::App;
 use super::failure::Failure;
 use super::states::similar;
 use crate::cache::fingerprint::{fingerprint, fingerprint_again, is_the_one};
+use crate::text::human;
 pub use crate::text::human::file_name;
 use pcache_store::State;
 use pcache_store::Store;
@@ -19,6 +20,19 @@ use pcache_store::Store;
 /// The model that `--model`, the environment or the config file names, else the only one in pcache's models folder,
 /// else the only one that other programs have downloaded.
 pub fn chosen(app: &App) -> Result<PathBuf> {
+    let path = find(app)?;
+    // A part of a name may mean another model than was thought.
+    if let Some(named) = app.global.model.as_ref().filter(|named| !named.exists()) {
+        let stem = |name: &str| human::model(name).to_lowercase();
+        if stem(&named.to_string_lossy()) != stem(&file_name(&path)) {
+            app.say(format!("model {} is {}", named.display(), path.display()));
+        }
+    }
+    Ok(path)
+}
+
+/// As [`chosen`], without a word.
+pub fn find(app: &App) -> Result<PathBuf> {
     if let Some(named) = &app.global.model {
         return resolve(named);
     }
