@@ -140,7 +140,7 @@ fn measured(app: &App, args: &Measure) -> Result<()> {
     if let Some(file) = &args.save {
         check_can_be_written(file)?;
     }
-    models::chosen(app).map(drop)?;
+    models::find(app).map(drop)?;
     let home = app.store()?;
     let params =
         |kv_type| ParamArgs { kv_type: Some(kv_type), flash_attn: args.flash_attn, ..ParamArgs::default() };
