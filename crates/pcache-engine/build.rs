@@ -35,5 +35,8 @@ fn main() {
     for name in ["CXX", "CFLAGS", "CXXFLAGS", "LLAMA_LIB_PROFILE"] {
         println!("cargo:rerun-if-env-changed={name}");
     }
+    for (name, _) in std::env::vars().filter(|(name, _)| passed(name)) {
+        println!("cargo:rerun-if-env-changed={name}");
+    }
     println!("cargo:rerun-if-changed=build.rs");
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::plan;
-use super::subject::{Subject, go_on, timed};
+use super::subject::{Subject, check_cancelled, timed};
 use crate::cache::progress::{Progress, Unit};
 use pcache_engine::session::Session;
 use pcache_format::SEGMENT_TOKENS;
@@ -70,7 +70,7 @@ fn pass(
     session.reset();
     let mut took = 0.0;
     for batch in subject.longest.tokens[..end].chunks(SEGMENT_TOKENS) {
-        go_on(subject.call)?;
+        check_cancelled(subject.call)?;
         let (evaluated, seconds) = timed(|| {
             session.evaluate(batch, false)?;
             session.wait();

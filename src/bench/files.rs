@@ -25,7 +25,7 @@ fn read(file: &PathBuf) -> Result<Results> {
         None => bail!("it is no measurement of pcache bench: it has no schema"),
     }
     let results: Results =
-        serde_json::from_value(harmless(value)).context("it is no measurement of pcache bench")?;
+        serde_json::from_value(sanitized(value)).context("it is no measurement of pcache bench")?;
     match results.problem() {
         Some(problem) => bail!("it is no measurement of pcache bench: {problem}"),
         None => Ok(results),
@@ -33,11 +33,11 @@ fn read(file: &PathBuf) -> Result<Results> {
 }
 
 /// The same without what a terminal would obey and a picture could not hold: a file may come from anywhere.
-fn harmless(value: Value) -> Value {
+fn sanitized(value: Value) -> Value {
     match value {
         Value::String(text) => human::sanitize(&text).into(),
-        Value::Array(all) => all.into_iter().map(harmless).collect(),
-        Value::Object(all) => all.into_iter().map(|(name, value)| (name, harmless(value))).collect(),
+        Value::Array(all) => all.into_iter().map(sanitized).collect(),
+        Value::Object(all) => all.into_iter().map(|(name, value)| (name, sanitized(value))).collect(),
         other => other,
     }
 }

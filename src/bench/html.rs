@@ -32,12 +32,12 @@ pub fn page(all: &[Results], names: &[String]) -> String {
 }
 
 fn measurement(results: &Results, name: &str) -> String {
-    let tables: String = markdown::sections(results).iter().map(shown).collect();
+    let tables: String = markdown::sections(results).iter().map(render).collect();
     let (name, about) = (escaped(name), escaped(&text::about(results)));
     format!("<h2>{name}</h2>\n<p class=\"about\">{about}</p>\n{tables}")
 }
 
-fn shown(table: &Table) -> String {
+fn render(table: &Table) -> String {
     let row = |cells: &[String], tag: &str| {
         let cells = cells.iter().enumerate().map(|(i, cell)| {
             let class = if table.texts.contains(&i) { "" } else { " class=\"n\"" };

@@ -9,7 +9,7 @@ pub fn page(all: &[Results], names: &[String]) -> String {
     let mut page = String::from("# Measurements\n");
     for (results, name) in all.iter().zip(names) {
         page.push_str(&format!("\n## {}\n\n{}\n", escaped(name), escaped(&text::about(results))));
-        sections(results).iter().for_each(|table| page.push_str(&shown(table)));
+        sections(results).iter().for_each(|table| page.push_str(&render(table)));
     }
     page
 }
@@ -24,7 +24,7 @@ pub(super) fn sections(results: &Results) -> Vec<Table> {
     sections
 }
 
-fn shown(table: &Table) -> String {
+fn render(table: &Table) -> String {
     let line = |cells: &[String]| {
         let cells: Vec<String> = cells.iter().map(|cell| escaped(cell)).collect();
         format!("| {} |\n", cells.join(" | "))

@@ -6,7 +6,7 @@ use super::evaluate::Seconds;
 use super::first_token::Asked;
 use super::results::{self, BreakEven, Length, Results, Settings, Setup, Stage};
 use super::save::Place;
-use super::subject::{Subject, go_on, timed};
+use super::subject::{Subject, check_cancelled, timed};
 use super::{evaluate, first_token, limits, machine, plan, recall, save};
 use crate::cache::Call;
 use crate::cache::progress::Unit;
@@ -163,7 +163,7 @@ impl Bench<'_> {
         let mut session = Session::new(model, &prefix.params, prefix.tokens.len(), self.call.threads)?;
         let mut seconds = f64::INFINITY;
         for _ in 0..2 {
-            go_on(self.call)?;
+            check_cancelled(self.call)?;
             session.reset();
             let (evaluated, took) =
                 timed(|| session.evaluate(&prefix.tokens, false).map(|()| session.wait()));
@@ -282,7 +282,7 @@ impl Bench<'_> {
                 let asked = Asked { call, target, store, prefix: &prefix, question };
                 let prefill = seconds.iter().find(|(n, _)| *n == length.tokens);
                 for run in 0..=runs {
-                    go_on(call)?;
+                    check_cancelled(call)?;
                     let prefill_s = prefill.and_then(|(_, s)| s.get(run.saturating_sub(1))).copied();
                     let mut unused = Length::new(length.tokens);
                     let to = if run == 0 { &mut unused } else { &mut *length };
@@ -364,7 +364,7 @@ fn exact_logits(subject: &Subject<'_>) -> Result<Vec<f32>> {
     progress.start("evaluating, f16, to compare", subject.longest.tokens.len() as u64, Unit::Tokens);
     let mut evaluated = || -> Result<()> {
         for batch in subject.longest.tokens.chunks(SEGMENT_TOKENS) {
-            go_on(call)?;
+            check_cancelled(call)?;
             session.evaluate(batch, false)?;
             session.wait();
             progress.set(session.position() as u64);

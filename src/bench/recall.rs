@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use super::results::{Length, Stage};
 use super::save::object_files;
-use super::subject::{Subject, go_on, timed};
+use super::subject::{Subject, check_cancelled, timed};
 use crate::cache::verdict::restore;
 use pcache_engine::session::Session;
 use pcache_format::Codec;
@@ -26,7 +26,7 @@ pub fn measure(
 ) -> Result<bool> {
     let mut cold = true;
     for run in 0..=runs {
-        go_on(subject.call)?;
+        check_cancelled(subject.call)?;
         let mut sample = Length::new(prefix.tokens.len());
         cold &= one(subject, store, prefix, codec, &mut sample)?;
         for timed in sample.stages.iter().filter(|_| run > 0) {

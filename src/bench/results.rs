@@ -271,7 +271,7 @@ pub struct Summary {
 
 /// Samples that differ by more than this share of their median say little.
 const WIDE: f64 = 0.5;
-/// Below this many seconds the clock and the scheduler are most of it, and nobody waits.
+/// Below this many seconds the clock and the scheduler are most of it.
 const SHORT_S: f64 = 1e-3;
 
 impl Summary {

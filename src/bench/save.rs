@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::limits::{self, Buffers};
 use super::results::{Length, Stage};
-use super::subject::{go_on, timed};
+use super::subject::{check_cancelled, timed};
 use crate::cache::Call;
 use pcache_engine::session::Session;
 use pcache_format::{Codec, Segment};
@@ -35,7 +35,7 @@ pub fn measure(
     runs: usize,
 ) -> Result<()> {
     for run in 0..=runs {
-        go_on(call)?;
+        check_cancelled(call)?;
         let mut sample = Length::new(prefix.tokens.len());
         stages(place, session, (prefix, codec), &mut sample)?;
         let (saved, seconds) = timed(|| save_all(place.store, session, prefix, codec));

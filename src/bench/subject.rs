@@ -35,7 +35,7 @@ impl Subject<'_> {
 }
 
 /// Ends the measuring when it was cancelled.
-pub fn go_on(call: Call<'_>) -> Result<()> {
+pub fn check_cancelled(call: Call<'_>) -> Result<()> {
     if call.is_cancelled() {
         bail!(Failure::Interrupted("interrupted; nothing is left of the measurement".into()));
     }

@@ -33,7 +33,7 @@ pub(super) fn named(columns: &[&str]) -> Vec<String> {
 const NOTHING: &str = "-";
 
 /// A stage's median, marked where its samples lie far apart.
-fn shown(length: &Length, stage: Stage) -> String {
+fn render(length: &Length, stage: Stage) -> String {
     length.summary(stage).map_or(NOTHING.into(), |summary| marked(&summary))
 }
 
@@ -66,10 +66,10 @@ pub fn first_tokens(setup: &Setup) -> Table {
         vec![
             human::thousands(l.tokens),
             human::bytes(l.stored_bytes),
-            shown(l, Stage::Prefill),
-            shown(l, Stage::FirstTokenEvaluated),
-            shown(l, Stage::FirstTokenCold),
-            shown(l, Stage::FirstTokenWarm),
+            render(l, Stage::Prefill),
+            render(l, Stage::FirstTokenEvaluated),
+            render(l, Stage::FirstTokenCold),
+            render(l, Stage::FirstTokenWarm),
             factor(l.speed_up(cached)),
         ]
     };
@@ -191,12 +191,12 @@ pub fn setups(results: &Results) -> Option<Table> {
             setup.codec.clone(),
             human::bytes(l.stored_bytes),
             format!("{:.3}", l.state_bytes as f64 / l.stored_bytes.max(1) as f64),
-            shown(l, Stage::Prefill),
-            shown(l, Stage::Save),
-            shown(l, Stage::ReadCold),
+            render(l, Stage::Prefill),
+            render(l, Stage::Save),
+            render(l, Stage::ReadCold),
             stored.map_or(NOTHING.into(), human::precise),
-            shown(l, Stage::Question),
-            shown(l, Stage::FirstTokenWarm),
+            render(l, Stage::Question),
+            render(l, Stage::FirstTokenWarm),
             exact(setup),
         ]
     };

@@ -10,14 +10,14 @@ pub fn whole(results: &Results, all: bool) -> String {
     let lines: Vec<_> = lines.lines().map(|line| human::wrapped(line, COLUMNS)).collect();
     let mut parts = vec![lines.join("\n")];
     if let Some(setup) = results.setups.first() {
-        parts.push(shown(&tables::first_tokens(setup)));
+        parts.push(render(&tables::first_tokens(setup)));
     }
     for setup in &results.setups {
         let skipped = if all { 0 } else { setup.lengths.len().saturating_sub(1) };
         let lengths: Vec<&Length> = setup.lengths.iter().skip(skipped).collect();
-        parts.extend(lengths.into_iter().map(|length| shown(&tables::stages(setup, length))));
+        parts.extend(lengths.into_iter().map(|length| render(&tables::stages(setup, length))));
     }
-    parts.extend(tables::setups(results).as_ref().map(shown));
+    parts.extend(tables::setups(results).as_ref().map(render));
     parts.join("\n\n") + "\n"
 }
 
@@ -45,7 +45,7 @@ pub fn about(results: &Results) -> String {
 const COLUMNS: usize = 80;
 
 /// A table with its title and notes.
-pub fn shown(table: &Table) -> String {
+pub fn render(table: &Table) -> String {
     let header = std::iter::once(table.header.clone());
     let rows: Vec<Vec<String>> = header.chain(table.rows.iter().cloned()).collect();
     let lines = [table.title.clone(), table::columns(&rows, &table.right())];

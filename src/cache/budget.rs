@@ -61,7 +61,7 @@ pub fn check_disk(call: Call<'_>, store: &Store, model: &Model, prefix: &Prefix,
         return Ok(());
     };
     let missing = store.missing(prefix, call.same_compute)?;
-    // What is compressed takes less, nobody knows how much.
+    // What is compressed takes less, by an unknown amount.
     if missing.is_empty() || codec != Codec::Raw {
         return Ok(());
     }
@@ -81,7 +81,7 @@ pub fn check_disk(call: Call<'_>, store: &Store, model: &Model, prefix: &Prefix,
 /// built or found stay.
 pub fn enforce(call: Call<'_>, store: &Store, limit: Option<u64>, built: HashSet<StateKey>) -> Result<()> {
     let Some(limit) = limit else { return Ok(()) };
-    // Somebody else is at work; their own budget comes after them.
+    // Another process is at work; its own budget comes after it.
     let Some(guard) = store.try_lock_exclusive()? else { return Ok(()) };
     if store.folder_usage()?.total_bytes() > limit {
         let limits = Limits { max_bytes: Some(limit), ..Limits::default() };

@@ -97,7 +97,7 @@ impl<'o, 'a> Conversation<'o, 'a> {
     }
 
     /// Everything that was said behind the state.
-    pub fn said(&self) -> Vec<i32> {
+    pub fn tokens(&self) -> Vec<i32> {
         self.said.exchanges.iter().flat_map(|e| e.asked.iter().chain(&e.answered)).copied().collect()
     }
 
@@ -110,7 +110,7 @@ impl<'o, 'a> Conversation<'o, 'a> {
     pub fn fill(&self) -> (usize, usize) {
         let most = self.most();
         // The last token of an answer that filled it was chosen and not evaluated.
-        ((self.opened.prefix.tokens.len() + self.said().len()).min(most), most)
+        ((self.opened.prefix.tokens.len() + self.tokens().len()).min(most), most)
     }
 
     fn most(&self) -> usize {
@@ -142,7 +142,7 @@ impl<'o, 'a> Conversation<'o, 'a> {
     /// Returns the conversation as a prompt of its own, to be saved as a state, and its origin.
     pub fn prompt(&self) -> (Prompt, Origin) {
         let OpenState { state, session, .. } = &*self.opened;
-        let tokens = [state.manifest.tokens.clone(), self.said()].concat();
+        let tokens = [state.manifest.tokens.clone(), self.tokens()].concat();
         let (between, suffix) = (&self.said.turn.between, &state.manifest.suffix);
         let prompt = prompt::conversation(session.model(), tokens, between, suffix);
         let label = state.label.name().unwrap_or(&state.label.origin);
@@ -198,9 +198,9 @@ impl<'o, 'a> Conversation<'o, 'a> {
         emit: impl FnMut(&str) -> Result<()>,
     ) -> Result<Answered> {
         let behind = self.opened.session.position() - self.opened.prefix.tokens.len();
-        let open = self.said().split_off(behind);
+        let open = self.tokens().split_off(behind);
         let how = Sampled { sampling, since, timings };
-        let answered = self.opened.go_on(&open, verdict, how, emit);
+        let answered = self.opened.answer_after(&open, verdict, how, emit);
         let Some(last) = self.said.exchanges.last_mut() else { return answered };
         match &answered {
             // A stop text is no part of the answer, and should not be remembered as one.

@@ -47,7 +47,7 @@ pub fn extended(model: &Model, old: &State, update: Update<'_>) -> Result<Prompt
     let saved = Saved { tokens, pending_text, suffix, own, raw: manifest.raw };
     let Some(prompt_edit) = EditablePrompt::new(model, &saved) else {
         bail!(
-            "state {key} cannot be extended: its text does not give its tokens again; build the whole prompt anew"
+            "state {key} cannot be extended: its text does not give its tokens again; build the whole prompt instead"
         );
     };
     let text = prompt_edit.updated(update.text, update.replace_from).map_err(|found| {

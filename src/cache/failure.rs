@@ -29,7 +29,7 @@ pub enum Failure {
     /// A disk has no room for it.
     #[error("{0}")]
     NoRoom(String),
-    /// Somebody cancelled it.
+    /// The caller cancelled it.
     #[error("{0}")]
     Interrupted(String),
 }

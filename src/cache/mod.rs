@@ -49,7 +49,7 @@ pub fn whole_state(store: &Store, key: &StateKey) -> Result<State> {
     if !state.is_whole() {
         let why = state.damage.as_ref().map(ToString::to_string).unwrap_or_default();
         bail!(Failure::Corrupt(format!(
-            "the tokens of state {} are lost: {why}; building the prompt again saves it anew",
+            "the tokens of state {} are lost: {why}; building the prompt again repairs it",
             key.short()
         )));
     }

@@ -134,7 +134,7 @@ fn interrupted(prefix: &Prefix, position: usize) -> Failure {
         Layout::Segment if done == 0 => "nothing is saved yet".to_owned(),
         Layout::Segment => {
             let all = human::count(all.len(), "segment");
-            format!("{done} of {all} are saved; the same build goes on from there")
+            format!("{done} of {all} are saved; the same build continues")
         }
     };
     let (done, total) = (human::thousands(position), human::thousands(prefix.tokens.len()));

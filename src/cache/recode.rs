@@ -1,7 +1,7 @@
 //! Storing states in another codec.
 //!
 //! Segment by segment: the new object is published and its row switched, which is one step; the old object goes when
-//! nobody can be about to map it. Whatever stops this, each segment is in one codec or the other, and what is left over
+//! no other process can be about to read it. Whatever stops this, each segment is in one codec or the other, and what is left over
 //! is removed by the next collection.
 
 use anyhow::{Result, bail};
@@ -69,7 +69,7 @@ pub fn recode(call: Call<'_>, store: &Store, key: &StateKey, codec: Codec) -> Re
     }
     if !all {
         bail!(Failure::Interrupted(format!(
-            "interrupted; {} of {label} are stored anew, the same recode goes on from there",
+            "interrupted; {} of {label} are recoded; the same command continues",
             human::count(replaced.len(), "segment")
         )));
     }

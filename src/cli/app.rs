@@ -241,7 +241,7 @@ impl App {
             self.record("said", &serde_json::json!({ "text": text.to_string() }));
         }
         if !self.global.quiet {
-            let _ = writeln!(io::stderr(), "{text}");
+            let _ = writeln!(io::stderr(), "{}", for_stderr(&text.to_string()));
         }
     }
 
@@ -263,7 +263,7 @@ impl App {
     /// Warns on stderr, even when told to be quiet: something is not as it should be.
     pub fn warn(&self, text: impl std::fmt::Display) {
         self.record("warning", &serde_json::json!({ "text": text.to_string() }));
-        let _ = writeln!(io::stderr(), "pcache: warning: {text}");
+        let _ = writeln!(io::stderr(), "{}", for_stderr(&format!("pcache: warning: {text}")));
     }
 
     /// Prints a line of data.
@@ -349,6 +349,15 @@ impl App {
     pub fn progress(&self) -> Box<dyn Progress> {
         if self.global.quiet { Box::new(Silent) } else { Box::new(Bar::default()) }
     }
+}
+
+/// A message in lines of the terminal that stderr is, if it is one; a table keeps its lines.
+pub fn for_stderr(text: &str) -> String {
+    let width = console::Term::stderr().size_checked().map(|(_, columns)| usize::from(columns));
+    let width = width.filter(|width| *width >= MIN_WIDTH && !text.contains('\n'));
+    let mut wrapper = Wrapper::new(width);
+    let begun = wrapper.push(text);
+    begun + &wrapper.finish()
 }
 
 /// pcache's own folder in the user's cache folder.

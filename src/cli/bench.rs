@@ -109,7 +109,7 @@ pub struct Report {
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
     /// Report file: .html, .svg or .md
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long = "output", alias = "out", value_name = "FILE")]
     pub out: PathBuf,
 }
 
@@ -200,7 +200,7 @@ fn compared(app: &App, args: &Compare) -> Result<()> {
     let differences = compare::differences(&all);
     differences.iter().try_for_each(|row| app.named_event("difference", row))?;
     match app.output() {
-        Output::Text => app.print(text::shown(&table)),
+        Output::Text => app.print(text::render(&table)),
         Output::Json => {
             app.print_json(&serde_json::json!({ "files": args.files, "differences": differences }))
         }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 
 use super::app::App;
@@ -16,7 +16,6 @@ use crate::cache::target::Target;
 use crate::cli::Run;
 use crate::cli::args::{KeepArgs, Output, ParamArgs, PromptFormatArgs, Ttl};
 use crate::text::human;
-use pcache_format::StateKey;
 use pcache_store::{Claim, Expiry, Store};
 
 /// Arguments of `build`.
@@ -92,7 +91,7 @@ fn run(app: &App, args: &Build) -> Result<()> {
 ///
 /// # Errors
 /// As a build.
-pub fn of_file(app: &App, file: &Path, params: &ParamArgs) -> Result<(Store, StateKey)> {
+pub fn of_file(app: &App, file: &Path, params: &ParamArgs) -> Result<(Store, Report)> {
     let framed = source::framed(&PromptFormatArgs::default())?;
     models::find(app).map(drop)?;
     let store = app.store()?;
@@ -108,8 +107,7 @@ pub fn of_file(app: &App, file: &Path, params: &ParamArgs) -> Result<(Store, Sta
         app.say(summary(&report));
     }
     app.record("build", &report);
-    let key = report.key.parse().context("the key of the state that was built")?;
-    Ok((store, key))
+    Ok((store, report))
 }
 
 /// As long as everything is saved, no model is loaded.

@@ -13,7 +13,7 @@ use crate::text::table;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pcache config                           all settings, and where their values come from
+  pcache config                           all settings and their sources
   pcache config --json
 
 The file is ~/.config/pcache/config.toml, or $PCACHE_CONFIG. Settings are named
@@ -41,7 +41,7 @@ fn run(app: &App) -> Result<()> {
     if let Some(setting) = settings.iter_mut().find(|s| s.name == "threads" && s.value.is_none()) {
         setting.value = Some(app.threads().to_string());
     }
-    let path = config::shown(config.path.as_deref());
+    let path = config::render(config.path.as_deref());
     let report = serde_json::json!({ "file": path, "settings": settings });
     app.record("config", &report);
     match app.output() {

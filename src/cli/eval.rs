@@ -23,9 +23,9 @@ use crate::eval::suite::{OneOrMany, Suite};
 Examples:
   pcache eval suite.toml                            a table of results
   pcache eval suite.toml --trials 5 --temp 0,0.8    five seeds at 0.8, one at 0
-  pcache eval suite.toml --model a.gguf             another model than the suite's
+  pcache eval suite.toml --model a.gguf             another model
   pcache eval suite.toml --format junit -o report.xml
-  pcache eval suite.toml --generate 5               with questions that the model makes up
+  pcache eval suite.toml --generate 5               questions by the model
 
 docs/guide/eval.md describes suites. The exit code is 1 when a check fails.")]
 pub struct Eval {
@@ -94,11 +94,17 @@ fn run(app: &App, args: &Eval) -> Result<()> {
         }
     };
 
-    // A file that cannot be written is no reason to have answered for an hour.
-    args.output.as_ref().map_or(Ok(()), |path| app.print_to(path))?;
+    if let Some(path) = &args.output
+        && same_file::is_same_file(path, &args.suite).unwrap_or(false)
+    {
+        bail!(Failure::Usage(format!("{} would be read and written at once", path.display())));
+    }
     let mut store = app.store()?;
     let targets = models.into_iter().map(|path| target::of_model(app, Some(&store), path, &args.params));
     let targets: Vec<Target> = targets.collect::<Result<_>>()?;
+    // Last before the work: a file that cannot be written is no reason to have answered for an hour, and one that is there
+    // is kept where nothing can be asked.
+    args.output.as_ref().map_or(Ok(()), |path| app.print_to(path))?;
     let mut outcomes = Vec::new();
     let done = ask_all(app.call(), &mut store, (&suite, &plan), &targets, args.generate, &mut outcomes);
     if done.is_err() && outcomes.is_empty() {

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::app::App;
 use super::models::file_name;
-use super::states::label;
+use super::states::{self, label};
 use super::{source, target};
 use crate::cache::explain::{Explanation, Nearest, with_saved_attention};
 use crate::cache::source::{Source, check_length};
@@ -58,6 +58,11 @@ fn run(app: &App, args: &Explain) -> Result<()> {
         && let Lookup::Found(key) = store.lookup(name)?
     {
         return explain_state(app, store, &key);
+    }
+    if !args.prompt.exists() && args.prompt.as_os_str() != "-" {
+        let name = args.prompt.to_string_lossy();
+        let store = states::store_with(app, &name)?;
+        states::key(&store, &name).map_err(|e| e.context(format!("{name:?} is no file, and no state")))?;
     }
     let target = target::of_args(app, store.as_ref(), &args.params)?;
     let source = source::read(&args.prompt, &target.params.root(&target.model), &framed)?;

@@ -19,12 +19,11 @@ use crate::cli::args::{KeepArgs, ParamArgs};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pcache extend menu today.txt                      the prompt, and today.txt behind it
-  pcache extend menu today.txt --name menu          and the name goes to the new state
+  pcache extend menu today.txt                  adds today.txt to the prompt
+  pcache extend menu today.txt --name menu      and moves the name
   pcache extend base today.txt --replace-from \"## Today\" --name menu
-                                                    each day: the text after the line
-                                                    \"## Today\" is replaced, and the name
-                                                    moves from yesterday's version
+      each day: replaces the text after the line \"## Today\", and moves the name
+      from yesterday's version
 
 Only the 256-token segments from the first difference onward are evaluated. The
 old state stays until gc evicts it.")]
@@ -86,7 +85,7 @@ fn run(app: &App, args: &Extend) -> Result<()> {
     build::print(app, &report, false, args.keep.stats)
 }
 
-/// Whoever gives a text where a file is expected should hear how that is done.
+/// Explains how a text is given where a file is expected.
 fn hint(args: &Extend) -> String {
     format!("UPDATE is a file; to add a text itself: echo \"…\" | pcache extend {} -", args.key)
 }

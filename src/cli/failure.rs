@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use crate::cache::fingerprint::IsAdapter;
 pub use crate::cache::{Failure, Hint};
+use crate::cli::app::for_stderr;
 use crate::error::ErrorKind;
 use pcache_engine::template::TemplateError;
 use pcache_store::StoreError;
@@ -44,9 +45,8 @@ pub fn print(kind: ErrorKind, message: &str, hint: Option<&str>, json: bool) {
         let _ = writeln!(stderr, "{}", serde_json::json!({ "error": error }));
         return;
     }
-    let _ = writeln!(stderr, "pcache: {message}");
-    if let Some(hint) = hint {
-        let _ = writeln!(stderr, "pcache: {hint}");
+    for line in [Some(message), hint].into_iter().flatten() {
+        let _ = writeln!(stderr, "{}", for_stderr(&format!("pcache: {line}")));
     }
 }
 

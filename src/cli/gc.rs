@@ -1,4 +1,4 @@
-//! `pcache gc`: throw away states by age, number and size, and what nobody needs.
+//! `pcache gc`: evict states by age, count and size, and remove leftovers.
 
 use std::path::PathBuf;
 
@@ -138,7 +138,9 @@ pub fn fail_if_unseen(app: &App, folders: &[(PathBuf, String)], files: usize) ->
 pub fn warn_if_over(app: &App, outcome: &Outcome, limits: &Limits) {
     if let Some(max) = limits.max_bytes.filter(|max| outcome.after > *max) {
         let (max, stay) = (human::bytes(max), human::bytes(outcome.after));
-        app.warn(format!("{stay} stay, more than {max}: only pinned states remain"));
+        app.warn(format!(
+            "the folder cannot get under {max}: {stay} are pinned states, states in use, or not states"
+        ));
     }
 }
 

@@ -1,6 +1,7 @@
 //! `pcache ls`: what is saved, and what it costs.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -30,7 +31,7 @@ Examples:
 
 SIZE is all a state needs, OWN what would be freed without it; the rest is
 shared with other states. A state without a name shows its prompt file in
-parentheses; * marks a pinned state, ! one that has expired, + one with more names.")]
+parentheses. Marks: * pinned, ! expired, + has more names.")]
 pub struct Ls {
     /// Order of the rows; newest, largest or most first
     #[arg(long, value_name = "BY", default_value = "used", value_parser = choice::<Sort>())]
@@ -50,6 +51,8 @@ pub enum Sort {
     Tokens,
     /// By number of hits.
     Hits,
+    /// By prompt file: its versions, newest first.
+    Prompt,
     /// By name, then key.
     Name,
 }
@@ -70,6 +73,8 @@ struct Listed {
     name: Option<String>,
     names: Vec<String>,
     model: String,
+    /// The model's file is where it was last seen.
+    model_exists: bool,
     kind: StateKind,
     tokens: usize,
     bytes: u64,
@@ -131,11 +136,12 @@ fn run(app: &App, args: &Ls) -> Result<()> {
             Ok(())
         }
         // As `docker ps -q`: for a script's next command.
-        Output::Text if app.global.quiet => listing.states.iter().try_for_each(|s| app.print(&s.key)),
+        Output::Text if app.global.quiet => listing.states.iter().try_for_each(|s| app.print(&s.key[..12])),
         Output::Text => {
             app.print(text(&listing, now, app.explains(), own))?;
             let n = human::count(listing.states.len(), "state");
             let objects = human::count(listing.objects, "object");
+            totals(&listing).into_iter().for_each(|line| app.say(line));
             app.say(format!("{n}, {objects}, {}", human::bytes(listing.total_bytes)));
             app.say_if(unused);
             Ok(())
@@ -164,7 +170,7 @@ fn unused(store: &Store) -> Result<Option<String>> {
     let (count, bytes) = store.unused_segments()?;
     let (n, size) = (human::count(count, "segment"), human::bytes(bytes));
     let line = format!(
-        "{n} ({size}) of builds that are running or were interrupted; the same build goes on from them"
+        "{n} ({size}) of builds that are running or were interrupted; the same build continues from them until gc removes them"
     );
     Ok((count > 0).then_some(line))
 }
@@ -185,6 +191,7 @@ fn listing(states: &[ListedState], segments: &[SegmentRow], sort: Sort, filter: 
     let size = |ns: &[usize], own: bool| -> u64 {
         ns.iter().filter(|&&n| !own || users[n] == 1).map(|&n| segments[n].file_bytes).sum()
     };
+    let mut exists = HashMap::new();
     let mut rows: Vec<Listed> = shown
         .into_iter()
         .map(|s| Listed {
@@ -194,6 +201,7 @@ fn listing(states: &[ListedState], segments: &[SegmentRow], sort: Sort, filter: 
             kind: s.kind,
             compute: s.lineage,
             model: file_name(Path::new(&s.model_path)),
+            model_exists: *exists.entry(&s.model_path).or_insert_with(|| Path::new(&s.model_path).exists()),
             tokens: s.tokens,
             bytes: size(&s.segments, false) + s.description_bytes,
             unique_bytes: size(&s.segments, true) + s.description_bytes,
@@ -212,6 +220,7 @@ fn listing(states: &[ListedState], segments: &[SegmentRow], sort: Sort, filter: 
         Sort::Size => rows.sort_by_key(|s| Reverse(s.bytes)),
         Sort::Tokens => rows.sort_by_key(|s| Reverse(s.tokens)),
         Sort::Hits => rows.sort_by_key(|s| Reverse(s.hits)),
+        Sort::Prompt => rows.sort_by_key(|s| (s.prompt.clone(), Reverse(s.created))),
         Sort::Name => rows.sort_by_key(|s| (s.name.is_none(), s.name.clone(), s.key.clone())),
     }
     Listing { states: rows, total_bytes: sizes.iter().sum::<u64>() + described, objects: sizes.len() }
@@ -228,7 +237,7 @@ fn text(listing: &Listing, now: i64, verbose: bool, own: Option<Lineage>) -> Str
         [
             s.key[..12].to_owned(),
             name(s, name_width, now),
-            model_name(&s.model, model_width),
+            model_name(s, model_width),
             human::thousands(s.tokens),
             human::bytes(s.bytes),
             human::bytes(s.unique_bytes),
@@ -267,7 +276,27 @@ fn name(state: &Listed, width: usize, now: i64) -> String {
     }
 }
 
-/// A model's name in a table's width: without the ending.
-fn model_name(name: &str, width: usize) -> String {
-    human::shortened(&human::sanitize(human::model(name)), width)
+/// A model's name in a table's width, without the ending; `(gone)` where its file no longer exists.
+fn model_name(state: &Listed, width: usize) -> String {
+    let gone = if state.model_exists { "" } else { " (gone)" };
+    human::shortened(&human::sanitize(human::model(&state.model)), width.saturating_sub(gone.len())) + gone
+}
+
+/// Number of each model's states and the bytes that no other state shares, where there are several models.
+fn totals(listing: &Listing) -> Vec<String> {
+    let mut models: Vec<(&str, usize, u64)> = Vec::new();
+    for state in &listing.states {
+        let name = human::model(&state.model);
+        let at = models.iter().position(|(known, ..)| *known == name).unwrap_or_else(|| {
+            models.push((name, 0, 0));
+            models.len() - 1
+        });
+        models[at].1 += 1;
+        models[at].2 += state.unique_bytes;
+    }
+    let line = |(name, states, bytes): &(&str, usize, u64)| {
+        let states = human::count(*states, "state");
+        format!("{}: {states}, {} not shared", human::sanitize(name), human::bytes(*bytes))
+    };
+    if models.len() > 1 { models.iter().map(line).collect() } else { Vec::new() }
 }

@@ -10,6 +10,7 @@ use same_file::Handle;
 use super::app::App;
 use super::failure::Failure;
 use super::{place, sampling};
+use crate::cache::open_state::CachePolicy;
 use crate::cli::Run;
 use crate::cli::args::values::named;
 use crate::cli::args::{ConstraintArgs, Output as Format, ParamArgs, SamplingArgs, output};
@@ -22,27 +23,27 @@ use crate::map::records::{self, Records};
 use crate::map::tally::Tally;
 use crate::map::{self, Options, RecordFormat, Wording, input};
 use crate::text::human;
+use pcache_engine::constraint::Constraint;
 
 /// Arguments of `map`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pcache map menu --input questions.txt                 one question a line, one answer a line
+  pcache map menu --input questions.txt         a question and an answer a line
   pcache map extract --input docs.jsonl --output answers.jsonl --field text
-  pcache map reviews --input reviews.csv --output rated.csv --template \"{title}: {body}\"
-  pcache map extract --input docs.jsonl | pcache map normalise --field answer --into employer
+  pcache map rate --input in.csv --output out.csv --template \"{title}: {body}\"
+  pcache map extract --input docs.jsonl | pcache map normalise --field answer
   pcache map extract --input docs.jsonl --output answers.jsonl --parallel 4
-  pcache map extract --input docs.jsonl --json-schema person.schema.json --output people.jsonl
-  pcache map dishes --input menus.csv --json-schema dish.json --columns dish,price
+  pcache map dish --input in.csv --json-schema dish.json --columns dish,price
 
 Records of JSON Lines and CSV come out as they went in, with the fields answer,
 stop_reason and error added (--into NAME: NAME, NAME_stop_reason, error); white
 space around an answer is removed. A record that cannot be answered has the
-reason in its field error. The same command continues a run that was interrupted.
-Failed records can be asked again:
-  jq -c 'select(.stop_reason == null)' answers.jsonl | pcache map extract --output again.jsonl")]
+reason in its field error. The same command continues an interrupted run. Failed
+records can be asked again:
+  jq -c 'select(.stop_reason == null)' out.jsonl | pcache map extract -o 2.jsonl")]
 pub struct Map {
-    /// Key (at least 6 digits) or name of a state
+    /// Key or name of a state, or a prompt file (built if missing)
     #[arg(value_name = "KEY", index = 1)]
     pub key: String,
     /// Records: .jsonl, .json, .csv, .tsv, lines; - is stdin
@@ -127,7 +128,9 @@ fn run(app: &App, args: &Map) -> Result<()> {
     let is_typed = args.input.as_os_str() == "-" && std::io::stdin().is_terminal();
     // A bar would stand between the lines that are typed.
     let options = Options { progress: !is_typed, ..options(args)? };
-    let place = place::find(app, &args.key, &args.params)?;
+    let policy = CachePolicy { no_cache: false, require_hit: args.require_hit };
+    let place = place::find(app, &args.key, &args.params, policy)?.state;
+    check_columns(args, options.constraint.as_ref())?;
     check_files(app, args)?;
     if is_typed {
         app.say("type one question a line; Ctrl-D ends");
@@ -153,6 +156,32 @@ fn run(app: &App, args: &Map) -> Result<()> {
     };
     let tally = map::run(app.call(), &place, &options, (records, total), layout, open)?;
     tell(app, &tally, args.stats)
+}
+
+/// Refuses columns that no answer would fill, and those that have another meaning.
+fn check_columns(args: &Map, constraint: Option<&Constraint>) -> Result<()> {
+    let known: Option<Vec<&String>> = match constraint {
+        Some(Constraint::Schema(schema)) => {
+            schema.get("properties").and_then(|p| p.as_object()).map(|p| p.keys().collect())
+        }
+        _ => None,
+    };
+    for (place, name) in args.columns.iter().enumerate() {
+        let problem = match &known {
+            _ if name.is_empty() => "a column needs a name".to_owned(),
+            _ if args.columns[..place].contains(name) => format!("column {name:?} is named twice"),
+            _ if [names::ERROR, &stop_of(&args.into)].contains(&name.as_str()) => {
+                format!("column {name:?} says why an answer ended or failed")
+            }
+            Some(known) if !known.contains(&name) => {
+                let known: Vec<&str> = known.iter().map(|name| name.as_str()).collect();
+                format!("the schema has no property {name:?}; it has {}", known.join(", "))
+            }
+            _ => continue,
+        };
+        bail!(Failure::Usage(format!("--columns: {problem}")));
+    }
+    Ok(())
 }
 
 fn options(args: &Map) -> Result<Options> {
@@ -216,7 +245,7 @@ fn tell(app: &App, tally: &Tally, stats: bool) -> Result<()> {
     let took = format!("in {} ({rate:.1} records/s)", human::seconds(took));
     app.say(tally.text(&took, "cut off by --max-tokens or a full context"));
     if tally.goes_on {
-        app.say("there are more; the same command without --limit goes on from here");
+        app.say("there are more; the same command without --limit continues");
     }
     if stats {
         app.say(tally.timings.table().trim_end());

@@ -3,26 +3,44 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::app::App;
+use super::failure::Failure;
 use super::{build, models, source, states, target};
-use crate::cache::open_state::ResolvedState;
+use crate::cache::open_state::{CachePolicy, ResolvedState};
+use crate::cache::verdict::Verdict;
 use crate::cache::whole_state;
 use crate::cli::args::ParamArgs;
-use pcache_store::{Lookup, Prefix, State};
+use pcache_format::StateKey;
+use pcache_store::{Lookup, Prefix, State, Store};
 
-/// Finds the state that a name or the beginning of a key means, its model and its adapter. The name of a prompt's file stands
-/// for the state that `pcache build FILE` makes; a missing one is built.
-pub fn find(app: &App, text: &str, params: &ParamArgs) -> Result<ResolvedState> {
+/// A state, and the verdict of the build that made it just now, if it was missing.
+pub struct Place {
+    /// The state.
+    pub state: ResolvedState,
+    /// Share of it that was saved before.
+    pub built: Option<Verdict>,
+}
+
+/// Finds the state that a name, the beginning of a key or a prompt's file means, its model and its adapter. A file's state is
+/// built if it is missing, unless `policy` forbids it.
+pub fn find(app: &App, text: &str, params: &ParamArgs, policy: CachePolicy) -> Result<Place> {
     let file = Path::new(text);
     let known = app.existing_store()?.map(|store| store.lookup(text)).transpose()?;
-    let (store, key) = match known {
-        None | Some(Lookup::Unknown) if file.is_file() => build::of_file(app, file, params)?,
+    let (store, key, built) = match known {
+        None | Some(Lookup::Unknown) if file.is_file() => of_file(app, file, params, policy)?,
+        None | Some(Lookup::Unknown) if is_path(text) => {
+            let what = if file.is_dir() { "a folder" } else { "no file" };
+            bail!(Failure::NotFound(format!("{text:?} is no state and {what}; pcache ls lists the states")))
+        }
         _ => {
             let store = states::store_with(app, text)?;
             let key = states::key(&store, text)?;
-            (store, key)
+            if file.is_file() {
+                app.say(format!("{text} is the name of a state here; ./{text} would be the file"));
+            }
+            (store, key, None)
         }
     };
     let state = whole_state(&store, &key)?;
@@ -30,7 +48,39 @@ pub fn find(app: &App, text: &str, params: &ParamArgs) -> Result<ResolvedState> 
     let prefix = Arc::new(Prefix::of_manifest(&state.manifest));
     let adapter = target::adapter_of_state(app, &store, &state, params)?;
     let model = models::of_state(app, &store, &state)?;
-    Ok(ResolvedState { store, state: Arc::new(state), prefix, model, adapter, gpu_layers: app.gpu_layers()? })
+    let gpu_layers = app.gpu_layers()?;
+    let state = ResolvedState { store, state: Arc::new(state), prefix, model, adapter, gpu_layers };
+    Ok(Place { state, built })
+}
+
+/// Only a path has a separator; a name may have a dot, which most files have.
+fn is_path(text: &str) -> bool {
+    text.contains(std::path::MAIN_SEPARATOR) || Path::new(text).extension().is_some()
+}
+
+/// The state of a prompt's file: one of the same text, the last used first, else the one that a build makes.
+fn of_file(
+    app: &App,
+    file: &Path,
+    params: &ParamArgs,
+    policy: CachePolicy,
+) -> Result<(Store, StateKey, Option<Verdict>)> {
+    let digest = source::text_digest(file)?;
+    if let Some(store) = app.existing_store()?
+        && !app.global.model_is_explicit
+        && let Some(key) = store.states_of_text(&digest)?.first().copied()
+    {
+        return Ok((store, key, None));
+    }
+    if policy.require_hit || policy.no_cache {
+        let file = file.display();
+        bail!(Failure::Miss(format!(
+            "{file} is not saved, so there is no hit; pcache build {file} saves it"
+        )));
+    }
+    let (store, report) = build::of_file(app, file, params)?;
+    let built = (report.cache.evaluated_tokens > 0).then_some(report.cache);
+    Ok((store, report.key.parse()?, built))
 }
 
 /// Says that the prompt's file, where it lies in this folder, has another text by now.
@@ -39,7 +89,10 @@ fn outdated(state: &State) -> Option<String> {
     let text = state.label.text.filter(|_| file.is_file())?;
     let now = source::text_digest(file).ok()?;
     let (label, file) = (states::label(&state.key(), state.label.name()), file.display());
+    let name = state.label.name().map(|name| format!(" --name {name}")).unwrap_or_default();
     (now != text).then(|| {
-        format!("{file} has changed since state {label} was built; pcache build {file} saves the new text")
+        format!(
+            "{file} in this folder has another text than state {label}; pcache build {file}{name} saves it"
+        )
     })
 }

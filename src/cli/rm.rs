@@ -21,8 +21,8 @@ Examples:
   pcache rm --dry-run menu                show what it would free
   pcache rm --all                         all states that are not pinned
 
-A state is removed with all of its names; pcache rename NAME --clear removes only
-a name.")]
+A state is removed with all of its names; pcache rename NAME --clear removes a
+name alone.")]
 pub struct Rm {
     /// Keys or names of states
     #[arg(value_name = "KEY", required_unless_present = "all")]

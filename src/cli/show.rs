@@ -135,7 +135,7 @@ fn run(app: &App, args: &Show) -> Result<()> {
     if args.prompt {
         return prompt(app, &store, &state, args.all);
     }
-    let shown = shown(&store, &state)?;
+    let shown = render(&store, &state)?;
     app.named_event("state", &shown)?;
     match app.output() {
         Output::Text => app.print(text(&shown, store.now())),
@@ -169,7 +169,7 @@ fn prompt(app: &App, store: &Store, state: &State, all: bool) -> Result<()> {
     }
 }
 
-fn shown(store: &Store, state: &State) -> Result<Shown> {
+fn render(store: &Store, state: &State) -> Result<Shown> {
     let (manifest, label, key) = (&state.manifest, &state.label, state.key());
     let segments: Vec<SegmentRow> = store.segments_of(&key)?;
     let own: Vec<_> = store.own_segments(&key)?.iter().map(SegmentRow::id).collect();

@@ -30,7 +30,7 @@ pub struct Signals {
     at: AtomicU8,
     /// The last one; 0 before the first.
     last: AtomicI32,
-    /// Folders that nobody needs when the program is stopped at once.
+    /// Temporary folders, removed when the program is stopped at once.
     scratch: Mutex<Vec<PathBuf>>,
     heard: Once,
 }

@@ -19,7 +19,11 @@ pub fn store_with(app: &App, text: &str) -> Result<Store> {
         Some(store) => Ok(store),
         None => {
             let folder = app.cache_dir()?;
-            let why = format!("no state {text:?}: there is no store in {}", folder.display());
+            let gone = if folder.exists() { "" } else { ", which does not exist" };
+            let folder = folder.display();
+            let why = format!(
+                "no state {text:?}: there is no store in {folder}{gone}; pcache build FILE makes one"
+            );
             bail!(Failure::NotFound(why))
         }
     }
@@ -99,21 +103,21 @@ fn wants(name: &Name) -> String {
 fn wishes(pinned: bool, expires: Option<i64>) -> Vec<String> {
     let pin = pinned.then(|| "pinned".to_owned());
     let until =
-        expires.map(|at| if at < NEVER { format!("until {}", human::time(at)) } else { "kept".into() });
+        expires.map(|at| if at < NEVER { format!("expiring {}", human::time(at)) } else { "kept".into() });
     pin.into_iter().chain(until).collect()
 }
 
 /// Says what the wishes of a build changed about a state that was there.
 pub fn tell_changes(app: &App, before: &Label, after: &Label) {
     let said = |pinned, expires| match wishes(pinned, expires) {
-        parts if parts.is_empty() => "neither pinned nor expiring".to_owned(),
-        parts => parts.join(", "),
+        parts if parts.is_empty() => "is now neither pinned nor expiring".to_owned(),
+        parts => format!("is now {}", parts.join(", ")),
     };
     for name in &after.names {
         match before.named(&name.name) {
             None => app.say(format!("named {}{}", name.name, wants(name))),
             Some(was) if (was.pinned, was.expires) != (name.pinned, name.expires) => {
-                app.say(format!("{} is now {}", name.name, said(name.pinned, name.expires)));
+                app.say(format!("{} {}", name.name, said(name.pinned, name.expires)));
             }
             Some(_) => {}
         }
@@ -121,7 +125,7 @@ pub fn tell_changes(app: &App, before: &Label, after: &Label) {
     if (before.pinned, before.expires) == (after.pinned, after.expires) {
         return;
     }
-    app.say(format!("the state is now {}", said(after.pinned, after.expires)));
+    app.say(format!("the state {}", said(after.pinned, after.expires)));
     let longer: Vec<&str> =
         after.names.iter().filter(|n| n.expires.is_none()).map(|n| n.name.as_str()).collect();
     if after.expires.is_some() && !longer.is_empty() {

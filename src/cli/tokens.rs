@@ -105,10 +105,10 @@ impl TokenReport {
     }
 
     /// The text, for people.
-    fn shown(&self) -> String {
+    fn render(&self) -> String {
         match &self.bytes {
             Some(bytes) => format!("bytes {bytes}"),
-            None => format!("\"{}\"", shown(&self.text)),
+            None => format!("\"{}\"", render(&self.text)),
         }
     }
 }
@@ -277,7 +277,7 @@ fn segments(report: &Report) -> String {
 fn tokens(list: &[TokenReport], segments: &[SegmentReport]) -> String {
     let rows = list
         .iter()
-        .map(|t| [human::thousands(t.position), t.id.to_string(), t.from.name().to_owned(), t.shown()]);
+        .map(|t| [human::thousands(t.position), t.id.to_string(), t.from.name().to_owned(), t.render()]);
     let all = table::plain(&["POSITION", "TOKEN", "FROM", "TEXT"], &[0, 1], rows);
     let ends = |row: usize| segments.iter().any(|s| s.last + 1 == row && row < list.len());
     let lines = all.lines().enumerate().map(|(row, line)| {
@@ -291,7 +291,7 @@ fn tokens(list: &[TokenReport], segments: &[SegmentReport]) -> String {
 fn shown_within(text: &str, width: usize) -> String {
     let mut out = String::new();
     for letter in text.chars() {
-        let letter = shown(&letter.to_string());
+        let letter = render(&letter.to_string());
         if out.chars().count() + letter.chars().count() > width {
             break;
         }
@@ -301,7 +301,7 @@ fn shown_within(text: &str, width: usize) -> String {
 }
 
 /// Text with its white space at the ends and its control characters to be seen.
-fn shown(text: &str) -> String {
+fn render(text: &str) -> String {
     let quoted = format!("{text:?}");
     human::sanitize(&quoted[1..quoted.len() - 1])
 }

@@ -15,7 +15,7 @@ const EMPTY: [&str; 18] = [
 const SHARED: f64 = 0.6;
 
 /// Returns true if two answers say the same.
-pub fn agree(one: &str, other: &str) -> bool {
+pub fn is_similar(one: &str, other: &str) -> bool {
     let (one, other) = (words(one), words(other));
     if one == other {
         return true;
@@ -59,7 +59,7 @@ pub fn groups<'t>(answers: impl IntoIterator<Item = &'t str>) -> Vec<Vec<usize>>
     let answers: Vec<&str> = answers.into_iter().collect();
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for (n, answer) in answers.iter().enumerate() {
-        match groups.iter_mut().find(|group| agree(answers[group[0]], answer)) {
+        match groups.iter_mut().find(|group| is_similar(answers[group[0]], answer)) {
             Some(group) => group.push(n),
             None => groups.push(vec![n]),
         }
@@ -113,8 +113,8 @@ mod tests {
             ("Dave", "Nora"),
             ("", "Dave"),
         ];
-        same.iter().for_each(|(a, b)| assert!(agree(a, b) && agree(b, a), "{a} {b}"));
-        other.iter().for_each(|(a, b)| assert!(!agree(a, b) && !agree(b, a), "{a} {b}"));
+        same.iter().for_each(|(a, b)| assert!(is_similar(a, b) && is_similar(b, a), "{a} {b}"));
+        other.iter().for_each(|(a, b)| assert!(!is_similar(a, b) && !is_similar(b, a), "{a} {b}"));
         assert_eq!(groups(["Dave", "Nora", "dave!"]), [vec![0, 2], vec![1]]);
     }
 }

@@ -151,7 +151,7 @@ pub struct State {
 }
 
 impl State {
-    fn of(report: Report) -> anyhow::Result<Self> {
+    fn from_report(report: Report) -> anyhow::Result<Self> {
         let Report { cache: verdict, tokens, bytes_written, timings, key, .. } = report;
         let key = key.parse().map_err(|_| anyhow::anyhow!("{key} is no key"))?;
         Ok(Self { key, verdict, tokens, bytes_written, timings, on_the_way: Vec::new() })
@@ -306,7 +306,7 @@ impl Cache {
             Some(report) => report,
             None => builder.build(&model.loaded, &source, None)?,
         };
-        Ok(State::of(report)?)
+        Ok(State::from_report(report)?)
     }
 
     /// Explains what of a prompt is saved, and why not more. Evaluates nothing.
@@ -346,7 +346,7 @@ impl Cache {
         let prompt = extended(&model.loaded, &old, update)?;
         let keep = Keep { claim, ..Keep::default() };
         let mut builder = Builder::new(self.call(watch), &keep, store, &target);
-        Ok(State::of(builder.save(&model.loaded, &prompt, &origin(&old, "an update"), None)?)?)
+        Ok(State::from_report(builder.save(&model.loaded, &prompt, &origin(&old, "an update"), None)?)?)
     }
 
     /// Stores a state in another codec.

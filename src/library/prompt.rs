@@ -24,7 +24,7 @@ pub struct Prompt {
 impl Prompt {
     /// A system message. Nothing in the text can be a control token.
     pub fn system(text: impl Into<String>) -> Self {
-        Self::of(Vec::new(), Message { role: Role::System, text: text.into() })
+        Self::from_parts(Vec::new(), Message { role: Role::System, text: text.into() })
     }
 
     /// Messages. Nothing in their texts can be a control token.
@@ -36,7 +36,7 @@ impl Prompt {
         let mut before: Vec<Message> =
             messages.map(|(role, text)| Message { role, text: text.into() }).collect();
         match before.pop() {
-            Some(last) => Ok(Self::of(before, last)),
+            Some(last) => Ok(Self::from_parts(before, last)),
             None => {
                 Err(anyhow::Error::from(Failure::Usage("a prompt has at least one message".into())).into())
             }
@@ -56,7 +56,7 @@ impl Prompt {
         self
     }
 
-    fn of(before: Vec<Message>, last: Message) -> Self {
+    fn from_parts(before: Vec<Message>, last: Message) -> Self {
         Self { before, last, raw: false, save_points: Vec::new() }
     }
 
@@ -67,7 +67,7 @@ impl Prompt {
         points.dedup();
         let within = points.into_iter().filter(|point| (1..=self.before.len()).contains(point));
         within
-            .map(|point| Self::of(self.before[..point - 1].to_vec(), self.before[point - 1].clone()))
+            .map(|point| Self::from_parts(self.before[..point - 1].to_vec(), self.before[point - 1].clone()))
             .collect()
     }
 

@@ -194,7 +194,7 @@ impl Conversation {
             let keep = Keep { claim, ..Keep::default() };
             let model = opened.session.model().clone();
             let mut builder = Builder::new(opened.call, &keep, opened.store, &target);
-            State::of(builder.save(&model, &prompt, &origin, None)?)
+            State::from_report(builder.save(&model, &prompt, &origin, None)?)
         })
     }
 }

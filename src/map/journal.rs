@@ -1,6 +1,6 @@
 //! A file of answers and the journal beside it (`FILE.progress`), which is there until all records are answered: which run
 //! it belongs to, and after each answer which record it was, and how long the file was then and what its hash was. What a
-//! crash left half-written behind the last such line is cut off; a file that somebody changed is not gone on with.
+//! crash left half-written behind the last such line is cut off; a file that was edited is not continued.
 
 use std::fs::{File, TryLockError};
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
@@ -140,7 +140,7 @@ pub fn journal_of(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// A journal that nobody else has.
+/// A journal that no other process has.
 struct Journal {
     path: PathBuf,
     file: File,
@@ -158,7 +158,7 @@ impl Journal {
             Err(TryLockError::WouldBlock) => {
                 bail!(Failure::Usage(format!("another map is writing {}", output.display())))
             }
-            // Where there are no locks, nobody is kept out.
+            // Without locks no other process is kept out.
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
         let mut bytes = Vec::new();

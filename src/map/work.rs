@@ -50,7 +50,7 @@ pub struct Cost {
 /// Next event.
 pub enum Arrival {
     Record(Record, Result<Question, Unasked>),
-    /// There is none yet: whoever sends them has not.
+    /// There is none yet; the input has not ended.
     NotYet,
     End,
 }
@@ -206,7 +206,7 @@ impl MapRun<'_, '_> {
 /// Says that the run was cancelled, and what is kept.
 pub fn interruption(work: &MapRun<'_, '_>) -> anyhow::Error {
     let done = human::count(work.tally.done(), "record");
-    let then = if work.output.is_file() { "; the same command goes on from there" } else { "" };
+    let then = if work.output.is_file() { "; the same command continues" } else { "" };
     Failure::Interrupted(format!("interrupted after {done}{then}")).into()
 }
 

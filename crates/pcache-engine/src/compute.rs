@@ -30,6 +30,11 @@ pub fn identity(gpu_layers: u32) -> Result<ComputeIdentity> {
     Ok(described(&backends, &cards, gpu_layers, &variables))
 }
 
+/// Instruction sets of the processor's kernels, for people: `avx avx2 bmi2 f16c fma`.
+pub fn kernels() -> String {
+    instruction_sets().join(" ")
+}
+
 /// Variables of the environment, read once and before llama.cpp starts.
 fn variables() -> Result<Variables> {
     static READ: OnceLock<Result<Variables, &'static str>> = OnceLock::new();

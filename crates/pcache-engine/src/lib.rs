@@ -10,7 +10,7 @@
 //! - [`session`]: one right-sized context: evaluate, snapshot, restore, logits.
 //! - [`scheduler`]: several answers from one prefix, evaluated together.
 //! - [`generate`]: sampling an answer from a session.
-//! - [`shape`]: answers that follow a grammar or a JSON schema.
+//! - [`constraint`]: answers that follow a grammar or a JSON schema.
 //!
 //! **One way of evaluating.** Prompts are evaluated in batches of [`pcache_format::SEGMENT_TOKENS`] that start at
 //! multiples of it, and a question in batches of the same size from the state's end on. Whether a batch was

@@ -38,10 +38,10 @@ pub enum TemplateError {
 /// Author of a message.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Nobody: what the model is told about itself. A template without that role gets it at the beginning of the next user's turn.
+    /// System: instructions to the model. A template without that role gets it at the beginning of the next user's turn.
     #[default]
     System,
-    /// Whoever asks.
+    /// User.
     User,
     /// The model.
     Assistant,

@@ -125,7 +125,7 @@ pub const MIN_PREFIX_DIGITS: usize = 6;
 const MAX_NAME: usize = 64;
 
 /// Why a text cannot be a state's name, if it cannot: it would not fit into a table, be taken for something else on a
-/// command line, or write to the terminal what nobody typed.
+/// command line, or send control sequences to a terminal.
 pub fn name_problem(name: &str) -> Option<&'static str> {
     let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
     if name.is_empty() || !name.chars().all(plain) {

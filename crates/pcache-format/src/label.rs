@@ -1,4 +1,4 @@
-//! The label: what may change about a state, or is nobody else's business. One small JSON file a state.
+//! The label: what may change about a state, or is private. One small JSON file a state.
 //!
 //! ```text
 //! {"format": "pcache label v2", "key": "…", "revision": 3,
@@ -23,11 +23,11 @@ use crate::{FormatError, PromptDigest, StateKey, TextDigest};
 /// Version in every label.
 pub const FORMAT: &str = "pcache label v2";
 
-/// A change raises the revision by one: nobody comes near this.
+/// A change raises the revision by one; no label comes near this.
 pub const MAX_REVISION: u64 = 1 << 40;
 /// Seconds since 1970, some ten thousand years from now: no later time is written.
 pub const MAX_TIME: u64 = 1 << 40;
-/// An expiry without a name of somebody who said that the state should never expire.
+/// Expiry, without a name, of a state that was told never to expire.
 pub const NEVER: i64 = MAX_TIME as i64;
 /// Seconds that evaluating may have cost.
 const MAX_SECONDS: f64 = 1e12;
@@ -118,7 +118,7 @@ impl Label {
         self.names.iter().find(|n| n.name == name)
     }
 
-    /// Some name, or somebody without one, wants gc to keep the state.
+    /// The state, or one of its names, is pinned.
     pub fn is_pinned(&self) -> bool {
         self.pinned || self.names.iter().any(|n| n.pinned)
     }

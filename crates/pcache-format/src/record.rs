@@ -20,7 +20,7 @@ pub const FORMAT: &str = "pcache state v1";
 /// Separator between the origin of a state and that of what it was extended by.
 const EXTENDED_BY: &str = " + ";
 
-/// A change raises the revision by one: nobody comes near this.
+/// A change raises the revision by one; no label comes near this.
 const MAX_REVISION: u64 = 1 << 40;
 /// Seconds since 1970, some ten thousand years from now.
 const MAX_TIME: u64 = 1 << 40;

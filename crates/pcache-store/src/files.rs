@@ -45,7 +45,7 @@ impl Publisher {
         if read.is_err() || ObjectId::from(blake3::hash(&there)) != row.blake3 {
             self.put(&path, &encoded.parts())?;
         } else if let Some(folder) = path.parent() {
-            // Whoever wrote it may not have come to this.
+            // The process that wrote it may have died before.
             self.folder(folder)?;
             self.disk.sync_dir(folder).map_err(StoreError::disk("sync", folder))?;
         }
@@ -107,7 +107,7 @@ impl Publisher {
     }
 }
 
-/// A name in staging that nobody else has.
+/// A unique name in staging.
 pub(crate) fn random_name(prefix: &str) -> String {
     // Process numbers are not unique: containers may share a folder.
     let random = RandomState::new();

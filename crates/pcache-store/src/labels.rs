@@ -1,7 +1,7 @@
 //! Changing what may change about a state.
 //!
 //! The index is told first which labels are about to be replaced (an *intent*), then the files are, then the rows follow
-//! and the intents go. If a process dies in between, the files count: whoever changes a label next, or collects, reads
+//! and the intents go. If a process dies in between, the files count: the next change of a label, or collection, reads
 //! them. Labels change one after the other, under a lock of their own, so no change is lost among several processes.
 
 use pcache_format::label::{MAX_BYTES as MAX_LABEL_BYTES, MAX_REVISION, MAX_TIME, NEVER, Name, Provenance};

@@ -59,7 +59,7 @@ pub(super) fn check_places(disk: &dyn Disk, root: &Path) -> Result<()> {
     let folders = FOLDERS.iter().map(|name| (*name, Kind::Folder));
     for (name, wanted) in folders.chain(files.map(|name| (name, Kind::File))) {
         let path = root.join(name);
-        // What cannot be looked at is told by whoever needs it.
+        // What cannot be looked at is reported by the operation that needs it.
         let found = match disk.kind(&path) {
             Ok(Some(found)) if found != wanted => found,
             _ => continue,

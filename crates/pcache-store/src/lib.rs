@@ -24,7 +24,7 @@
 //! its name is gone, so a reader never holds up a collection for longer than that, and never the other way round. Every
 //! byte is hashed in memory of the reader before it is used ([`objects`]).
 //!
-//! **Locks**: what needs a lock takes its guard as a parameter ([`SharedGuard`], [`ExclusiveGuard`]). Whoever evaluates a
+//! **Locks**: what needs a lock takes its guard as a parameter ([`SharedGuard`], [`ExclusiveGuard`]). A process that evaluates a
 //! prompt holds a [`BuildLock`] for it, so that two builds of the same prompt evaluate it once; it is taken before the
 //! shared lock, so no one waits for an evaluation while holding up a collection.
 //!

@@ -88,7 +88,7 @@ impl StagingLock {
                 }
             })?;
             let lock = Self { disk: Arc::clone(disk), path: path.to_owned(), file };
-            // Whoever held it before removes the file: a lock on a removed file keeps no one out.
+            // The holder before removes the file: a lock on a removed file keeps no one out.
             if has_name(&lock.file, &lock.path) {
                 return Ok(lock);
             }
@@ -113,7 +113,7 @@ impl Drop for StagingLock {
 }
 
 /// Waits until no one holds a single-flight lock and keeps others from taking it; nothing if no one asks for it now. For
-/// whoever cannot write, and so cannot take it.
+/// processes that cannot write, and so cannot take it.
 pub(super) fn wait_beside(path: &Path) -> Option<File> {
     // Opening a named pipe would wait for its other end.
     std::fs::symlink_metadata(path).ok().filter(std::fs::Metadata::is_file)?;

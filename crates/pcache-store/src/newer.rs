@@ -1,4 +1,4 @@
-//! Files of later versions at paths that this version writes, too: whoever changes or removes something leaves them alone.
+//! Files of later versions at paths that this version writes, too: every command leaves them alone.
 
 use std::path::PathBuf;
 

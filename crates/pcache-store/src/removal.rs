@@ -49,7 +49,7 @@ pub(crate) struct Removal {
 }
 
 impl Store {
-    /// Removes states with all that nobody else needs; with `dry_run` only says what would go.
+    /// Removes states with all objects that no other state uses; with `dry_run` only says what would go.
     ///
     /// # Errors
     /// When a later version described one of them: then all stay. When the index fails, or a folder cannot be synced. What was removed by then stays removed; gc finishes the rest.

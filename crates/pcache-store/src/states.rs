@@ -196,7 +196,7 @@ impl Store {
         // Another process may be at work on it, or have died over it.
         let lock = self.lock_labels();
         for _ in 0..LOOKS {
-            // Whoever cannot write waits for the one who is at work, and else looks again: the next may begin at any time.
+            // A process that cannot write waits for the one at work, and else looks again: the next may begin at any time.
             let beside = if lock.is_err() { self.wait_for_labels() } else { None };
             let problem = self.description_problem(key)?;
             if lock.is_ok() || beside.is_some() || problem.is_none() {

@@ -55,7 +55,7 @@ impl OpenState<'_> {
     ) -> Result<Answered> {
         let mut how = how;
         let verdict = self.prepare(&mut how.timings)?;
-        self.go_on(&question.tokens, verdict, how, emit)
+        self.answer_after(&question.tokens, verdict, how, emit)
     }
 
     /// Evaluates tokens in the session's batches, with the logits of the last; stops when it is cancelled, and then has none.
@@ -81,7 +81,7 @@ impl OpenState<'_> {
     }
 
     /// Evaluates tokens from where the session is, and answers. `verdict` is the cache's on what came before.
-    pub fn go_on(
+    pub fn answer_after(
         &mut self,
         tokens: &[i32],
         mut verdict: Verdict,

@@ -78,7 +78,7 @@ impl OpenState<'_> {
         let guard = self.call.lock_shared(self.store)?;
         // What was removed meanwhile should not be saved again.
         state(self.store, &self.state.key())?;
-        // Somebody else may have saved it by now, and what was restored goes on from there.
+        // Another process may have saved it by now, and what was restored goes on from there.
         let same_compute = self.call.same_compute;
         let found = self.store.find(&guard, &self.prefix, same_compute)?.verify(&self.prefix);
         if found.tokens() > verdict.restored_tokens {

@@ -41,7 +41,7 @@ pub fn mend(
         let guard = call.lock_shared(store)?;
         match store.rewrite_description(&guard, &c.key) {
             Ok(true) => (c.status, c.trouble) = (Status::Healed, None),
-            Ok(false) => c.cannot_be_mended("its tokens are lost; building the prompt again saves it anew"),
+            Ok(false) => c.cannot_be_mended("its tokens are lost; building the prompt again repairs it"),
             Err(newer @ StoreError::Newer { .. }) => c.cannot_be_mended(&newer.to_string()),
             Err(error) => return Err(error.into()),
         }
@@ -78,14 +78,14 @@ fn work_on_group(
         Ok(model) => model,
         Err(error) if group.iter().all(|checked| checked.trouble.is_none()) => return Err(error),
         Err(error) => {
-            let why = harmless(error)?;
+            let why = as_reason(error)?;
             group.into_iter().for_each(|checked| checked.cannot_be_mended(&why));
             return Ok(());
         }
     };
     for checked in group {
         match work_on(call, store, wish, &model, checked) {
-            Err(error) if checked.trouble.is_some() => checked.cannot_be_mended(&harmless(error)?),
+            Err(error) if checked.trouble.is_some() => checked.cannot_be_mended(&as_reason(error)?),
             other => other?,
         }
     }
@@ -93,7 +93,7 @@ fn work_on_group(
 }
 
 /// The words of an error that concerns one state alone. One of the store, or an interruption, concerns all.
-fn harmless(error: anyhow::Error) -> Result<String> {
+fn as_reason(error: anyhow::Error) -> Result<String> {
     let interrupted = matches!(error.downcast_ref(), Some(Failure::Interrupted(_)));
     let of_this = |error: &StoreError| error.is_unwritable() || matches!(error, StoreError::Newer { .. });
     let concerns_all = error.downcast_ref().is_some_and(|error| !of_this(error));

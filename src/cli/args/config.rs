@@ -10,6 +10,8 @@ use clap::builder::{OsStr, Resettable};
 use clap::{Arg, Command};
 use etcetera::BaseStrategy;
 use serde::Serialize;
+
+use crate::cli::states::similar;
 use toml::Value;
 
 /// A setting: the table it stands in (none for the top), its name, and the commands whose flag it is.
@@ -23,7 +25,7 @@ const fn top(name: &'static str) -> Setting {
     Setting { table: None, name, commands: &[] }
 }
 
-const fn of(table: &'static str, name: &'static str, commands: &'static [&'static str]) -> Setting {
+const fn in_table(table: &'static str, name: &'static str, commands: &'static [&'static str]) -> Setting {
     Setting { table: Some(table), name, commands }
 }
 
@@ -42,23 +44,23 @@ const SETTINGS: &[Setting] = &[
     top("gpu-layers"),
     top("format"),
     Setting { table: None, name: "max-size", commands: &["build", "extend", "gc"] },
-    of("build", "ttl", &["build", "extend"]),
-    of("build", "kv-type", CHOOSING),
-    of("build", "flash-attn", CHOOSING),
-    of("build", "template", PROMPTING),
-    of("build", "date", PROMPTING),
-    of("build", "template-arg", PROMPTING),
-    of("ask", "max-tokens", ASKING),
-    of("ask", "temp", ASKING),
-    of("ask", "top-k", ASKING),
-    of("ask", "top-p", ASKING),
-    of("ask", "min-p", ASKING),
-    of("ask", "repeat-penalty", ASKING),
-    of("ask", "seed", ASKING),
-    of("ask", "stop", ASKING),
-    of("gc", "max-age", &["gc"]),
-    of("gc", "keep", &["gc"]),
-    of("ls", "sort", &["ls"]),
+    in_table("build", "ttl", &["build", "extend"]),
+    in_table("build", "kv-type", CHOOSING),
+    in_table("build", "flash-attn", CHOOSING),
+    in_table("build", "template", PROMPTING),
+    in_table("build", "date", PROMPTING),
+    in_table("build", "template-arg", PROMPTING),
+    in_table("ask", "max-tokens", ASKING),
+    in_table("ask", "temp", ASKING),
+    in_table("ask", "top-k", ASKING),
+    in_table("ask", "top-p", ASKING),
+    in_table("ask", "min-p", ASKING),
+    in_table("ask", "repeat-penalty", ASKING),
+    in_table("ask", "seed", ASKING),
+    in_table("ask", "stop", ASKING),
+    in_table("gc", "max-age", &["gc"]),
+    in_table("gc", "keep", &["gc"]),
+    in_table("ls", "sort", &["ls"]),
 ];
 
 /// Error in a config file.
@@ -81,13 +83,13 @@ pub enum ConfigError {
         reason: String,
     },
     /// It has a setting that there is not.
-    #[error("{}: there is no setting {name:?}; there are {known}", path.display())]
+    #[error("{}: there is no setting {name:?}; {known}", path.display())]
     Unknown {
         /// The file.
         path: PathBuf,
         /// The setting.
         name: String,
-        /// Those that there are.
+        /// The nearest one, or all.
         known: String,
     },
     /// A value is refused.
@@ -223,7 +225,16 @@ impl Config {
             };
             if let Some(name) = names.into_iter().find(|n| !known(n)) {
                 let all: Vec<_> = SETTINGS.iter().map(full_name).collect();
-                return Err(ConfigError::Unknown { path, name, known: all.join(", ") });
+                let near = similar(&name, all.iter().cloned());
+                let known = if name == "output" { Some("format".to_owned()) } else { near };
+                return Err(ConfigError::Unknown {
+                    path,
+                    name,
+                    known: known.map_or_else(
+                        || format!("there are {}", all.join(", ")),
+                        |near| format!("did you mean {near}?"),
+                    ),
+                });
             }
         }
         for setting in SETTINGS {
@@ -317,7 +328,7 @@ fn plain(value: &Value) -> String {
 }
 
 /// Returns the path of the config file, for people.
-pub fn shown(path: Option<&Path>) -> String {
+pub fn render(path: Option<&Path>) -> String {
     path.map_or_else(|| "none: no home folder is known".to_owned(), |p| p.display().to_string())
 }
 

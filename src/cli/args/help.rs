@@ -106,6 +106,9 @@ const MAIN: [(&str, &[&str]); 15] = [
     ("bench", &["max_tokens", "runs", "kv_type", "codec", "prompt", "save", "model", "json"]),
 ];
 
+/// Commands that the screen leaves out.
+const RARE: [&str; 7] = ["tokens", "unpin", "recode", "config", "completions", "man", "help"];
+
 /// Options of every command; a command that [`MAIN`] does not have shows none of them on a screen.
 const GLOBAL: [&str; 12] = [
     "color",
@@ -129,8 +132,12 @@ pub fn arranged(mut command: Command, level: Level) -> Command {
     let command = match level {
         Level::Whole => command,
         Level::Screen => command
-            .mut_args(|arg| if is_global(&arg) { arg.hide(true) } else { arg })
-            .after_help("A command's options: pcache COMMAND -h. All options: pcache --help"),
+            .mut_args(|arg| arg.hide(true))
+            .mut_subcommands(|inner| {
+                let rare = RARE.contains(&inner.get_name());
+                inner.hide(rare)
+            })
+            .after_help("A command's options: pcache COMMAND -h. All commands and options: pcache --help"),
     };
     command.mut_subcommands(|command| {
         let name = command.get_name().to_owned();
@@ -190,6 +197,8 @@ mod tests {
     /// A terminal has at least 24 lines of 80 columns, one of them for the next prompt.
     #[test]
     fn short_help_fits_a_screen() {
+        let main = arranged(Cli::command().term_width(80), Level::Screen).render_help().to_string();
+        assert!(main.lines().count() < 24, "{} lines\n{main}", main.lines().count());
         let long: Vec<_> = help(Level::Screen)
             .into_iter()
             .filter(|(name, _)| name != "help")
@@ -206,7 +215,18 @@ mod tests {
         }
     }
 
-    /// An option that is not there would be shown nowhere, and nobody would notice.
+    /// What clap has to wrap can no longer be copied, or read as two columns.
+    #[test]
+    fn examples_are_not_wrapped() {
+        let command = Cli::command();
+        for command in command.get_subcommands() {
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let long: Vec<&str> = text.lines().filter(|line| line.chars().count() > 80).collect();
+            assert!(long.is_empty(), "{}: {long:#?}", command.get_name());
+        }
+    }
+
+    /// An option that is not there would be shown nowhere, without an error.
     #[test]
     fn the_options_of_the_lists_exist() {
         let command = arranged(Cli::command(), Level::Screen);

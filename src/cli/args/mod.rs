@@ -18,12 +18,13 @@ use crate::error::ErrorKind;
 use config::Config;
 use help::Level;
 pub use output::{Format, Output};
+use pcache_format::epoch::LLAMA_CPP_BUILD;
 pub use prompt::{FlashAttention, KeepArgs, ParamArgs, PromptFormatArgs};
 pub use sampling::{ConstraintArgs, SamplingArgs};
 pub use values::{LoraFile, Ttl};
 use values::{choice, path};
 
-/// Prompt cache for local GGUF models: evaluate a long prompt once, restore its state in milliseconds
+/// Prompt cache for local GGUF models: a long prompt is evaluated only once
 #[derive(Debug, Parser)]
 #[command(
     name = "pcache",
@@ -80,13 +81,13 @@ pub struct Global {
     /// Append every stage to FILE as it happens, as JSON Lines
     #[arg(long, value_name = "FILE", global = true, value_parser = path())]
     pub log: Option<PathBuf>,
-    /// Print only warnings and errors on stderr
+    /// No progress or verdicts on stderr, only warnings and errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
     /// Explain misses on stderr; twice (-vv): with llama.cpp's log
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// Use colour: auto, always or never
+    /// Colour of help and errors: auto, always or never
     #[arg(long, value_name = "WHEN", global = true, default_value = "auto", value_parser = choice::<ColorChoice>())]
     pub color: ColorChoice,
     /// The model was named on the command line, and not by the environment.
@@ -101,13 +102,28 @@ impl Cli {
         let (level, color) = (Level::asked_for(std::env::args_os().skip(1)), color());
         let config = Config::of_user().unwrap_or_else(|e| {
             // Help is given all the same: this ends the program when it was asked for.
-            let _ = help::arranged(Self::command(), level).color(color).get_matches();
+            let _ = help::arranged(Self::command().color(color), level).version(version()).get_matches();
             // A file that cannot be understood should not change what a command does without a word.
             failure::print(ErrorKind::Refused, &e.to_string(), None, wants_json());
             std::process::exit(2);
         });
         let mut command =
-            help::arranged(with_plain_usage(config.applied_to(Self::command())), level).color(color);
+            help::arranged(with_plain_usage(config.applied_to(Self::command().color(color))), level)
+                .version(version());
+        if std::env::args_os().len() < 2 {
+            let _ = command.print_help();
+            std::process::exit(2);
+        }
+        let texts = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
+        if let Some((option, tip)) = tips::foreign_option(texts) {
+            failure::print(
+                ErrorKind::Refused,
+                &format!("there is no option {option}"),
+                Some(tip),
+                wants_json(),
+            );
+            std::process::exit(2);
+        }
         let matches = command.try_get_matches_from_mut(std::env::args_os());
         let matches = matches.unwrap_or_else(|e| refuse(tips::with_tip(e, &command)));
         let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|e| refuse(e));
@@ -137,10 +153,19 @@ impl Cli {
 fn refuse(error: clap::Error) -> ! {
     if error.use_stderr() && wants_json() {
         let text = error.render().to_string();
-        failure::print(ErrorKind::Refused, text.trim_start_matches("error: ").trim_end(), None, true);
+        let mut paragraphs = text.trim_start_matches("error: ").split("\n\n");
+        let message = paragraphs.next().unwrap_or_default().trim();
+        let tip = paragraphs.find_map(|text| text.trim().strip_prefix("tip: "));
+        failure::print(ErrorKind::Refused, message, tip, true);
         std::process::exit(error.exit_code());
     }
     error.exit()
+}
+
+/// Version of the program and of llama.cpp, and the processor's kernels.
+fn version() -> String {
+    let (version, kernels) = (env!("CARGO_PKG_VERSION"), pcache_engine::compute::kernels());
+    format!("{version} ({LLAMA_CPP_BUILD}; kernels: {kernels})")
 }
 
 /// Use of colour, before the command line is understood: help and errors have it, too.

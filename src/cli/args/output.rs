@@ -14,6 +14,7 @@ pub enum Format {
     /// One JSON object per event, as it happens
     Jsonl,
     /// For continuous integration (eval)
+    #[value(hide = true)]
     Junit,
 }
 

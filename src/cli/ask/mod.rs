@@ -6,16 +6,19 @@ pub mod report;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::Value;
 
 use super::app::App;
-use super::{place, sampling};
+use super::place::{self, Place};
+use super::sampling;
 use crate::cache::open_state::{CachePolicy, ContextSize, OpenState, Question, Sampled};
 use crate::cache::timings::Timings;
+use crate::cache::verdict::Verdict;
 use crate::cli::Run;
 use crate::cli::args::{ConstraintArgs, Output, ParamArgs, SamplingArgs};
+use crate::text::human;
 use pcache_engine::generate::{self, Answer, StopReason};
 use pcache_engine::model::Model;
 use pcache_store::{Prefix, State};
@@ -27,7 +30,7 @@ use report::Report;
 Examples:
   pcache ask 4f2a91 \"Where was the plane going?\"
   pcache ask menu \"Is there soup?\" \"And cake?\"    each from the same state
-  pcache ask menu.txt \"Is there soup?\"            builds the state if it is missing
+  pcache ask menu.txt \"Is there soup?\"            builds the state if missing
   pcache ask menu --questions questions.txt --json one question a line
   pcache ask menu --temp 0.8 --seed 7 --trials 3 \"Recommend a dish.\"
   pcache ask menu --json-schema dish.schema.json \"Which soup is there?\"
@@ -35,8 +38,11 @@ Examples:
   pcache ask menu --no-cache --stats \"Soup?\"       the same without the cache")]
 pub struct Ask {
     /// Key or name of a state, or a prompt file (built if missing)
-    #[arg(value_name = "KEY", index = 1)]
-    pub key: String,
+    #[arg(value_name = "KEY", index = 1, required_unless_present = "prompt")]
+    pub key: Option<String>,
+    /// Prompt file in KEY's place
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub prompt: Option<String>,
     /// Questions [default: one, read from stdin]
     #[arg(value_name = "QUESTION", index = 2)]
     pub questions: Vec<String>,
@@ -66,6 +72,19 @@ pub struct Ask {
     pub params: ParamArgs,
 }
 
+impl Ask {
+    /// Text that names the state.
+    fn place(&self) -> &str {
+        self.prompt.as_deref().or(self.key.as_deref()).unwrap_or_default()
+    }
+
+    /// Questions on the command line: with `--prompt` nothing stands before them.
+    fn questions(&self) -> Vec<String> {
+        let first = self.key.iter().filter(|_| self.prompt.is_some());
+        first.chain(&self.questions).cloned().collect()
+    }
+}
+
 impl Run for Ask {
     fn run(&self, app: &App) -> Result<()> {
         run(app, self)
@@ -79,11 +98,11 @@ impl Run for Ask {
 fn run(app: &App, args: &Ask) -> Result<()> {
     let texts = questions::read(args)?;
     let constraint = sampling::constraint(&args.constraint)?;
-    let place = place::find(app, &args.key, &args.params)?;
+    let how = CachePolicy { no_cache: args.no_cache, require_hit: args.require_hit };
+    let Place { state: place, mut built } = place::find(app, args.place(), &args.params, how)?;
     if args.trials > 1 && args.sampling.temp <= 0.0 {
         app.say("with --temp 0 every trial gives the same answer; try --temp 0.8");
     }
-    let how = CachePolicy { no_cache: args.no_cache, require_hit: args.require_hit };
     let size = |model: &Model, state: &State, prefix: &Prefix| {
         let questions = texts.into_iter().map(|text| Question::fitting(model, state, prefix, text));
         let questions: Vec<_> = questions.collect::<Result<_>>()?;
@@ -92,7 +111,7 @@ fn run(app: &App, args: &Ask) -> Result<()> {
         Ok((ContextSize::one(limit), questions))
     };
     let (mut opened, questions, timings) = place.open(app.call(), how, constraint.as_ref(), size)?;
-    ask_all(app, &mut opened, args, &questions, timings)?;
+    ask_all(app, &mut opened, args, &questions, timings, &mut built)?;
     opened.note_use();
     Ok(())
 }
@@ -103,13 +122,15 @@ fn ask_all(
     args: &Ask,
     questions: &[Question],
     timings: Timings,
+    built: &mut Option<Verdict>,
 ) -> Result<()> {
     let several = questions.len() * args.trials as usize > 1;
     let (mut since, mut timings) = (app.started, Some(timings));
     for (index, question) in (1..).zip(questions) {
         for trial in 0..args.trials {
             let timings = timings.take().unwrap_or_else(|| app.timings());
-            ask(app, opened, args, &Asked { index, question, trial, several }, since, timings)?;
+            let asked = Asked { index, question, trial, several, built: built.take() };
+            ask(app, opened, args, asked, since, timings)?;
             since = Instant::now();
         }
     }
@@ -123,6 +144,8 @@ struct Asked<'q> {
     question: &'q Question,
     trial: u32,
     several: bool,
+    /// Verdict of the build that made the state for this answer.
+    built: Option<Verdict>,
 }
 
 impl Asked<'_> {
@@ -150,7 +173,7 @@ fn ask(
     app: &App,
     opened: &mut OpenState<'_>,
     args: &Ask,
-    asked: &Asked<'_>,
+    asked: Asked<'_>,
     since: Instant,
     timings: Timings,
 ) -> Result<()> {
@@ -159,7 +182,7 @@ fn ask(
     let sampling = sampling::of_args(&args.sampling, seed);
     let mut labels = asked.labels(args.trials, seed);
     let how = Sampled { sampling: &sampling, since, timings };
-    let answered = opened.answer(question, how, |text| match app.output() {
+    let mut answered = opened.answer(question, how, |text| match app.output() {
         Output::Text => {
             report::announce(app, std::mem::take(&mut labels))?;
             app.stream(text)
@@ -171,10 +194,16 @@ fn ask(
         _ => Ok(()),
     })?;
     report::announce(app, labels)?;
+    // Tokens that were evaluated a moment ago were not restored for this answer.
+    if let Some(built) = asked.built.as_ref() {
+        let evaluated = answered.verdict.evaluated_tokens + built.evaluated_tokens;
+        answered.verdict = Verdict { evaluated_tokens: evaluated, ..built.clone() };
+    }
+    let has_schema = args.constraint.json_schema.is_some();
     let report = Report {
         key: opened.state.key().to_hex(),
         question: &question.text,
-        answer: value(&answered.answer, args.constraint.json_schema.is_some()),
+        answer: value(&answered.answer, has_schema),
         stop_reason: answered.answer.stop,
         answer_tokens: answered.answer.tokens.len(),
         seed,
@@ -183,12 +212,19 @@ fn ask(
         timings: &answered.timings,
     };
     report::print(app, &report, asked.label(args.trials).as_deref(), args.stats, true)?;
-    answered.complete()
+    answered.complete()?;
+    if has_schema && answered.answer.stop != StopReason::Eos {
+        let tokens = human::count(answered.answer.tokens.len(), "token");
+        bail!("the answer's JSON was cut off after {tokens}; --max-tokens N allows more");
+    }
+    Ok(())
 }
 
-/// Returns an answer for JSON: under a schema its value, if it is complete, else its text.
+/// Returns an answer for JSON: its text, or under a schema its value, which an answer that was cut off has not.
 fn value(answer: &Answer, has_schema: bool) -> Value {
-    let parsed = || serde_json::from_str(&answer.text).ok();
-    let complete = has_schema && answer.stop == StopReason::Eos;
-    complete.then(parsed).flatten().unwrap_or_else(|| answer.text.as_str().into())
+    match (has_schema, answer.stop) {
+        (false, _) => answer.text.as_str().into(),
+        (true, StopReason::Eos) => serde_json::from_str(&answer.text).unwrap_or_default(),
+        (true, _) => Value::Null,
+    }
 }

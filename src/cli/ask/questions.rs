@@ -12,10 +12,10 @@ use crate::cli::failure::Failure;
 pub fn read(args: &Ask) -> Result<Vec<String>> {
     let questions: Vec<String> = match &args.questions_file {
         Some(file) => read_text(file)?.lines().filter(|l| !l.trim().is_empty()).map(str::to_owned).collect(),
-        None if args.questions.is_empty() => {
+        None if args.questions().is_empty() => {
             vec![read_text(Path::new("-"))?.trim_end_matches(['\n', '\r']).to_owned()]
         }
-        None => args.questions.clone(),
+        None => args.questions(),
     };
     if let Some(file) = args.questions_file.as_ref().filter(|_| questions.is_empty()) {
         bail!(Failure::Usage(format!("{} has no questions", file.display())));

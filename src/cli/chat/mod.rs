@@ -44,7 +44,7 @@ In a conversation:
   /help, /quit  (or Ctrl-D)
 A line that ends with \\ goes on in the next one. Ctrl-C stops an answer.")]
 pub struct Chat {
-    /// Key (at least 6 digits) or name of a state
+    /// Key or name of a state, or a prompt file (built if missing)
     #[arg(value_name = "KEY", required_unless_present = "resume", conflicts_with = "resume")]
     pub key: Option<String>,
     /// Resume a saved conversation
@@ -95,7 +95,7 @@ impl Run for Chat {
 
 fn run(app: &App, args: &Chat) -> Result<()> {
     let text = args.key.as_deref().or(args.resume.as_deref()).unwrap_or_default();
-    let place = place::find(app, text, &args.params)?;
+    let place = place::find(app, text, &args.params, CachePolicy::default())?.state;
     let target = target::of_state(app, &place.store, &place.state, &args.params)?;
     let framing = ChatFormat {
         template: args.template.as_deref().map(read_text).transpose()?,
@@ -112,7 +112,7 @@ fn run(app: &App, args: &Chat) -> Result<()> {
     let mut chat = Repl { app, args, target: &target, sampling, last: None, first_failure: None };
     chat.greet(&opened, args.resume.is_some(), &turn);
     let mut said = Said::new(turn);
-    chat.go_on(&mut Conversation::new(&mut opened, &mut said))?;
+    chat.converse(&mut Conversation::new(&mut opened, &mut said))?;
     opened.note_use();
     Ok(())
 }
@@ -142,7 +142,7 @@ impl Repl<'_> {
         }
     }
 
-    fn go_on(&mut self, talk: &mut Conversation<'_, '_>) -> Result<()> {
+    fn converse(&mut self, talk: &mut Conversation<'_, '_>) -> Result<()> {
         let mut lines = Lines::of_stdin()?;
         loop {
             self.app.take_interrupt();
@@ -171,9 +171,9 @@ impl Repl<'_> {
                     bail!(Failure::Interrupted("interrupted".into()))
                 }
                 Ok(()) => {}
-                // What cannot be shown any more has nobody to talk to.
+                // An answer that cannot be shown any more ends the conversation.
                 Err(error) if is_broken_pipe(&error) => return Err(error),
-                // An answer that was stopped where nobody types stops the rest.
+                // An answer that was stopped without a person at the terminal stops the rest.
                 Err(error) if !lines.are_typed() && is_interruption(&error) => return Err(error),
                 Err(error) => self.failed(error),
             }
@@ -331,7 +331,7 @@ impl Repl<'_> {
         let report = builder.save(model, &prompt, &origin, None);
         let report = report.context("the conversation is not saved; /drop makes it shorter")?;
         self.app.say(format!(
-            "saved {} as {name} ({}); pcache chat --resume {name} goes on from here",
+            "saved {} as {name} ({}); pcache chat --resume {name} resumes here",
             human::count(report.tokens, "token"),
             &report.key[..12]
         ));

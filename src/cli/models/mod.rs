@@ -64,7 +64,12 @@ pub fn resolve(named: &Path) -> Result<PathBuf> {
     let chosen = match catalog::named(&known, &text).as_slice() {
         [only] => only.path.clone(),
         [] => {
-            let near = similar(&text, known.iter().map(|model| model.name.clone()));
+            // A part of a name is enough, so a beginning with a slip is near, too.
+            let begins = |model: &Found| model.name.chars().take(text.chars().count()).collect::<String>();
+            let near = similar(&text, known.iter().map(|model| model.name.clone())).or_else(|| {
+                let near = similar(&text, known.iter().map(&begins))?;
+                known.iter().find(|model| begins(model) == near).map(|model| model.name.clone())
+            });
             let near = near.map(|name| format!("; did you mean {name}?")).unwrap_or_default();
             bail!(Failure::Model(format!(
                 "no model {text:?}: it is no file, and `pcache models` lists none of that name{near}"

@@ -88,7 +88,7 @@ fn record() -> Record {
     record
 }
 
-/// Forged records once made an index that nobody could read, or wrote escape sequences to the terminal.
+/// Forged records once made an index that could not be read, or wrote escape sequences to the terminal.
 #[test]
 fn a_record_that_the_index_or_a_terminal_could_not_hold_is_refused() {
     let read = |record: &Record| Record::decode(&bytes_of(&record.encode()));

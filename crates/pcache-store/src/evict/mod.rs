@@ -48,7 +48,7 @@ pub struct Eviction {
     pub state: usize,
     /// Why.
     pub reason: Reason,
-    /// Bytes of objects that nobody else needs once it is gone.
+    /// Bytes of objects that no other state uses.
     pub frees: u64,
 }
 

@@ -1,6 +1,6 @@
 //! Collection: plan over the index and the folder, then apply. A dry run is the same plan, not applied.
 //!
-//! Everything happens under the exclusive lock, so nobody is staging, publishing or about to map.
+//! Everything happens under the exclusive lock, so no other process is staging, publishing or about to read.
 //!
 //! - States go by [`evict::plan`]; with them the segments that no other state uses.
 //! - Segments without a state (of a build that was interrupted) go.

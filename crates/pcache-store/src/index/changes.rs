@@ -94,7 +94,7 @@ impl Index {
         })
     }
 
-    /// Puts tombstones on states and segments: from now on nobody finds them, and the names are free.
+    /// Puts tombstones on states and segments: from now on they are not found, and the names are free.
     pub(crate) fn tombstone(&self, states: &[StateKey], segments: &[(ChainKey, Lineage)]) -> Result<()> {
         self.transaction(|tx| {
             for key in states {

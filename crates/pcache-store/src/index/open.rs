@@ -126,7 +126,7 @@ impl OpenIndex {
         Ok(Self { db, access: Access::Copy { folder: Some(folder), stamp } })
     }
 
-    /// Reads a database whose every change is in it, and looks for no log. Somebody who changes it meanwhile can make a read
+    /// Reads a database whose every change is in it, and looks for no log. A process that changes it meanwhile can make a read
     /// fail, so a copy is better.
     fn as_it_is(path: &Path) -> Option<Self> {
         let stamp = Stamp::read(path);
@@ -199,7 +199,7 @@ impl OpenIndex {
         self.unsynced("NORMAL", &work, || true).map(drop)
     }
 
-    /// Runs `work` if `still` holds once nobody else can write. Returns whether it does.
+    /// Runs `work` if `still` holds once no other process can write. Returns whether it does.
     fn unsynced(
         &self,
         level: &str,
@@ -229,7 +229,7 @@ impl OpenIndex {
 }
 
 impl Drop for OpenIndex {
-    /// Whoever leaves an empty log leaves none: folding it syncs nothing then.
+    /// An empty log is removed: folding it then syncs nothing.
     fn drop(&mut self) {
         if self.has_no_log() {
             self.fold_log_on_close();
@@ -271,7 +271,7 @@ fn migrated(path: &Path) -> Result<Connection> {
             }
         }
     } else {
-        // Whoever only notes a use should not sync the whole log in the end.
+        // A process that only notes a use should not sync the whole log in the end.
         let _ = db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
     }
     Ok(db)
@@ -331,7 +331,7 @@ fn beside(path: &Path, end: &str) -> PathBuf {
     name.into()
 }
 
-/// Copies the database and its logs as they were at one moment: again and again, until nobody wrote meanwhile.
+/// Copies the database and its logs as they were at one moment: again and again, until no process wrote meanwhile.
 fn copy_files(path: &Path, copy: &Path) -> std::io::Result<Option<Stamp>> {
     for _ in 0..COPY_TRIES {
         let (before, now) = (Stamp::read(path), SystemTime::now());

@@ -96,7 +96,7 @@ pub struct ListedState {
     pub key: StateKey,
     /// Its names, the oldest first, each with its pin and expiry.
     pub names: Vec<Name>,
-    /// Some name, or somebody without one, wants gc to keep it.
+    /// The state, or one of its names, is pinned.
     pub pinned: bool,
     /// Time at which the last one who wants it no longer does; `None` if never.
     pub expires: Option<i64>,

@@ -125,7 +125,7 @@ CREATE TABLE removed (
 ) WITHOUT ROWID;
 ";
 
-/// From how many tokens on a saved state was measured to be faster than evaluating; and records that nobody needs, which
+/// From how many tokens on a saved state was measured to be faster than evaluating; and superseded records, which
 /// must not outlive their states.
 const V4: &str = "
 CREATE TABLE break_even (

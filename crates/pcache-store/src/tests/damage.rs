@@ -133,7 +133,7 @@ fn a_name_that_moved_does_not_come_back() {
     winner.names.push(Name { name: "a".into(), given: NOW + 1, pinned: false, expires: None });
     store.index.intend(&[new, old]).unwrap();
     store.publisher.label(&winner).unwrap();
-    // Whoever names it means the one that has it by the files.
+    // The name means the state that has it by the files.
     assert_eq!(store.lookup("a").unwrap(), Lookup::Found(new));
     remove(&store, &[new], false).unwrap();
     assert_eq!(store.check_description(&old).unwrap(), None);

@@ -68,7 +68,7 @@ fn refusing(dir: &TempDir, paths: Vec<PathBuf>, removing: bool) -> Store {
     open_with(dir, Arc::new(Refusing { paths, removing })).unwrap()
 }
 
-/// Whoever cannot write, and so cannot take the lock, once took a slow change by another process for damage.
+/// A process that cannot write, and so cannot take the lock, once took a slow change by another one for damage.
 #[test]
 fn a_change_that_takes_long_is_no_damage_to_a_reader() {
     let dir = TempDir::new().unwrap();
@@ -81,7 +81,7 @@ fn a_change_that_takes_long_is_no_damage_to_a_reader() {
     assert!(reader.lock_labels().is_err());
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // Longer than a reader looks again where nobody is at work.
+            // Longer than a reader looks again where no other process is at work.
             std::thread::sleep(std::time::Duration::from_millis(500));
             store.publisher.label(&label).unwrap();
             drop(lock);

@@ -439,7 +439,7 @@ fn a_newer_schema_and_a_foreign_folder_are_refused() {
     assert!(error.to_string().contains("thesis.tex"), "{error}");
 }
 
-/// A folder of somebody else: one that root gave away, or for other users the root folder.
+/// A folder of another user: one that root gave away, or for other users the root folder.
 #[cfg(unix)]
 #[test]
 fn a_folder_of_another_user_is_refused() {

@@ -213,7 +213,7 @@ fn a_build_revives_the_name_that_it_gives_and_no_other() {
     assert_eq!(expiry(&again(&claim("new")), "old"), Some(NOW - 5));
     assert_eq!(expiry(&again(&Claim::default()), "old"), Some(NOW - 5), "new wants it");
     assert_eq!(expiry(&again(&claim("old")), "old"), None);
-    // Nobody wants it any more: whoever builds it without a name does.
+    // No claim is left: a build without a name makes one.
     again(&until("old", NOW - 5));
     again(&until("new", NOW - 5));
     assert_eq!(again(&Claim::default()).latest_expiry(), None);
@@ -234,7 +234,7 @@ fn the_first_name_takes_over_what_was_wanted_without_one() {
     assert_eq!(label.named("second").map(|n| (n.pinned, n.expires)), Some((false, None)));
 }
 
-/// Whoever says without a name that a state should stay for ever is heard beside names that expire.
+/// A state that was told, without a name, never to expire stays beside names that expire.
 #[test]
 fn for_ever_without_a_name_counts() {
     let dir = TempDir::new().unwrap();

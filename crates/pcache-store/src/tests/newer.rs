@@ -170,7 +170,7 @@ fn what_a_newer_manifest_needs_stays_when_the_index_is_lost() {
     }
 }
 
-/// A label of a later version is no damage where the index does not know of it, and keeps nobody else from being mended.
+/// A label of a later version is no damage where the index does not know of it, and keeps no other state from being repaired.
 #[test]
 fn a_newer_label_is_no_damage_when_the_index_is_lost() {
     let dir = TempDir::new().unwrap();

@@ -334,7 +334,7 @@ fn a_change_of_name() {
         |dir| assert!(save(&open(dir), "a", &tokens(300, 3)).is_ok()),
         |store| store.rename(&store.lock_shared(|| ())?, &key, Some("a"), "renamed").map(drop),
         |dir, finished, place| {
-            // The file counts: whoever changes or collects next reads it.
+            // The file counts: the next change or collection reads it.
             drop(open(dir).lock_labels().unwrap());
             let names = assert_whole(&open(dir));
             assert!(names == ["renamed"] || (!finished && names == ["a"]), "{names:?} {place}");
