@@ -103,15 +103,18 @@ fn wants(name: &Name) -> String {
 fn wishes(pinned: bool, expires: Option<i64>) -> Vec<String> {
     let pin = pinned.then(|| "pinned".to_owned());
     let until =
-        expires.map(|at| if at < NEVER { format!("expiring {}", human::time(at)) } else { "kept".into() });
+        expires.map(|at| if at < NEVER { format!("until {}", human::time(at)) } else { "kept".into() });
     pin.into_iter().chain(until).collect()
 }
 
 /// Says what the wishes of a build changed about a state that was there.
 pub fn tell_changes(app: &App, before: &Label, after: &Label) {
-    let said = |pinned, expires| match wishes(pinned, expires) {
-        parts if parts.is_empty() => "is now neither pinned nor expiring".to_owned(),
-        parts => format!("is now {}", parts.join(", ")),
+    let said = |pinned: bool, expires: Option<i64>| {
+        let pin = if pinned { "is now pinned and" } else { "now" };
+        match expires {
+            Some(at) if at < NEVER => format!("{pin} expires {}", human::time(at)),
+            _ => format!("{pin} never expires"),
+        }
     };
     for name in &after.names {
         match before.named(&name.name) {
