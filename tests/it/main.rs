@@ -18,6 +18,7 @@ mod crash;
 #[cfg(target_os = "linux")]
 mod disks;
 mod eval;
+mod first_words;
 mod foreign_bytes;
 mod hostile;
 mod injection;

@@ -274,7 +274,7 @@ fn ctrl_c_keeps_what_is_done() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("the same command goes on from there"), "{said}");
+    assert!(said.contains("the same command continues"), "{said}");
     let done = count();
     assert!((3..60).contains(&done));
     let run = program.ok(&args);
@@ -458,7 +458,7 @@ fn a_limit_tries_the_first_records_and_the_rest_goes_on() {
     };
     let first = map(&["--limit", "2"]);
     assert_eq!(first.code, 0, "{}", first.stderr);
-    assert!(first.stderr.contains("the same command without --limit goes on"), "{}", first.stderr);
+    assert!(first.stderr.contains("the same command without --limit continues"), "{}", first.stderr);
     let written = std::fs::read_to_string(program.path("out.jsonl")).unwrap();
     assert_eq!(lines(&written).len(), 2);
     assert_eq!(map(&["--limit", "1"]).code, 0, "fewer than are answered: nothing to do");

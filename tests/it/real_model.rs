@@ -123,7 +123,7 @@ fn ctrl_c_keeps_what_is_finished_and_shows_nothing_half_made() {
     let output = build.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));
     let talk = String::from_utf8_lossy(&output.stderr);
-    assert!(talk.contains("interrupted after") && talk.contains("goes on from there"), "{talk}");
+    assert!(talk.contains("interrupted after") && talk.contains("the same build continues"), "{talk}");
 
     let listing: Value = serde_json::from_str(&program.ok(&["ls", "--json"]).stdout).unwrap();
     assert_eq!(listing["states"], serde_json::json!([]));
