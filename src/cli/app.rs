@@ -19,7 +19,7 @@ use crate::cache::{Call, CancelToken};
 use crate::cli::args::{Format, Global, Output};
 use crate::cli::log::{self, Log};
 use crate::cli::progress::Bar;
-use crate::cli::table::terminal_width;
+use crate::cli::terminal::{MIN_WIDTH, for_stderr, width_of_stdout};
 use crate::text::wrap::Wrapper;
 use crate::text::{file, human};
 use pcache_engine as engine;
@@ -28,9 +28,6 @@ use pcache_store::{ExclusiveGuard, Options, Reindexed, SharedGuard, Store, check
 
 /// Time between two looks at how far a reindexing is.
 const BAR_PAUSE: Duration = Duration::from_millis(10);
-
-/// A narrower terminal is left to break lines itself.
-const MIN_WIDTH: usize = 20;
 
 /// The running program.
 pub struct App {
@@ -312,7 +309,7 @@ impl App {
 
     /// Columns of the terminal that results go to, if it is one.
     fn width(&self) -> Option<usize> {
-        terminal_width().filter(|_| self.file.get().is_none()).filter(|width| *width >= MIN_WIDTH)
+        width_of_stdout().filter(|_| self.file.get().is_none()).filter(|width| *width >= MIN_WIDTH)
     }
 
     /// Prints an object on a line of its own.
@@ -349,15 +346,6 @@ impl App {
     pub fn progress(&self) -> Box<dyn Progress> {
         if self.global.quiet { Box::new(Silent) } else { Box::new(Bar::default()) }
     }
-}
-
-/// A message in lines of the terminal that stderr is, if it is one; a table keeps its lines.
-pub fn for_stderr(text: &str) -> String {
-    let width = console::Term::stderr().size_checked().map(|(_, columns)| usize::from(columns));
-    let width = width.filter(|width| *width >= MIN_WIDTH && !text.contains('\n'));
-    let mut wrapper = Wrapper::new(width);
-    let begun = wrapper.push(text);
-    begun + &wrapper.finish()
 }
 
 /// pcache's own folder in the user's cache folder.

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::cache::fingerprint::IsAdapter;
 pub use crate::cache::{Failure, Hint};
-use crate::cli::app::for_stderr;
+use crate::cli::terminal::for_stderr;
 use crate::error::ErrorKind;
 use pcache_engine::template::TemplateError;
 use pcache_store::StoreError;

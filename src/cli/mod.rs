@@ -34,6 +34,7 @@ mod source;
 mod states;
 mod table;
 mod target;
+mod terminal;
 mod tokens;
 mod verify;
 

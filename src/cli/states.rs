@@ -6,6 +6,7 @@ use super::app::App;
 use super::failure::Failure;
 pub use crate::cache::state;
 use crate::text::human;
+use crate::text::similar::similar;
 use pcache_format::Label;
 use pcache_format::StateKey;
 use pcache_format::id::{MIN_PREFIX_DIGITS, name_problem};
@@ -69,13 +70,6 @@ fn unknown(store: &Store, text: &str) -> Result<String> {
             .unwrap_or_default()
     };
     Ok(format!("no state {text:?} in {folder}{hint}; pcache ls lists them"))
-}
-
-/// The name that differs from `text` by the fewest typing errors, if they are few.
-pub fn similar(text: &str, names: impl Iterator<Item = String>) -> Option<String> {
-    let most = text.chars().count().div_ceil(3);
-    let scored = names.map(|name| (strsim::damerau_levenshtein(text, &name), name));
-    scored.filter(|(distance, _)| *distance <= most).min().map(|(_, name)| name)
 }
 
 /// Refuses what cannot be a name.

@@ -4,16 +4,12 @@ use std::ops::RangeInclusive;
 
 use unicode_width::UnicodeWidthStr;
 
+use super::terminal::width_of_stdout;
 use crate::text::table::columns;
-
-/// Columns of the terminal that stdout is, if it is one.
-pub fn terminal_width() -> Option<usize> {
-    console::Term::stdout().size_checked().map(|(_, columns)| usize::from(columns))
-}
 
 /// Returns true if no line of a text is wider than the terminal, if stdout is one.
 pub fn fits(text: &str) -> bool {
-    terminal_width().is_none_or(|columns| text.lines().all(|line| line.width() <= columns))
+    width_of_stdout().is_none_or(|columns| text.lines().all(|line| line.width() <= columns))
 }
 
 /// A table of which one column takes what the others leave of the terminal, within `widths`; without a terminal as much
@@ -30,7 +26,7 @@ pub fn fitted(
         let all: Vec<Vec<String>> = std::iter::once(header).chain(rows(width)).collect();
         columns(&all, right)
     };
-    let Some(terminal) = terminal_width() else { return table(widest) };
+    let Some(terminal) = width_of_stdout() else { return table(widest) };
     let all = table(narrowest).lines().map(UnicodeWidthStr::width).max().unwrap_or(0);
     let others = all.saturating_sub(narrowest);
     table(terminal.saturating_sub(others).clamp(narrowest, widest))

@@ -3,6 +3,8 @@
 pub mod escapes;
 pub mod file;
 pub mod human;
+#[cfg(feature = "cli")]
+pub mod similar;
 pub mod table;
 #[cfg(feature = "cli")]
 pub mod wrap;

@@ -11,7 +11,7 @@ use clap::{Arg, Command};
 use etcetera::BaseStrategy;
 use serde::Serialize;
 
-use crate::cli::states::similar;
+use crate::text::similar::similar;
 use toml::Value;
 
 /// A setting: the table it stands in (none for the top), its name, and the commands whose flag it is.

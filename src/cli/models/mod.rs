@@ -10,10 +10,10 @@ use catalog::{Found, Places};
 
 use super::app::App;
 use super::failure::Failure;
-use super::states::similar;
 use crate::cache::fingerprint::{fingerprint, fingerprint_again, is_the_one};
 use crate::text::human;
 pub use crate::text::human::file_name;
+use crate::text::similar::similar;
 use pcache_store::State;
 use pcache_store::Store;
 
