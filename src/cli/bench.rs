@@ -45,7 +45,7 @@ pub struct Bench {
 /// Subcommands on measurements.
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
-    /// Print how measurements differ, and where that is more than noise
+    /// Compare saved measurements, and mark differences beyond noise
     Compare(Compare),
     /// Draw measurements: an HTML, SVG or Markdown file
     Report(Report),
@@ -63,7 +63,7 @@ pub struct Measure {
     /// KV cache data types to compare, e.g. f16,q8_0
     #[arg(long, value_name = "TYPES", value_delimiter = ',', default_value = "f16", value_parser = named(&KvType::ALL, KvType::name))]
     pub kv_type: Vec<KvType>,
-    /// Codecs; several are compared
+    /// Codecs to compare, e.g. raw,zstd
     #[arg(long, value_name = "CODECS", value_delimiter = ',', default_value = "raw,zstd", value_parser = str::parse::<Codec>)]
     pub codec: Vec<Codec>,
     /// Flash attention; auto is off for an f16 cache on the CPU, else on [default: auto]
@@ -87,7 +87,7 @@ Examples:
 Ratios are of times: 0.50 is half the time of the first file. Differences within
 the spread of both files' samples are marked as noise.")]
 pub struct Compare {
-    /// Files of bench --save; all are compared with the first
+    /// Files saved by bench --save; all are compared with the first
     #[arg(value_name = "FILE", num_args = 2.., required = true)]
     pub files: Vec<PathBuf>,
     /// Compare every length and stage, not only the main ones
@@ -105,7 +105,7 @@ Examples:
 
 The file is self-contained, and legible on light and dark backgrounds.")]
 pub struct Report {
-    /// Files of bench --save
+    /// Files saved by bench --save
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
     /// Report file: .html, .svg or .md

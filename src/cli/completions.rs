@@ -21,7 +21,7 @@ use pcache_store::{Options, Store};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  source <(pcache completions bash)       for this shell; in ~/.bashrc for all
+  source <(pcache completions bash)       or in ~/.bashrc for every shell
   pcache completions zsh > ~/.zfunc/_pcache
   pcache completions fish > ~/.config/fish/completions/pcache.fish
 

@@ -27,19 +27,20 @@ Examples:
   pcache eval suite.toml --format junit -o report.xml
   pcache eval suite.toml --generate 5               questions by the model
 
-docs/guide/eval.md describes suites. The exit code is 1 when a check fails.")]
+docs/guide/eval.md describes suites. The exit code is 1 when fewer than --pass
+of the checked answers pass.")]
 pub struct Eval {
     /// Suite (TOML)
     #[arg(value_name = "SUITE")]
     pub suite: PathBuf,
-    /// Make up N questions for each prompt, find contradictions
+    /// Make up N questions a prompt, look for contradictions
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub generate: Option<u32>,
     /// Number of seeds, instead of the suite's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub trials: Option<u32>,
     /// Temperatures, instead of the suite's
-    #[arg(long, value_name = "T", value_delimiter = ',', value_parser = super::args::values::temperature)]
+    #[arg(long, value_name = "T,…", value_delimiter = ',', value_parser = super::args::values::temperature)]
     pub temp: Vec<f32>,
     /// First seed, instead of the suite's
     #[arg(long, value_name = "N")]

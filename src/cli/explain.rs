@@ -30,8 +30,8 @@ Examples:
   pcache explain menu.txt --kv-type q8_0  with the options of build
   pcache explain menu                     how much of a state can be restored
 
-Where a saved prompt begins like this one, the first token that differs is
-shown with its lines. Nothing is evaluated or saved.")]
+Where a saved prompt begins like this one, the first differing token is shown,
+with the lines around it. Nothing is evaluated or saved.")]
 pub struct Explain {
     /// Prompt file (- is stdin), or a key or name of a state
     #[arg(value_name = "PROMPT")]

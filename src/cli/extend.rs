@@ -20,10 +20,11 @@ use crate::cli::args::{KeepArgs, ParamArgs};
 #[command(after_help = "\
 Examples:
   pcache extend menu today.txt                  adds today.txt to the prompt
-  pcache extend menu today.txt --name menu      and moves the name
+  pcache extend menu today.txt --name menu      the same, and moves the name
   pcache extend base today.txt --replace-from \"## Today\" --name menu
-      each day: replaces the text after the line \"## Today\", and moves the name
-      from yesterday's version
+
+The last one replaces the text after the line \"## Today\" each day, and moves
+the name from yesterday's version.
 
 Only the 256-token segments from the first difference onward are evaluated. The
 old state stays until gc evicts it.")]

@@ -27,11 +27,11 @@ Examples:
   pcache gc --keep 20                     keeps the 20 most recently used
 
 Without limits only expired states and leftovers are removed: segments of
-interrupted builds, staging files. Pinned states are never evicted; a --ttl that
+interrupted builds, unfinished temporary files. Pinned states are never evicted; a --ttl that
 has not passed does not protect from limits.")]
 pub struct Gc {
     /// Maximum size of the folder, e.g. 10GiB or 500MB
-    #[arg(long, env = "PCACHE_MAX_SIZE", value_name = "SIZE", value_parser = size)]
+    #[arg(long, env = "PCACHE_MAX_SIZE", hide_env_values = true, value_name = "SIZE", value_parser = size)]
     pub max_size: Option<u64>,
     /// Maximum time since the last use, e.g. 30d or 12h
     #[arg(long, value_name = "AGE", value_parser = seconds)]

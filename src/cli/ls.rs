@@ -26,14 +26,14 @@ use pcache_store::{ListedState, SegmentRow};
 Examples:
   pcache ls
   pcache ls --sort size
-  pcache ls -q                             keys only, one a line
+  pcache ls -q                            keys only, one a line
   pcache ls --model smollm2 --json        models with this in their file name
 
 SIZE is all a state needs, OWN what would be freed without it; the rest is
 shared with other states. A state without a name shows its prompt file in
 parentheses. Marks: * pinned, ! expired, + has more names.")]
 pub struct Ls {
-    /// Order of the rows; newest, largest or most first
+    /// Order: newest, largest or most first; by name from A to Z
     #[arg(long, value_name = "BY", default_value = "used", value_parser = choice::<Sort>())]
     pub sort: Sort,
 }

@@ -30,7 +30,7 @@ use pcache_engine::constraint::Constraint;
 #[command(after_help = "\
 Examples:
   pcache map menu --input questions.txt         a question and an answer a line
-  pcache map extract --input docs.jsonl --output answers.jsonl --field text
+  pcache map extract --input docs.jsonl --output answers.jsonl --field body
   pcache map rate --input in.csv --output out.csv --template \"{title}: {body}\"
   pcache map extract --input docs.jsonl | pcache map normalise --field answer
   pcache map extract --input docs.jsonl --output answers.jsonl --parallel 4
@@ -39,9 +39,10 @@ Examples:
 Records of JSON Lines and CSV come out as they went in, with the fields answer,
 stop_reason and error added (--into NAME: NAME, NAME_stop_reason, error); white
 space around an answer is removed. A record that cannot be answered has the
-reason in its field error. The same command continues an interrupted run. Failed
-records can be asked again:
-  jq -c 'select(.stop_reason == null)' out.jsonl | pcache map extract -o 2.jsonl")]
+reason in its field error. With --output, the same command continues an
+interrupted run. Failed records can be asked again:
+  jq -c 'select(.stop_reason == null)' answers.jsonl |
+    pcache map extract --output again.jsonl")]
 pub struct Map {
     /// Key or name of a state, or a prompt file (built if missing)
     #[arg(value_name = "KEY", index = 1)]
@@ -67,28 +68,28 @@ pub struct Map {
     /// Field of a record that holds the question
     #[arg(long, value_name = "NAME", default_value = "text", conflicts_with = "template")]
     pub field: String,
-    /// Question with {fields}; \n is a newline, {{ a brace
+    /// Question; {NAME} inserts a field, \n a newline, {{ a {
     #[arg(long, value_name = "TEXT")]
     pub template: Option<String>,
     /// Field for the answer
     #[arg(long, value_name = "NAME", default_value = "answer", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub into: String,
-    /// Columns of CSV or TSV for fields of the answer, instead of one for all of it
+    /// With --json-schema: write these fields of the answer as columns
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', requires = "json_schema")]
     pub columns: Vec<String>,
     /// Replace fields that records already have
     #[arg(long)]
     pub replace: bool,
-    /// Answer N at once; few may differ (see --exact)
+    /// Answer N at once; a few answers may differ (--exact)
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub parallel: u32,
-    /// With --parallel: answers bit-identical to those one at a time; slower
+    /// With --parallel: the same bits as one at a time; slower
     #[arg(long, requires = "parallel")]
     pub exact: bool,
     /// Discard an existing output file and start over
     #[arg(long)]
     pub overwrite: bool,
-    /// Fail (exit code 3) where the prompt is not restored
+    /// Fail (exit code 3) if the prompt cannot be restored
     #[arg(long)]
     pub require_hit: bool,
     /// Print a timing table on stderr

@@ -130,7 +130,7 @@ commands! {
     Show(show::Show),
     /// Explain why a prompt is a hit or a miss
     Explain(explain::Explain),
-    /// Check every saved byte, and repair damage
+    /// Check every saved byte; --repair repairs damage
     Verify(verify::Verify),
     /// Remove states
     #[command(aliases = ["remove", "delete"])]

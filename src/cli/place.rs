@@ -16,7 +16,7 @@ use pcache_format::StateKey;
 use pcache_store::{Lookup, Prefix, State, Store};
 
 /// A state, and the verdict of the build that made it just now, if it was missing.
-pub struct Place {
+pub struct ChosenState {
     /// The state.
     pub state: ResolvedState,
     /// Share of it that was saved before.
@@ -25,7 +25,7 @@ pub struct Place {
 
 /// Finds the state that a name, the beginning of a key or a prompt's file means, its model and its adapter. A file's state is
 /// built if it is missing, unless `policy` forbids it.
-pub fn find(app: &App, text: &str, params: &ParamArgs, policy: CachePolicy) -> Result<Place> {
+pub fn find(app: &App, text: &str, params: &ParamArgs, policy: CachePolicy) -> Result<ChosenState> {
     let file = Path::new(text);
     let known = app.existing_store()?.map(|store| store.lookup(text)).transpose()?;
     let (store, key, built) = match known {
@@ -50,7 +50,7 @@ pub fn find(app: &App, text: &str, params: &ParamArgs, policy: CachePolicy) -> R
     let model = models::of_state(app, &store, &state)?;
     let gpu_layers = app.gpu_layers()?;
     let state = ResolvedState { store, state: Arc::new(state), prefix, model, adapter, gpu_layers };
-    Ok(Place { state, built })
+    Ok(ChosenState { state, built })
 }
 
 /// Only a path has a separator; a name may have a dot, which most files have.

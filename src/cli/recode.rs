@@ -31,7 +31,7 @@ pub struct Recode {
     /// Recode all states
     #[arg(long, conflicts_with = "keys")]
     pub all: bool,
-    /// Codec: raw, zstd or zstd:LEVEL; segments in zstd keep their level
+    /// Codec: raw, zstd or zstd:LEVEL; plain zstd keeps the level of what is in zstd
     #[arg(long, value_name = "CODEC", value_parser = str::parse::<Codec>)]
     pub codec: Codec,
 }

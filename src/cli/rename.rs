@@ -19,8 +19,8 @@ Examples:
   pcache rename menu lunch                replaces a name
   pcache rename menu --clear              removes a name
 
-A state can have several names. A name that another state has moves to this one,
-with a message.")]
+A state can have several names. If another state has the name, it moves to this
+one, and a message says so.")]
 pub struct Rename {
     /// Key (at least 6 digits) or name of a state
     #[arg(value_name = "KEY", index = 1)]

@@ -24,7 +24,7 @@ use pcache_store::{Relative, SegmentRow, Usage};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pcache show menu                        model, parameters, segments, costs
+  pcache show menu                        model, parameters, segments, timings
   pcache show 4f2a91 --prompt > menu.txt  the prompt that it was built from
   pcache show menu --json | jq .segments")]
 pub struct Show {

@@ -35,7 +35,7 @@ pub struct Tokens {
     /// List every token: position, id, text, and whether it is the prompt's or the template's
     #[arg(long)]
     pub list: bool,
-    /// Show also the tokens of a question after the state
+    /// Also show the tokens of a question after the state
     #[arg(long, value_name = "TEXT")]
     pub question: Option<String>,
     /// Prompt format.

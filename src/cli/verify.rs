@@ -24,7 +24,7 @@ use pcache_store::{State, Store, StoreError, Survey};
 #[command(after_help = "\
 Examples:
   pcache verify                           hashes every object of every state
-  pcache verify menu --logits             compares with a cold evaluation
+  pcache verify menu --logits             compares with an uncached evaluation
   pcache verify --repair                  evaluates damaged segments again, and
                                           rebuilds a lost index
 
@@ -36,7 +36,7 @@ pub struct Verify {
     /// Verify all states (the default)
     #[arg(long, conflicts_with = "keys")]
     pub all: bool,
-    /// Compare logits after a restore with those after a cold evaluation; takes as long as a build
+    /// Compare logits with those of an uncached evaluation; as slow as a build
     #[arg(long)]
     pub logits: bool,
     /// Evaluate damaged segments again, and rebuild a lost index

@@ -38,8 +38,8 @@ A first session:
 
 Results go to stdout (a key, an answer, a table, JSON), messages to stderr.
 Exit codes: 0 done; 1 failed; 2 usage; 3 no such state, or a miss under
---require-hit; 4 damaged and not repaired; 5 model missing or another one; 129,
-130, 143 stopped by a signal."
+--require-hit; 4 damaged and not repaired; 5 model missing, or not the one that
+the state was built with; 129, 130 or 143: stopped by a signal."
 )]
 pub struct Cli {
     /// Options of every command.
@@ -52,24 +52,24 @@ pub struct Cli {
 
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Global options")]
+#[command(next_help_heading = "Common options")]
 pub struct Global {
     /// Folder of saved states [default: ~/.cache/pcache/states]
-    #[arg(long, env = "PCACHE_DIR", value_name = "DIR", global = true, value_parser = path())]
+    #[arg(long, env = "PCACHE_DIR", hide_env_values = true, value_name = "DIR", global = true, value_parser = path())]
     pub cache_dir: Option<PathBuf>,
-    /// Use a folder that another user owns, who could put forged states into it
+    /// Use a folder owned by another user, who could forge states in it
     #[arg(long, global = true)]
     pub trust_owner: bool,
     /// GGUF file, or a name that `pcache models` lists
-    #[arg(short, long, env = "PCACHE_MODEL", value_name = "MODEL", global = true, value_parser = path())]
+    #[arg(short, long, env = "PCACHE_MODEL", hide_env_values = true, value_name = "MODEL", global = true, value_parser = path())]
     pub model: Option<PathBuf>,
     /// Number of threads [default: the machine's cores]
     #[arg(short, long, value_name = "N", global = true, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
-    /// Number of layers on the GPU, in builds that support one [default: 0]
+    /// Number of layers on the GPU, in builds with GPU support [default: 0]
     #[arg(long, alias = "n-gpu-layers", value_name = "N", global = true)]
     pub gpu_layers: Option<u32>,
-    /// Restore only states that this machine and program computed, whose answers are bit-identical to uncached ones
+    /// Restore only states that this machine computed with this build of pcache
     #[arg(long, global = true)]
     pub same_compute: bool,
     /// Format of results
@@ -78,10 +78,10 @@ pub struct Global {
     /// Short for --format json
     #[arg(long, global = true, conflicts_with = "format")]
     pub json: bool,
-    /// Append every stage to FILE as it happens, as JSON Lines
+    /// Append every step (load, restore, evaluate, …) to FILE as JSON Lines
     #[arg(long, value_name = "FILE", global = true, value_parser = path())]
     pub log: Option<PathBuf>,
-    /// No progress or verdicts on stderr, only warnings and errors
+    /// Only warnings and errors on stderr
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
     /// Explain misses on stderr; twice (-vv): with llama.cpp's log

@@ -16,16 +16,16 @@ pub struct KeepArgs {
     /// Name for the state
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// Protect the state from gc and budgets
+    /// Protect the state from gc and --max-size
     #[arg(long)]
     pub pin: bool,
     /// Expire the state after TIME, e.g. 30d or 12h, or never
     #[arg(long, value_name = "TIME", value_parser = ttl)]
     pub ttl: Option<Ttl>,
-    /// Evict the least recently used beyond SIZE, e.g. 20GiB
-    #[arg(long, env = "PCACHE_MAX_SIZE", value_name = "SIZE", value_parser = size)]
+    /// Evict least recently used states beyond e.g. 20GiB
+    #[arg(long, env = "PCACHE_MAX_SIZE", hide_env_values = true, value_name = "SIZE", value_parser = size)]
     pub max_size: Option<u64>,
-    /// Codec of saved segments: raw, or zstd[:LEVEL] (about 14 % smaller, slower to restore)
+    /// Codec of saved segments: raw, or zstd[:LEVEL] (14% smaller, slower)
     #[arg(long, value_name = "CODEC", default_value = "raw", value_parser = str::parse::<Codec>)]
     pub codec: Codec,
     /// Print a timing table on stderr
@@ -37,7 +37,7 @@ pub struct KeepArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Prompt format")]
 pub struct PromptFormatArgs {
-    /// No chat template; special tokens in the prompt are parsed
+    /// No chat template; special tokens in it are parsed
     #[arg(long, conflicts_with_all = ["template", "user", "system", "template_args", "date"])]
     pub raw: bool,
     /// With --raw: format of questions, e.g. "Q: {question}\nA:"
@@ -46,7 +46,7 @@ pub struct PromptFormatArgs {
     /// Jinja chat template instead of the model's own
     #[arg(long, value_name = "FILE")]
     pub template: Option<PathBuf>,
-    /// Put the prompt into the user message
+    /// Put the prompt into the user, not the system message
     #[arg(long)]
     pub user: bool,
     /// System message before the prompt; @FILE reads a file

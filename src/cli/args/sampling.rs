@@ -40,10 +40,10 @@ pub struct SamplingArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Constrained output")]
 pub struct ConstraintArgs {
-    /// GBNF grammar (llama.cpp's) that answers follow
+    /// GBNF grammar (llama.cpp's) that answers must follow
     #[arg(long, value_name = "FILE", conflicts_with = "json_schema")]
     pub grammar: Option<PathBuf>,
-    /// JSON schema that answers satisfy
+    /// JSON schema that answers must satisfy
     #[arg(long, value_name = "FILE")]
     pub json_schema: Option<PathBuf>,
 }

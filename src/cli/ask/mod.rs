@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::app::App;
-use super::place::{self, Place};
+use super::place::{self, ChosenState};
 use super::sampling;
 use crate::cache::open_state::{CachePolicy, ContextSize, OpenState, Question, Sampled};
 use crate::cache::timings::Timings;
@@ -31,11 +31,11 @@ Examples:
   pcache ask 4f2a91 \"Where was the plane going?\"
   pcache ask menu \"Is there soup?\" \"And cake?\"    each from the same state
   pcache ask menu.txt \"Is there soup?\"            builds the state if missing
-  pcache ask menu --questions questions.txt --json one question a line
+  pcache ask menu --questions questions.txt --json
   pcache ask menu --temp 0.8 --seed 7 --trials 3 \"Recommend a dish.\"
   pcache ask menu --json-schema dish.schema.json \"Which soup is there?\"
-  pcache ask menu --stats \"Is there soup?\"         with a timing table
-  pcache ask menu --no-cache --stats \"Soup?\"       the same without the cache")]
+  pcache ask menu --stats \"Is there soup?\"        with a timing table
+  pcache ask menu --no-cache --stats \"Soup?\"      the same without the cache")]
 pub struct Ask {
     /// Key or name of a state, or a prompt file (built if missing)
     #[arg(value_name = "KEY", index = 1, required_unless_present = "prompt")]
@@ -52,7 +52,7 @@ pub struct Ask {
     /// Answer each question N times, with seeds SEED, SEED+1, …
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub trials: u32,
-    /// Fail (exit code 3) where the prompt is not restored
+    /// Fail (exit code 3) if the prompt cannot be restored
     #[arg(long, conflicts_with = "no_cache")]
     pub require_hit: bool,
     /// Evaluate the prompt instead, for comparison
@@ -99,7 +99,7 @@ fn run(app: &App, args: &Ask) -> Result<()> {
     let texts = questions::read(args)?;
     let constraint = sampling::constraint(&args.constraint)?;
     let how = CachePolicy { no_cache: args.no_cache, require_hit: args.require_hit };
-    let Place { state: place, mut built } = place::find(app, args.place(), &args.params, how)?;
+    let ChosenState { state: place, mut built } = place::find(app, args.place(), &args.params, how)?;
     if args.trials > 1 && args.sampling.temp <= 0.0 {
         app.say("with --temp 0 every trial gives the same answer; try --temp 0.8");
     }

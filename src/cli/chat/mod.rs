@@ -36,13 +36,13 @@ Examples:
   pcache chat --resume monday             resumes what /save monday kept
 
 In a conversation:
-  /save NAME    keep it as a state of its own
+  /save NAME    save the conversation as a state
   /retry        another answer to the last message
-  /drop [N]     forget the oldest N messages with their answers
+  /drop [N]     forget the oldest N messages and their answers
   /reset        start over from the state
   /stats        timings of the last answer
   /help, /quit  (or Ctrl-D)
-A line that ends with \\ goes on in the next one. Ctrl-C stops an answer.")]
+A line that ends with \\ continues on the next line. Ctrl-C stops an answer.")]
 pub struct Chat {
     /// Key or name of a state, or a prompt file (built if missing)
     #[arg(value_name = "KEY", required_unless_present = "resume", conflicts_with = "resume")]
@@ -80,7 +80,7 @@ const HELP: &str = "\
 /reset        start over from the state
 /stats        where the last answer's time went, and how full the context is
 /quit         or Ctrl-D
-A line that ends with \\ goes on in the next one. Ctrl-C stops an answer.
+A line that ends with \\ continues on the next line. Ctrl-C stops an answer.
 // begins a message with a /.";
 
 impl Run for Chat {

@@ -21,8 +21,8 @@ Examples:
   pcache models                           all models that -m finds by name
   pcache models qwen                      those whose name contains qwen
 
-Searches pcache's models folder and the downloads of Ollama, LM Studio, the
-Hugging Face cache and llama.cpp. Nothing is copied.")]
+Looks in ~/.cache/pcache/models, in the downloads of Ollama, LM Studio and
+llama.cpp, and in the Hugging Face cache; copies nothing.")]
 pub struct Models {
     /// Part of a name
     #[arg(value_name = "TEXT")]
