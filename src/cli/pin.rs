@@ -16,8 +16,8 @@ Examples:
   pcache pin menu                         stays, even when it has expired
   pcache unpin menu
 
-Pinning by name pins the name, pinning by key the state. A state stays as long as
-one pin is left.")]
+Pinning by name pins the name, pinning by key the state. A state stays as long
+as one pin is left.")]
 pub struct Pin {
     /// Keys or names of states
     #[arg(required = true, value_name = "KEY")]
@@ -30,8 +30,8 @@ pub struct Pin {
 Examples:
   pcache unpin menu
 
-Pinning by name pins the name, pinning by key the state. A state stays as long as
-one pin is left.")]
+Pinning by name pins the name, pinning by key the state. A state stays as long
+as one pin is left.")]
 pub struct Unpin {
     /// Keys or names of states
     #[arg(required = true, value_name = "KEY")]
