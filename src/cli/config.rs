@@ -16,8 +16,8 @@ Examples:
   pcache config                           all settings and their sources
   pcache config --json
 
-The configuration file is ~/.config/pcache/config.toml, or $PCACHE_CONFIG. Settings are named
-after options:
+The configuration file is ~/.config/pcache/config.toml, or $PCACHE_CONFIG.
+Settings are named after options:
   model = \"qwen2.5-coder-0.5b\"
   max-size = \"20GiB\"
   [build]

@@ -27,8 +27,8 @@ Examples:
   pcache gc --keep 20                     keeps the 20 most recently used
 
 Without limits only expired states and leftovers are removed: segments of
-interrupted builds, unfinished temporary files. Pinned states are never evicted; a --ttl that
-has not passed does not protect from limits.")]
+interrupted builds, unfinished temporary files. Pinned states are never evicted;
+a --ttl that has not passed does not protect from limits.")]
 pub struct Gc {
     /// Maximum size of the folder, e.g. 10GiB or 500MB
     #[arg(long, env = "PCACHE_MAX_SIZE", hide_env_values = true, value_name = "SIZE", value_parser = size)]

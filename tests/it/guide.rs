@@ -77,11 +77,11 @@ fn normalised(line: &str) -> String {
     let varying = VARYING.get_or_init(|| {
         [
             (r"^(\w+ +)[\d.]+( +(?:n/a|\d+) +)(n/a|[\d.]+)$", "${1}TIME${2}RATE"),
-            (r"\((just now|\d+ \w+ ago)\)", "(AGE)"),
-            (r"\b\d[\d,.]*( ?)(ms|s|min|h)\b", "TIME"),
+            (r"\((just now|\d+ \w+ ago)\)", "(TIME)"),
+            (r"\b\d[\d,.]*( ?)(ms|s|min|m|h|d)\b", "TIME"),
             (r"\b\d{4}-\d\d-\d\d \d\d:\d\d", "DATE"),
             (r"\bindex \d+ KiB|, [\d.]+ [KM]iB stay", "SIZE"),
-            (r"\b(now|\d+[smhd])\b", "AGE"),
+            (r"\bnow\b", "TIME"),
             (r"\b\d[\d,.]*(x| %| tokens/s| records/s|/s)", "RATE"),
             (r"[ │─]+", " "),
         ]
