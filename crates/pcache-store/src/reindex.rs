@@ -97,14 +97,20 @@ impl Store {
         };
         let intents = self.index.intents()?;
         let inventory = self.inventory(self.now(), &|_, _| ())?;
+        // Beside a collection, a file can go between its listing and its reading.
+        let is_there = |path: &Path| guard.is_some() || !matches!(self.disk.kind(path), Ok(None));
+        let mut unreadable = inventory.found.unreadable.clone();
+        unreadable.retain(|entry| is_there(&entry.path));
+        let mut unseen = inventory.usage.unreadable.clone();
+        unseen.retain(|(path, _)| is_there(path));
         let found = inventory.found.states.iter().filter(|state| guard.is_some() && !state.known);
         let (uncommitted, lost): (Vec<_>, Vec<_>) = found.partition(|state| intents.contains(&state.key()));
         Ok(Survey {
             uncommitted: uncommitted.len(),
             lost: lost.len(),
             unknown: self.unknown(&inventory),
-            unseen: inventory.usage.unreadable,
-            unreadable: inventory.found.unreadable,
+            unseen,
+            unreadable,
         })
     }
 

@@ -4,10 +4,11 @@ use super::*;
 use pcache_format::Label;
 use std::path::PathBuf;
 
-/// The real disk, on which some paths cannot be read or removed.
+/// The real disk, on which some paths cannot be read or removed, or are gone when they are opened.
 struct Refusing {
     paths: Vec<PathBuf>,
     removing: bool,
+    vanishing: bool,
 }
 
 impl Refusing {
@@ -39,13 +40,17 @@ impl Disk for Refusing {
         RealDisk.remove_tree(path)
     }
     fn open(&self, path: &Path) -> io::Result<Box<dyn Source>> {
+        if self.vanishing && self.check(path).is_err() {
+            let _ = std::fs::remove_file(path);
+            return Err(io::ErrorKind::NotFound.into());
+        }
         if !self.removing {
             self.check(path)?;
         }
         RealDisk.open(path)
     }
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
-        if !self.removing {
+        if !self.removing && !self.vanishing {
             self.check(path)?;
         }
         RealDisk.list(path)
@@ -65,7 +70,7 @@ impl Disk for Refusing {
 }
 
 fn refusing(dir: &TempDir, paths: Vec<PathBuf>, removing: bool) -> Store {
-    open_with(dir, Arc::new(Refusing { paths, removing })).unwrap()
+    open_with(dir, Arc::new(Refusing { paths, removing, vanishing: false })).unwrap()
 }
 
 /// A process that cannot write, and so cannot take the lock, once took a slow change by another one for damage.
@@ -90,6 +95,24 @@ fn a_change_that_takes_long_is_no_damage_to_a_reader() {
     });
     store.publisher.label(&Label { revision: label.revision + 1, ..label.clone() }).unwrap();
     assert!(reader.check_description(&key).unwrap().is_some(), "nobody is at work");
+}
+
+/// A verify beside a gc once said that not all of the store could be read, of files that the gc had removed meanwhile.
+#[test]
+fn a_file_that_is_removed_during_a_survey_is_not_unreadable() {
+    let dir = TempDir::new().unwrap();
+    let gone = {
+        let store = open(&dir);
+        let key = save(&store, "a", &tokens(700, 3)).unwrap();
+        object_of(&store, &key, 1)
+    };
+    lose_index(&dir);
+    let disk = Refusing { paths: vec![gone.clone()], removing: false, vanishing: true };
+    let store = open_with(&dir, Arc::new(disk)).unwrap();
+    let other = open(&dir);
+    let _at_work = other.lock_shared(|| ()).unwrap();
+    assert_eq!(store.survey().unwrap().unreadable.len(), 0);
+    assert!(!gone.exists(), "it went while it was read");
 }
 
 /// gc once took what it could not read for damaged, and deleted the segment of a state whose index was lost.
