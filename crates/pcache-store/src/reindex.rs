@@ -1,5 +1,6 @@
 //! Reindexing: giving back to the index what it lost, from manifests, labels, objects and the records of version 0.1.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::disk::{Disk, Entry};
@@ -7,6 +8,7 @@ use super::files::random_name;
 use super::gc::found::{Found, FoundState};
 use super::layout::{self, INDEX_NAME, LOCK_NAME, STAGING};
 use super::lock::ExclusiveGuard;
+use super::states::{LOOKS, PAUSE};
 use super::{Result, Store, StoreError};
 
 /// Result of a reindexing: files that were put into the index.
@@ -96,21 +98,33 @@ impl Store {
             guard => guard.ok().flatten(),
         };
         let intents = self.index.intents()?;
-        let inventory = self.inventory(self.now(), &|_, _| ())?;
-        // Beside a collection, a file can go between its listing and its reading.
-        let is_there = |path: &Path| guard.is_some() || !matches!(self.disk.kind(path), Ok(None));
-        let mut unreadable = inventory.found.unreadable.clone();
-        unreadable.retain(|entry| is_there(&entry.path));
-        let mut unseen = inventory.usage.unreadable.clone();
-        unseen.retain(|(path, _)| is_there(path));
+        let mut inventory = self.inventory(self.now(), &|_, _| ())?;
+        // Beside a collection, a file can go between its listing and its reading: that cannot be read which cannot be read
+        // each time.
+        for _ in 0..LOOKS {
+            let (unreadable, unseen) = (&inventory.found.unreadable, &inventory.usage.unreadable);
+            if guard.is_some() || unreadable.is_empty() && unseen.is_empty() {
+                break;
+            }
+            let before: HashSet<PathBuf> = unreadable
+                .iter()
+                .map(|e| &e.path)
+                .chain(unseen.iter().map(|(path, _)| path))
+                .cloned()
+                .collect();
+            std::thread::sleep(PAUSE);
+            inventory = self.inventory(self.now(), &|_, _| ())?;
+            inventory.found.unreadable.retain(|entry| before.contains(&entry.path));
+            inventory.usage.unreadable.retain(|(path, _)| before.contains(path));
+        }
         let found = inventory.found.states.iter().filter(|state| guard.is_some() && !state.known);
         let (uncommitted, lost): (Vec<_>, Vec<_>) = found.partition(|state| intents.contains(&state.key()));
         Ok(Survey {
             uncommitted: uncommitted.len(),
             lost: lost.len(),
             unknown: self.unknown(&inventory),
-            unseen,
-            unreadable,
+            unseen: inventory.usage.unreadable,
+            unreadable: inventory.found.unreadable,
         })
     }
 

@@ -17,9 +17,9 @@ use super::objects::Miss;
 use super::{Result, Store, layout};
 
 /// Number of looks at a state that may be changing in a store that cannot be written.
-const LOOKS: u32 = 10;
+pub(crate) const LOOKS: u32 = 10;
 /// Time between two of them.
-const PAUSE: Duration = Duration::from_millis(30);
+pub(crate) const PAUSE: Duration = Duration::from_millis(30);
 
 /// A saved state.
 #[derive(Debug, Clone)]

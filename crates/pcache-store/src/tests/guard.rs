@@ -104,7 +104,8 @@ fn a_file_that_is_removed_during_a_survey_is_not_unreadable() {
     let gone = {
         let store = open(&dir);
         let key = save(&store, "a", &tokens(700, 3)).unwrap();
-        object_of(&store, &key, 1)
+        let lineage = store.state(&key).unwrap().unwrap().manifest.lineage;
+        layout::manifest(store.root(), &key, lineage)
     };
     lose_index(&dir);
     let disk = Refusing { paths: vec![gone.clone()], removing: false, vanishing: true };
