@@ -198,6 +198,10 @@ impl Store {
         for _ in 0..LOOKS {
             // A process that cannot write waits for the one at work, and else looks again: the next may begin at any time.
             let beside = if lock.is_err() { self.wait_for_labels() } else { None };
+            if lock.is_err() {
+                // It reads a copy of the index, which may be older than the files by now.
+                let _ = self.index.check_is_in_place();
+            }
             let problem = self.description_problem(key)?;
             if lock.is_ok() || beside.is_some() || problem.is_none() {
                 return Ok(problem);

@@ -94,7 +94,20 @@ fn a_change_that_takes_long_is_no_damage_to_a_reader() {
         assert_eq!(reader.check_description(&key).unwrap(), None);
     });
     store.publisher.label(&Label { revision: label.revision + 1, ..label.clone() }).unwrap();
-    assert!(reader.check_description(&key).unwrap().is_some(), "nobody is at work");
+    assert!(reader.check_description(&key).unwrap().is_some(), "no other process is at work");
+}
+
+/// Nor is a change since its copy of the index was made.
+#[test]
+fn a_copy_of_the_index_that_is_older_than_a_label_is_no_damage() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    let key = save(&store, "a", &tokens(10, 3)).unwrap();
+    let mut reader = refusing(&dir, vec![store.staging_path(crate::lock::LABEL_LOCK)], false);
+    reader.index = index::Index::open_a_copy(&store.root().join("index.sqlite")).unwrap();
+    assert_eq!(reader.check_description(&key).unwrap(), None);
+    store.rename(&store.lock_shared(|| ()).unwrap(), &key, Some("a"), "b").unwrap();
+    assert_eq!(reader.check_description(&key).unwrap(), None);
 }
 
 /// A verify beside a gc once said that not all of the store could be read, of files that the gc had removed meanwhile.
