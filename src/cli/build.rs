@@ -90,7 +90,7 @@ fn run(app: &App, args: &Build) -> Result<()> {
 /// Builds the state of a prompt's file with the usual prompt format, or finds it.
 ///
 /// # Errors
-/// As a build.
+/// When a build fails.
 pub fn of_file(app: &App, file: &Path, params: &ParamArgs) -> Result<(Store, Report)> {
     let framed = source::framed(&PromptFormatArgs::default())?;
     models::find(app).map(drop)?;

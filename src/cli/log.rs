@@ -1,4 +1,4 @@
-//! The full log: what happens, as it happens, one JSON object a line. `docs/log.md` describes it.
+//! The full log: what happens, as it happens, one JSON object a line. `docs/guide/log.md` describes it.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};

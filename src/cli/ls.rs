@@ -1,7 +1,7 @@
 //! `pcache ls`: what is saved, and what it costs.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::cli::Run;
 use crate::cli::args::Output;
 use crate::cli::args::values::choice;
 use crate::text::human;
-use pcache_format::{Lineage, StateKind};
+use pcache_format::{Lineage, ModelHash, StateKind};
 use pcache_store::Store;
 use pcache_store::{ListedState, SegmentRow};
 
@@ -73,6 +73,9 @@ struct Listed {
     name: Option<String>,
     names: Vec<String>,
     model: String,
+    /// Identity of the model: two may have one name.
+    #[serde(skip)]
+    model_hash: ModelHash,
     /// The model's file is where it was last seen.
     model_exists: bool,
     kind: StateKind,
@@ -201,6 +204,7 @@ fn listing(states: &[ListedState], segments: &[SegmentRow], sort: Sort, filter: 
             kind: s.kind,
             compute: s.lineage,
             model: file_name(Path::new(&s.model_path)),
+            model_hash: s.model,
             model_exists: *exists.entry(&s.model_path).or_insert_with(|| Path::new(&s.model_path).exists()),
             tokens: s.tokens,
             bytes: size(&s.segments, false) + s.description_bytes,
@@ -284,19 +288,17 @@ fn model_name(state: &Listed, width: usize) -> String {
 
 /// Number of each model's states and the bytes that no other state shares, where there are several models.
 fn totals(listing: &Listing) -> Vec<String> {
-    let mut models: Vec<(&str, usize, u64)> = Vec::new();
+    let mut models: BTreeMap<(&str, ModelHash), (usize, u64)> = BTreeMap::new();
     for state in &listing.states {
-        let name = human::model(&state.model);
-        let at = models.iter().position(|(known, ..)| *known == name).unwrap_or_else(|| {
-            models.push((name, 0, 0));
-            models.len() - 1
-        });
-        models[at].1 += 1;
-        models[at].2 += state.unique_bytes;
+        let (states, bytes) = models.entry((human::model(&state.model), state.model_hash)).or_default();
+        *states += 1;
+        *bytes += state.unique_bytes;
     }
-    let line = |(name, states, bytes): &(&str, usize, u64)| {
-        let states = human::count(*states, "state");
-        format!("{}: {states}, {} not shared", human::sanitize(name), human::bytes(*bytes))
+    let line = |((name, hash), (states, bytes)): (&(&str, ModelHash), &(usize, u64))| {
+        let same_name = models.keys().filter(|(other, _)| other == name).count() > 1;
+        let hash = if same_name { format!(" ({})", hash.short()) } else { String::new() };
+        let (states, bytes) = (human::count(*states, "state"), human::bytes(*bytes));
+        format!("{}{hash}: {states}, {bytes} not shared", human::sanitize(name))
     };
     if models.len() > 1 { models.iter().map(line).collect() } else { Vec::new() }
 }

@@ -1,4 +1,4 @@
-//! A suite: prompts, the questions to each, and what the answers must be. `docs/eval.md` describes the file.
+//! A suite: prompts, the questions to each, and what the answers must be. `docs/guide/eval.md` describes the file.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What people type first: a file in a key's place, words of other programs, formats and files, errors for scripts.
+//! First words of new users: a file in a key's place, words of other programs, formats and files, errors for scripts.
 use super::common::{prose, tiny};
 use super::program::{Program, json};
 

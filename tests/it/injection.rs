@@ -138,3 +138,15 @@ fn a_question_behind_a_text_without_spaces_gets_no_space() {
         assert_eq!(model.text_of(&asked), format!("<s> {text}{question}"), "{text:?} {question:?}");
     }
 }
+
+/// The tokens of a state come from a file, which may hold any number.
+#[test]
+fn a_number_that_is_no_token_is_not_looked_up() {
+    for path in models() {
+        let model = Model::load_vocabulary(&path).unwrap();
+        for last_token in [i32::MIN, -1, model.vocabulary(), i32::MAX] {
+            let ending = prompt::Ending { last_token: Some(last_token), ..prompt::Ending::default() };
+            assert!(!prompt::question_tokens(&model, ending, "Is it warm?").is_empty(), "{last_token}");
+        }
+    }
+}

@@ -252,6 +252,10 @@ impl Model {
 
     /// A token of plain text: llama.cpp takes what follows any other for the beginning of a text.
     pub(super) fn is_plain(&self, token: i32) -> bool {
+        // A manifest may hold any number, and llama.cpp ends the process for one that is no token.
+        if !(0..self.vocabulary()).contains(&token) {
+            return false;
+        }
         let attributes = self.0.llama.vocab().attr(LlamaToken(token));
         let others = [LlamaTokenAttr::Control, LlamaTokenAttr::Unknown, LlamaTokenAttr::UserDefined];
         !others.iter().any(|other| attributes.contains(*other))

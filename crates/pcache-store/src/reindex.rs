@@ -8,8 +8,11 @@ use super::files::random_name;
 use super::gc::found::{Found, FoundState};
 use super::layout::{self, INDEX_NAME, LOCK_NAME, STAGING};
 use super::lock::ExclusiveGuard;
-use super::states::{LOOKS, PAUSE};
+use super::states::PAUSE;
 use super::{Result, Store, StoreError};
+
+/// Number of times that a survey looks again at what it could not read, each as long as a walk through the store.
+const SECOND_LOOKS: u32 = 3;
 
 /// Result of a reindexing: files that were put into the index.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -101,7 +104,7 @@ impl Store {
         let mut inventory = self.inventory(self.now(), &|_, _| ())?;
         // Beside a collection, a file can go between its listing and its reading: that cannot be read which cannot be read
         // each time.
-        for _ in 0..LOOKS {
+        for _ in 0..SECOND_LOOKS {
             let (unreadable, unseen) = (&inventory.found.unreadable, &inventory.usage.unreadable);
             if guard.is_some() || unreadable.is_empty() && unseen.is_empty() {
                 break;

@@ -17,7 +17,7 @@ use super::objects::Miss;
 use super::{Result, Store, layout};
 
 /// Number of looks at a state that may be changing in a store that cannot be written.
-pub(crate) const LOOKS: u32 = 10;
+const LOOKS: u32 = 10;
 /// Time between two of them.
 pub(crate) const PAUSE: Duration = Duration::from_millis(30);
 

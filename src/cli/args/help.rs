@@ -215,7 +215,7 @@ mod tests {
         }
     }
 
-    /// What clap has to wrap can no longer be copied, or read as two columns.
+    /// A line that clap has to wrap can no longer be copied, or read as two columns.
     #[test]
     fn examples_are_not_wrapped() {
         let command = Cli::command();

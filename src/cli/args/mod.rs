@@ -114,8 +114,7 @@ impl Cli {
             let _ = command.print_help();
             std::process::exit(2);
         }
-        let texts = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
-        if let Some((option, tip)) = tips::foreign_option(texts) {
+        if let Some((option, tip)) = tips::foreign_option(own_arguments()) {
             failure::print(
                 ErrorKind::Refused,
                 &format!("there is no option {option}"),
@@ -170,24 +169,27 @@ fn version() -> String {
 
 /// Use of colour, before the command line is understood: help and errors have it, too.
 fn color() -> ColorChoice {
-    let args: Vec<_> = std::env::args_os()
-        .skip(1)
-        .map(|arg| arg.to_string_lossy().into_owned())
-        .take_while(|arg| arg != "--")
-        .collect();
-    let value = args.iter().find_map(|arg| arg.strip_prefix("--color="));
-    let value =
-        value.or_else(|| args.windows(2).find(|pair| pair[0] == "--color").map(|pair| pair[1].as_str()));
-    value.and_then(|value| ColorChoice::from_str(value, false).ok()).unwrap_or(ColorChoice::Auto)
+    let given = given("--color").and_then(|value| ColorChoice::from_str(&value, false).ok());
+    given.unwrap_or(ColorChoice::Auto)
 }
 
 /// Returns true if errors are to be JSON, before the command line is understood.
 fn wants_json() -> bool {
-    let args: Vec<_> = std::env::args_os().skip(1).take_while(|arg| arg != "--").collect();
-    let pair =
-        |pair: &[std::ffi::OsString]| pair[0] == "--format" && (pair[1] == "json" || pair[1] == "jsonl");
-    args.iter().any(|arg| ["--json", "--format=json", "--format=jsonl"].iter().any(|json| arg == json))
-        || args.windows(2).any(pair)
+    own_arguments().any(|arg| arg == "--json")
+        || given("--format").is_some_and(|format| ["json", "jsonl"].contains(&format.as_str()))
+}
+
+/// Value of an option, before the command line is understood.
+fn given(option: &str) -> Option<String> {
+    let mut arguments = own_arguments().skip_while(|arg| arg.split('=').next() != Some(option));
+    let first = arguments.next()?;
+    first.split_once('=').map(|(_, value)| value.to_owned()).or_else(|| arguments.next())
+}
+
+/// Arguments of the program up to `--`, which ends its options.
+fn own_arguments() -> impl Iterator<Item = String> {
+    let arguments = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
+    arguments.take_while(|arg| arg != "--")
 }
 
 /// Usage lines as the definition has them: clap's own would list what the environment sets as if it had to be given.

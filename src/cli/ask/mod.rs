@@ -149,7 +149,7 @@ struct Asked<'q> {
 }
 
 impl Asked<'_> {
-    /// What tells its line on stderr from the others'.
+    /// Name of its line on stderr, where there are several.
     fn label(&self, trials: u32) -> Option<String> {
         let trial = if trials > 1 { format!(", trial {}", self.trial + 1) } else { String::new() };
         self.several.then(|| format!("question {}{trial}", self.index))

@@ -31,7 +31,7 @@ pub fn chosen(app: &App) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// As [`chosen`], without a word.
+/// Returns the same as [`chosen`], without a message.
 pub fn find(app: &App) -> Result<PathBuf> {
     if let Some(named) = &app.global.model {
         return resolve(named);
