@@ -89,5 +89,6 @@ pub fn label(bytes: &[u8]) {
 pub fn gguf(bytes: &[u8]) {
     let Ok(header) = Header::parse(bytes) else { return };
     let _ = (header.context(), header.parts(), header.short_context(), header.quantisation());
-    let _ = (header.is_adapter(), header.is_causal(), header.has_template(), header.architecture().len());
+    let _ =
+        (header.is_adapter(), header.problem(1 << 20), header.has_template(), header.architecture().len());
 }

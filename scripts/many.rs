@@ -80,6 +80,7 @@ fn put_state(
         suffix: String::new(),
         prompt_span: Some(0..1000),
         raw: false,
+        rendered_with: pcache_format::RenderedWith::default(),
         tokens,
         segments,
     };

@@ -1,6 +1,7 @@
 //! Errors of the library, with kinds.
 
 use crate::cache::{Failure, Hint};
+use crate::text::file::Missing;
 use pcache_engine::EngineError;
 use pcache_store::StoreError;
 
@@ -50,8 +51,9 @@ impl ErrorKind {
             _ => Self::Io,
         };
         let engine = error.downcast_ref::<EngineError>().map(|_| Self::Engine);
+        let missing = is_missing_file(error).then_some(Self::NotFound);
         let kind = error.downcast_ref().map(of_failure);
-        kind.or_else(|| error.downcast_ref().map(of_store)).or(engine).unwrap_or(Self::Io)
+        kind.or_else(|| error.downcast_ref().map(of_store)).or(engine).or(missing).unwrap_or(Self::Io)
     }
 
     /// Name in JSON.
@@ -69,6 +71,11 @@ impl ErrorKind {
             Self::Io => "io",
         }
     }
+}
+
+/// A file that was named does not exist.
+pub(crate) fn is_missing_file(error: &anyhow::Error) -> bool {
+    error.chain().any(<dyn std::error::Error>::is::<Missing>)
 }
 
 /// Why an operation failed.

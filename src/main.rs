@@ -7,6 +7,7 @@ use pcache::cli::{self, Cli};
 fn main() -> ExitCode {
     let started = std::time::Instant::now();
     cli::complete_for_a_shell();
+    cli::try_for_another_process();
     let cli = Cli::of_process();
     begin_in_a_clean_environment(cli.command.evaluates());
     cli::run(cli, started)

@@ -1,6 +1,6 @@
 //! Files of measurements.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -16,8 +16,8 @@ pub fn read_all(files: &[PathBuf]) -> Result<Vec<Results>> {
     files.iter().map(|file| read(file).with_context(|| format!("cannot use {}", file.display()))).collect()
 }
 
-fn read(file: &PathBuf) -> Result<Results> {
-    let text = fs_err::read_to_string(file)?;
+fn read(file: &Path) -> Result<Results> {
+    let text = crate::text::file::read(file)?;
     let value: serde_json::Value = serde_json::from_str(&text).context("it is not JSON")?;
     match value.get("schema").and_then(serde_json::Value::as_u64) {
         Some(schema) if schema == u64::from(SCHEMA) => {}

@@ -310,7 +310,7 @@ impl Bench<'_> {
             created: self.home.now(),
             machine: machine::this(self.home.root()),
             model: results::Model {
-                name: human::file_name(&target.model_path),
+                name: target.model_name.clone(),
                 blake3: target.model.to_hex(),
                 bytes: fs_err::metadata(&target.model_path)?.len(),
                 architecture: header.architecture().to_owned(),

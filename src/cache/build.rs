@@ -302,12 +302,14 @@ impl Builder<'_> {
             pending_text: prompt.pending_text.clone(),
             suffix: prompt.suffix.clone(),
             prompt_span: prompt.own.map(|(first, bytes)| first..first + bytes),
-            raw: origin.raw,
+            raw: prompt.raw,
+            rendered_with: prompt.rendered_with.clone(),
         };
         let built = Built {
             origin: before.map_or_else(|| origin.label.clone(), |state| state.label.origin),
             prompt_format: origin.framing.clone(),
-            model_path: fs_err::canonicalize(&self.target.model_path)?.to_string_lossy().into_owned(),
+            // The name that it was given, and not the hash that a link leads to.
+            model_path: std::path::absolute(&self.target.model_path)?.to_string_lossy().into_owned(),
             text: origin.text,
             prompt: origin.digest,
             build_s: filled.evaluating.as_secs_f64(),
@@ -334,7 +336,7 @@ impl Builder<'_> {
         Ok(Report {
             key: key.to_hex(),
             name,
-            model: self.target.model_name(),
+            model: self.target.model_name.clone(),
             cache,
             tokens: prefix.tokens.len(),
             segments: SegmentCounts {

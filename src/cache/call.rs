@@ -45,6 +45,15 @@ pub trait Observer {
     /// An event that only a full log is interested in.
     fn detail(&self, _name: &str, _value: &serde_json::Value) {}
 
+    /// A model is used whose file was not used before. On some files whose header looks right llama.cpp ends the process: who can
+    /// try one in another process does so here.
+    ///
+    /// # Errors
+    /// Why the model cannot be used.
+    fn new_model(&self, _path: &Path) -> Result<()> {
+        Ok(())
+    }
+
     /// A folder that goes when the operation ends, and should go as well when the program is stopped.
     fn scratch(&self, _folder: &Path) {}
 

@@ -16,10 +16,10 @@ use crate::cache::{Failure, Hint};
 use crate::text::human;
 use pcache_engine::generate::{Sampling, StopReason};
 use pcache_engine::model::Model;
-use pcache_engine::prompt::{self, ChatFormat, Prompt, message_tokens, question_tokens};
+use pcache_engine::prompt::{self, NextMessage, Prompt};
 use pcache_engine::session::Session;
-use pcache_engine::template::Turn;
-use pcache_format::{Layout, StateKind};
+use pcache_engine::template::Role;
+use pcache_format::{Layout, RenderedWith, StateKind};
 use pcache_store::State;
 
 /// Answers shorter than this make no sense.
@@ -44,33 +44,43 @@ struct Checkpoint {
     state: Vec<u8>,
 }
 
-/// Returns the texts between an answer and the next message of a state's conversations. The template must be the one that
-/// the state was built with: the suffix shows that.
+/// Returns what stands around the messages behind a first answer, rendered with `with`. The template must be the one that the
+/// state was built with: the suffix shows that.
 ///
 /// # Errors
 /// When it was built with another one, or the template shows no second message.
-pub fn turn(model: &Model, state: &State, framing: &ChatFormat) -> Result<Turn> {
+pub fn next_message(model: &Model, state: &State, with: RenderedWith) -> Result<NextMessage> {
     if state.manifest.raw {
         // A raw prompt has no turns but those of its question format.
         let whole = model.text_of(&state.manifest.tokens) + &state.manifest.pending_text;
         let format = state.manifest.prompt_span.as_ref().and_then(|span| whole.get(span.end..));
         let between = format!("\n{}", format.unwrap_or_default());
-        return Ok(Turn { between, after: state.manifest.suffix.clone() });
+        return Ok(NextMessage::raw(between, state.manifest.suffix.clone()));
     }
-    let turn = prompt::turn(model, framing)?;
-    if turn.after != state.manifest.suffix {
+    let next = NextMessage::new(model, &with_an_exchange(with), &state.manifest.suffix)?;
+    if next.after() != state.manifest.suffix {
         bail!(Hint::SameTemplate.with(format!(
             "state {} was built with another template or other template arguments",
             state.key().short()
         )));
     }
-    Ok(turn)
+    Ok(next)
+}
+
+/// The same with a user's message and its answer behind it.
+fn with_an_exchange(mut with: RenderedWith) -> RenderedWith {
+    // A question shares the message of a prompt of the user's.
+    if with.roles.last().is_none_or(|role| role != Role::User.name()) {
+        with.roles.push(Role::User.name().to_owned());
+    }
+    with.roles.push(Role::Assistant.name().to_owned());
+    with
 }
 
 /// Messages and answers behind a state.
 pub struct Said {
-    /// Text between an answer and the next message.
-    turn: Turn,
+    /// Texts around the messages behind an answer.
+    next: NextMessage,
     exchanges: Vec<Exchange>,
     before_last: Checkpoint,
     prepared: bool,
@@ -78,8 +88,8 @@ pub struct Said {
 
 impl Said {
     /// Nothing is said yet.
-    pub fn new(turn: Turn) -> Self {
-        Self { turn, exchanges: Vec::new(), before_last: Checkpoint::default(), prepared: false }
+    pub fn new(next: NextMessage) -> Self {
+        Self { next, exchanges: Vec::new(), before_last: Checkpoint::default(), prepared: false }
     }
 }
 
@@ -125,10 +135,9 @@ impl<'o, 'a> Conversation<'o, 'a> {
         emit: impl FnMut(&str) -> Result<()>,
     ) -> Result<Answered> {
         let model = self.opened.session.model();
-        let asked = if self.said.exchanges.is_empty() {
-            question_tokens(model, super::ending(&self.opened.state.manifest), message)
-        } else {
-            message_tokens(model, &self.said.turn, message)
+        let asked = match self.said.exchanges.is_empty() {
+            true => self.opened.asker.ask(model, message).tokens,
+            false => self.said.next.tokens(model, message),
         };
         let since = Instant::now();
         let mut timings = self.opened.call.observer.timings();
@@ -143,14 +152,12 @@ impl<'o, 'a> Conversation<'o, 'a> {
     pub fn prompt(&self) -> (Prompt, Origin) {
         let OpenState { state, session, .. } = &*self.opened;
         let tokens = [state.manifest.tokens.clone(), self.tokens()].concat();
-        let (between, suffix) = (&self.said.turn.between, &state.manifest.suffix);
-        let prompt = prompt::conversation(session.model(), tokens, between, suffix);
+        let prompt = prompt::conversation(session.model(), tokens, &self.said.next);
         let label = state.label.name().unwrap_or(&state.label.origin);
         let origin = Origin {
             label: format!("{CONVERSATION}{label}"),
             framing: state.label.prompt_format.clone(),
             kind: StateKind::Conversation,
-            raw: state.manifest.raw,
             text: None,
             digest: None,
         };
@@ -182,8 +189,7 @@ impl<'o, 'a> Conversation<'o, 'a> {
         self.said.exchanges.drain(..count.min(self.said.exchanges.len()));
         if let Some(first) = self.said.exchanges.first_mut() {
             // It now follows the state, and not an answer.
-            let (model, state) = (self.opened.session.model(), &self.opened.state);
-            first.asked = question_tokens(model, super::ending(&state.manifest), &first.message);
+            first.asked = self.opened.asker.ask(self.opened.session.model(), &first.message).tokens;
         }
         self.said.prepared = false;
         self.said.before_last = Checkpoint::default();

@@ -44,7 +44,14 @@ pub fn extended(model: &Model, old: &State, update: Update<'_>) -> Result<Prompt
         )));
     };
     let (tokens, pending_text, suffix) = (&manifest.tokens, &manifest.pending_text, &manifest.suffix);
-    let saved = Saved { tokens, pending_text, suffix, own, raw: manifest.raw };
+    let saved = Saved {
+        tokens,
+        pending_text,
+        suffix,
+        own,
+        raw: manifest.raw,
+        rendered_with: &manifest.rendered_with,
+    };
     let Some(prompt_edit) = EditablePrompt::new(model, &saved) else {
         bail!(
             "state {key} cannot be extended: its text does not give its tokens again; build the whole prompt instead"
@@ -72,5 +79,5 @@ pub fn origin(old: &State, update: &str) -> Origin {
     let base = old.label.origin.split(EXTENDED_BY).next().unwrap_or_default();
     let label = format!("{base}{EXTENDED_BY}{update}");
     let framing = old.label.prompt_format.clone();
-    Origin { label, framing, kind: StateKind::Extension, raw: old.manifest.raw, text: None, digest: None }
+    Origin { label, framing, kind: StateKind::Extension, text: None, digest: None }
 }

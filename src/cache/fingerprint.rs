@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::Observer;
 use super::progress::Unit;
+use super::{Failure, Observer};
+use crate::text::file::Missing;
 use crate::text::human::file_name;
 use pcache_engine::gguf::Header;
 use pcache_format::ModelHash;
@@ -25,23 +26,13 @@ const WORTH_A_BAR: u64 = 2 << 30;
 /// # Errors
 /// When it cannot be read, or is no model that continues text.
 pub fn fingerprint(observer: &dyn Observer, store: Option<&Store>, path: &Path) -> Result<ModelHash> {
-    let check = |path: &Path, header: &Header| {
+    let check = |path: &Path, header: &Header, bytes: u64| {
         if header.is_adapter() {
             bail!(IsAdapter(path.to_owned()));
         }
-        if header.parts() > 1 {
-            bail!(
-                "{} is one of {} parts of a model; join them with llama-gguf-split --merge",
-                path.display(),
-                header.parts()
-            );
-        }
-        if !header.is_causal() {
+        if let Some(problem) = header.problem(bytes) {
             let architecture = header.architecture();
-            bail!(
-                "{} ({architecture}) is not a model that continues text: its attention is not causal (an embedding model?)",
-                path.display()
-            );
+            bail!("{} ({architecture}) is not a model that continues text: {problem}", path.display());
         }
         Ok(())
     };
@@ -65,7 +56,7 @@ pub fn fingerprint_again(observer: &dyn Observer, store: &Store, path: &Path) ->
 /// # Errors
 /// When it cannot be read, or is none.
 pub fn fingerprint_adapter(observer: &dyn Observer, store: Option<&Store>, path: &Path) -> Result<ModelHash> {
-    let check = |path: &Path, header: &Header| {
+    let check = |path: &Path, header: &Header, _bytes: u64| {
         if !header.is_adapter() {
             bail!("{} is not a LoRA adapter", path.display());
         }
@@ -78,18 +69,20 @@ fn fingerprint_file(
     observer: &dyn Observer,
     store: Option<&Store>,
     path: &Path,
-    check: &dyn Fn(&Path, &Header) -> Result<()>,
+    check: &dyn Fn(&Path, &Header, u64) -> Result<()>,
 ) -> Result<ModelHash> {
-    let path = fs_err::canonicalize(path)?;
-    if path.is_dir() {
-        bail!("{} is a folder, expected a GGUF file", path.display());
+    let meta = fs_err::metadata(path).map_err(|e| Missing::or(path, e))?;
+    if !meta.is_file() {
+        let found = if meta.is_dir() { "a folder" } else { "no regular file" };
+        bail!(Failure::Model(format!("{} is {found}, expected a GGUF file", path.display())));
     }
+    let path = std::path::absolute(path)?;
     if path.to_str().is_none() {
         bail!("{} is not a UTF-8 path, and llama.cpp opens no other; rename it", path.display());
     }
     let identity = FileIdentity::read(&path)?;
     let header = Header::read(&path).with_context(|| format!("cannot use {}", path.display()))?;
-    check(&path, &header)?;
+    check(&path, &header, identity.size)?;
     let Some(store) = store else { return hash(observer, &path, &identity) };
     if let Some(hash) = store.model_of_file(&identity)? {
         // The same content under another path: that is where it is now.
@@ -99,6 +92,9 @@ fn fingerprint_file(
         return Ok(hash);
     }
     let hash = hash(observer, &path, &identity)?;
+    if !header.is_adapter() {
+        observer.new_model(&path)?;
+    }
     remember(store, &identity, &path, &hash)?;
     Ok(hash)
 }

@@ -15,6 +15,7 @@ pub mod build;
 mod call;
 pub mod constraint;
 pub mod conversation;
+mod estimate;
 pub mod explain;
 pub mod extend;
 mod failure;
@@ -36,7 +37,8 @@ pub use call::{Call, CancelToken, Observer};
 pub use load::load;
 
 pub use failure::{Failure, Hint};
-use pcache_engine::prompt::Ending;
+use pcache_engine::model::Model;
+use pcache_engine::prompt::{Asker, Ending};
 use pcache_format::{Manifest, StateKey};
 use pcache_store::{State, Store};
 
@@ -57,9 +59,15 @@ pub fn whole_state(store: &Store, key: &StateKey) -> Result<State> {
 }
 
 /// End of a state, which its questions are tokenised with.
-pub(crate) fn ending(manifest: &Manifest) -> Ending<'_> {
+fn ending(manifest: &Manifest) -> Ending<'_> {
     let last_token = manifest.tokens.last().copied();
-    Ending { last_token, pending_text: &manifest.pending_text, suffix: &manifest.suffix }
+    let rendered_with = (!manifest.raw).then_some(&manifest.rendered_with);
+    Ending { last_token, pending_text: &manifest.pending_text, suffix: &manifest.suffix, rendered_with }
+}
+
+/// Tokenises the questions of a state.
+pub(crate) fn asker(model: &Model, state: &State) -> Asker {
+    Asker::new(model, ending(&state.manifest))
 }
 
 /// Threads that evaluate unless something else is said: the physical cores that this process may use.

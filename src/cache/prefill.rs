@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use super::estimate::Estimate;
 use super::progress::{Progress, Unit};
 use super::{Call, Failure};
 use crate::text::human;
@@ -44,12 +45,12 @@ pub fn prefill(
     call.observer.evaluating();
     let from = session.position();
     let total = prefix.tokens.len() - from;
-    let mut estimate = Estimate::new(call, store, prefix, total)?;
+    let mut teller = Teller::new(call, store, prefix, total)?;
     let progress = call.observer.progress();
     progress.start(&format!("evaluating {label}"), total as u64, Unit::Tokens);
     let start = Instant::now();
     let done = writer
-        .run(|pipeline| evaluate_pieces(call, pipeline, session, prefix, progress.as_ref(), &mut estimate));
+        .run(|pipeline| evaluate_pieces(call, pipeline, session, prefix, progress.as_ref(), &mut teller));
     progress.finish();
     let (filled, saved) = done?;
     let saving = start.elapsed().saturating_sub(filled.evaluating);
@@ -87,7 +88,7 @@ fn evaluate_pieces(
     session: &mut Session,
     prefix: &Prefix,
     progress: &dyn Progress,
-    estimate: &mut Estimate<'_>,
+    teller: &mut Teller<'_>,
 ) -> Result<PrefillStats> {
     let from = session.position();
     let mut filled = PrefillStats::default();
@@ -98,10 +99,11 @@ fn evaluate_pieces(
         let start = Instant::now();
         session.evaluate(&prefix.tokens[batch.first..batch.end()], false)?;
         session.wait();
-        filled.evaluating += start.elapsed();
+        let took = start.elapsed();
+        filled.evaluating += took;
         filled.tokens += batch.count;
         progress.set(filled.tokens as u64);
-        progress.aside(&mut || estimate.after_batch(filled.tokens, filled.evaluating));
+        progress.aside(&mut || teller.after_batch(batch.count, took));
         call.observer.event(
             "progress",
             &serde_json::json!({
@@ -141,36 +143,40 @@ fn interrupted(prefix: &Prefix, position: usize) -> Failure {
     Failure::Interrupted(format!("interrupted after {done} of {total} tokens; {saved}"))
 }
 
-/// "about 31 s to cache 186 tokens": said at once when the model's speed is known, else after the first batch.
-struct Estimate<'a> {
+/// Says "about 31 s to cache 186 tokens": at once when the model's speed is known, else after the first batch; and again where that
+/// was wrong.
+struct Teller<'a> {
     call: Call<'a>,
     total: usize,
     saved: usize,
-    said: bool,
+    told: bool,
+    estimate: Estimate,
 }
 
-impl<'a> Estimate<'a> {
+impl<'a> Teller<'a> {
     fn new(call: Call<'a>, store: &Store, prefix: &Prefix, total: usize) -> Result<Self> {
+        let estimate = Estimate::new(total, store.speed(&prefix.model, call.threads)?);
         let saved = prefix.tokens.len() - total;
-        let mut estimate = Self { call, total, saved, said: false };
-        if let Some(speed) = store.speed(&prefix.model, call.threads)? {
-            estimate.say(total as f64 / speed);
+        let mut teller = Self { call, total, saved, told: false, estimate };
+        if let Some(seconds) = teller.estimate.seconds().filter(|_| total > 0) {
+            teller.say(seconds);
         }
-        Ok(estimate)
+        Ok(teller)
     }
 
     fn after_batch(&mut self, tokens: usize, took: Duration) {
-        if !self.said && tokens < self.total {
-            self.say(took.as_secs_f64() * self.total as f64 / tokens as f64);
+        if let Some(seconds) = self.estimate.after_batch(tokens, took) {
+            self.say(seconds);
         }
     }
 
     fn say(&mut self, seconds: f64) {
-        self.said = true;
-        if self.total == 0 {
+        let time = human::estimate(seconds);
+        if std::mem::replace(&mut self.told, true) {
+            self.call.say(format!("{time} in all, by the speed so far"));
             return;
         }
-        let (time, tokens) = (human::estimate(seconds), human::count(self.total, "token"));
+        let tokens = human::count(self.total, "token");
         let saved = match self.saved {
             0 => String::new(),
             n => format!(", {} are saved already", human::thousands(n)),

@@ -7,8 +7,9 @@ use anyhow::{Context, Result, bail};
 use super::Observer;
 use crate::text::human;
 use pcache_engine::model::Model;
-use pcache_engine::prompt::{self, ChatFormat, Message, Prompt, PromptFormat, QuestionFormat};
-use pcache_engine::template::Role;
+use pcache_engine::prompt::{self, ChatFormat, Prompt, PromptFormat, QuestionFormat};
+use pcache_engine::template::{Message, Role};
+use pcache_engine::text::Text;
 use pcache_format::epoch::LLAMA_CPP_BUILD;
 use pcache_format::{ChainKey, PromptDigest, StateKind, TextDigest};
 
@@ -87,6 +88,22 @@ fn canonical(chat: &ChatFormat) -> String {
     named(&parts)
 }
 
+/// The message that a text file holds: the newline that ends it is the file's.
+pub fn of_file(text: &str) -> &str {
+    text.trim_end_matches(['\n', '\r'])
+}
+
+/// Letters and digits of a prompt's text that no token stands for.
+fn lost_letters(model: &Model, prompt: &Prompt, text: &str) -> usize {
+    // Where the text is found in its tokens nothing is lost, and a template that reads texts may leave some out.
+    if prompt.own.is_some() || prompt.rendered_with.reads_texts {
+        return 0;
+    }
+    let letters = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).count();
+    let spelled = model.text_of(&model.tokenize(&Text::default().user(text)));
+    letters(text).saturating_sub(letters(&spelled))
+}
+
 /// Names and values, each with its length, so that no two lists read the same.
 pub fn named(parts: &[(&str, &str)]) -> String {
     parts.iter().map(|(name, value)| format!("{name}={}:{value}\n", value.len())).collect()
@@ -102,6 +119,8 @@ pub struct Source<'a> {
     path: &'a Path,
     text: String,
     framed: &'a DescribedFormat,
+    /// The text is a message as it is, and no file's, which ends with a newline that is no part of a message.
+    exact: bool,
     /// Names everything that the prompt's tokens follow from.
     digest: PromptDigest,
 }
@@ -121,7 +140,13 @@ impl<'a> Source<'a> {
             bail!("{} is empty: there is nothing to save", label(path));
         }
         let digest = digest(root, &framed.canonical(), &text);
-        Ok(Self { path, text, framed, digest })
+        Ok(Self { path, text, framed, exact: false, digest })
+    }
+
+    /// Takes newlines at the end of the text for a part of the message.
+    #[must_use]
+    pub fn exact(self) -> Self {
+        Self { exact: true, ..self }
     }
 
     /// Names everything that the tokens follow from under other parameters.
@@ -140,7 +165,6 @@ impl<'a> Source<'a> {
             label: self.label(),
             framing: self.framing().to_owned(),
             kind: StateKind::Prompt,
-            raw: matches!(self.framed.framing, PromptFormat::Raw(_)),
             text: Some(self.text_digest()),
             digest: (!prompt.dated).then_some(self.digest),
         }
@@ -161,11 +185,21 @@ impl<'a> Source<'a> {
     /// # Errors
     /// When the template refuses the prompt, or a question could still change all of its tokens.
     pub fn tokenize(&self, observer: &dyn Observer, model: &Model) -> Result<Prompt> {
-        let prompt = prompt::render(model, &self.text, &self.framed.framing)
+        let text = match self.framed.framing {
+            PromptFormat::Chat(_) if !self.exact => of_file(&self.text),
+            _ => &self.text,
+        };
+        let prompt = prompt::render(model, text, &self.framed.framing)
             .with_context(|| format!("cannot render {}", self.label()))?;
         if prompt.dated {
             let today = jiff::ZonedDateTime::now().date();
             observer.dated(&today.to_string());
+        }
+        let lost = lost_letters(model, &prompt, text);
+        if lost > 0 {
+            let (lost, label) = (human::count(lost, "letter"), self.label());
+            observer
+                .warn(&format!("the model's vocabulary cannot spell {lost} of {label}: they are left out"));
         }
         if prompt.tokens.is_empty() {
             bail!("{} is too short: a question could still change all of its tokens", self.label());
@@ -183,8 +217,6 @@ pub struct Origin {
     pub framing: String,
     /// Origin of the tokens.
     pub kind: StateKind,
-    /// The prompt is taken as it is, control tokens included.
-    pub raw: bool,
     /// Names the text alone.
     pub text: Option<TextDigest>,
     /// Names everything that the tokens follow from, where a file gives them again.

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::{Observer, load};
-use crate::text::human::file_name;
 use pcache_engine::gguf::Header;
 use pcache_engine::model::Model;
 use pcache_format::{ChainKey, Layout, ModelHash, Params};
@@ -16,6 +15,8 @@ use pcache_store::Prefix;
 pub struct Target {
     /// File of the model.
     pub model_path: PathBuf,
+    /// Name of the model, for people.
+    pub model_name: String,
     /// Hash of that file.
     pub model: ModelHash,
     /// Without the choice of rotary factors, which depends on the prompt's length.
@@ -32,15 +33,7 @@ impl Target {
     /// The same with the other value of flash attention, where that is as good.
     pub fn with_other_attention(&self) -> Option<Self> {
         let params = self.params.with_other_attention().filter(|_| self.any_attention)?;
-        let (model_path, lora) = (self.model_path.clone(), self.lora.clone());
-        Some(Self {
-            model_path,
-            model: self.model,
-            params,
-            any_attention: false,
-            lora,
-            gpu_layers: self.gpu_layers,
-        })
+        Some(Self { params, any_attention: false, ..self.clone() })
     }
 
     /// Beginnings of the chains of its states.
@@ -69,10 +62,5 @@ impl Target {
     /// When llama.cpp refuses one of the files.
     pub fn load(&self, observer: &dyn Observer) -> Result<Model> {
         load(observer, &self.model_path, self.gpu_layers, self.lora.as_deref())
-    }
-
-    /// File name of the model.
-    pub fn model_name(&self) -> String {
-        file_name(&self.model_path)
     }
 }

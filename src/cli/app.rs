@@ -19,7 +19,7 @@ use crate::cache::{Call, CancelToken};
 use crate::cli::args::{Format, Global, Output};
 use crate::cli::log::{self, Log};
 use crate::cli::progress::Bar;
-use crate::cli::terminal::{MIN_WIDTH, for_stderr, width_of_stdout};
+use crate::cli::terminal::{MIN_WIDTH, for_stderr, harmless, stdout_was_closed, width_of_stdout};
 use crate::text::wrap::Wrapper;
 use crate::text::{file, human};
 use pcache_engine as engine;
@@ -284,13 +284,18 @@ impl App {
             let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
             return Ok(file.write_all(text.as_bytes())?);
         }
+        if stdout_was_closed() {
+            bail!("cannot write to stdout: it is closed");
+        }
+        let text = if self.is_terminal() { harmless(text) } else { text.into() };
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to stdout")
     }
 
     /// Prints text of an answer as it comes; on a terminal, lines break at spaces.
     pub fn stream(&self, text: &str) -> Result<()> {
-        let text = self.wrapper().push(text);
+        let text = if self.is_terminal() { harmless(text) } else { text.into() };
+        let text = self.wrapper().push(&text);
         self.write(&text)
     }
 
@@ -305,6 +310,11 @@ impl App {
     fn wrapper(&self) -> MutexGuard<'_, Wrapper> {
         let wrapper = self.wrapper.get_or_init(|| Mutex::new(Wrapper::new(self.width())));
         wrapper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Results go to a terminal.
+    fn is_terminal(&self) -> bool {
+        io::stdout().is_terminal() && self.file.get().is_none()
     }
 
     /// Columns of the terminal that results go to, if it is one.

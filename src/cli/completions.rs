@@ -91,13 +91,30 @@ fn states(current: &OsStr) -> Vec<CompletionCandidate> {
     named.chain(keyed).filter(|c| c.get_value().to_string_lossy().starts_with(current)).collect()
 }
 
+/// Value of an option on the line that is being typed: it follows `--` among the arguments of this process.
+fn given(option: &str) -> Option<std::ffi::OsString> {
+    let mut words = std::env::args_os().skip_while(|word| word != "--").skip(1);
+    while let Some(word) = words.next() {
+        if word == option {
+            return words.next().filter(|value| !value.is_empty());
+        }
+        let assigned = word.to_str().and_then(|word| word.strip_prefix(option)?.strip_prefix('='));
+        if let Some(value) = assigned {
+            return Some(value.into());
+        }
+    }
+    None
+}
+
 fn store() -> Option<Store> {
+    let from_line = || given("--cache-dir").map(PathBuf::from);
     let from_env = std::env::var_os("PCACHE_DIR").filter(|v| !v.is_empty()).map(PathBuf::from);
     let from_file = || {
         let settings = Config::of_user().ok()?.effective(&Cli::command());
         settings.into_iter().find(|s| s.name == "cache-dir")?.value.map(PathBuf::from)
     };
-    let dir = from_env.or_else(from_file).or_else(|| Some(user_cache().ok()?.join("states")))?;
+    let dir =
+        from_line().or(from_env).or_else(from_file).or_else(|| Some(user_cache().ok()?.join("states")))?;
     Store::open_existing(&dir, &Options::new(ComputeIdentity::default())).ok().flatten()
 }
 

@@ -16,6 +16,7 @@ use crate::eval::report;
 use crate::eval::results::{Goal, Results};
 use crate::eval::runner::ask_all;
 use crate::eval::suite::{OneOrMany, Suite};
+use crate::text::human;
 
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
@@ -96,13 +97,15 @@ fn run(app: &App, args: &Eval) -> Result<()> {
     };
 
     if let Some(path) = &args.output
+        && path.is_file()
         && same_file::is_same_file(path, &args.suite).unwrap_or(false)
     {
         bail!(Failure::Usage(format!("{} would be read and written at once", path.display())));
     }
     let mut store = app.store()?;
     let targets = models.into_iter().map(|path| target::of_model(app, Some(&store), path, &args.params));
-    let targets: Vec<Target> = targets.collect::<Result<_>>()?;
+    let mut targets: Vec<Target> = targets.collect::<Result<_>>()?;
+    tell_apart(&mut targets);
     // Last before the work: a file that cannot be written is no reason to have answered for an hour, and one that is there
     // is kept where nothing can be asked.
     args.output.as_ref().map_or(Ok(()), |path| app.print_to(path))?;
@@ -116,6 +119,25 @@ fn run(app: &App, args: &Eval) -> Result<()> {
     print(app, args, &results)?;
     done?;
     results.verdict(Goal { pass: args.pass, strict: args.strict })
+}
+
+/// Gives models of one name longer names: repositories call their files `model.gguf` and say what they are in the folder.
+fn tell_apart(targets: &mut [Target]) {
+    let named: Vec<_> = targets.iter().map(|target| (target.model_name.clone(), target.model)).collect();
+    for target in targets.iter_mut() {
+        let is_shared = named.iter().any(|(name, hash)| *name == target.model_name && *hash != target.model);
+        let path = target.model_path.canonicalize().unwrap_or_else(|_| target.model_path.clone());
+        if let Some(folder) = path.parent().and_then(|folder| folder.file_name()).filter(|_| is_shared) {
+            target.model_name = format!("{}/{}", folder.to_string_lossy(), target.model_name);
+        }
+    }
+    // The same folder and name elsewhere: its hash says which.
+    let named: Vec<_> = targets.iter().map(|target| (target.model_name.clone(), target.model)).collect();
+    for target in targets {
+        if named.iter().any(|(name, hash)| *name == target.model_name && *hash != target.model) {
+            target.model_name = format!("{} ({})", human::model(&target.model_name), target.model.short());
+        }
+    }
 }
 
 /// The suite with what the command line says instead.

@@ -82,7 +82,7 @@ fn run(app: &App, args: &Explain) -> Result<()> {
     match app.output() {
         Output::Text => {
             let (label, framing) = (source.label(), source.framing());
-            app.print(format!("{:<12}{label} ({framing})", "prompt"))?;
+            app.print(format!("{:<12}{} ({framing})", "prompt", human::sanitize(&label)))?;
             app.print(format!("{:<12}{}", "file", target.model_path.display()))?;
             app.print(parts(&prefix, &explanation.key, explanation.saved_tokens))?;
             if let Some(computed_by) = &explanation.computed_by {

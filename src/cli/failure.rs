@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use crate::cache::fingerprint::IsAdapter;
 pub use crate::cache::{Failure, Hint};
 use crate::cli::terminal::for_stderr;
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, is_missing_file};
 use pcache_engine::template::TemplateError;
 use pcache_store::StoreError;
 
@@ -33,6 +33,7 @@ pub fn report(error: &anyhow::Error, interrupted: u8, json: bool) -> u8 {
     match (error.downcast_ref::<Failure>(), error.downcast_ref::<StoreError>()) {
         (Some(failure), _) => code(failure, interrupted),
         (_, Some(StoreError::DamagedIndex { .. })) => 4,
+        (None, None) if is_missing_file(error) => 3,
         _ => 1,
     }
 }

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::app::App;
-use super::models::file_name;
+use super::models::shown_name;
 use super::table;
 use crate::cli::Run;
 use crate::cli::args::Output;
@@ -121,7 +121,7 @@ fn run(app: &App, args: &Ls) -> Result<()> {
         None => (Vec::new(), Vec::new(), 0, None),
     };
     let filter = app.global.model.as_ref().filter(|_| app.global.model_is_explicit);
-    let filter = filter.map(|m| file_name(m).to_lowercase());
+    let filter = filter.map(|m| human::file_name(m).to_lowercase());
     let listing = listing(&states, &segments, args.sort, filter.as_deref());
     let own = store.as_ref().map(Store::own_lineage);
 
@@ -181,10 +181,13 @@ fn unused(store: &Store) -> Result<Option<String>> {
 fn listing(states: &[ListedState], segments: &[SegmentRow], sort: Sort, filter: Option<&str>) -> Listing {
     let mut users = vec![0usize; segments.len()];
     states.iter().flat_map(|s| &s.segments).for_each(|&n| users[n] += 1);
-    let shown: Vec<&ListedState> = states
-        .iter()
-        .filter(|s| filter.is_none_or(|f| file_name(Path::new(&s.model_path)).to_lowercase().contains(f)))
-        .collect();
+    let mut names: HashMap<&str, String> = HashMap::new();
+    for state in states {
+        names.entry(&state.model_path).or_insert_with(|| shown_name(Path::new(&state.model_path)));
+    }
+    let name_of = |state: &ListedState| names.get(state.model_path.as_str()).cloned().unwrap_or_default();
+    let is_wanted = |s: &&ListedState| filter.is_none_or(|f| name_of(s).to_lowercase().contains(f));
+    let shown: Vec<&ListedState> = states.iter().filter(is_wanted).collect();
     let mut used = vec![false; segments.len()];
     shown.iter().flat_map(|s| &s.segments).for_each(|&n| used[n] = true);
     let described: u64 = shown.iter().map(|s| s.description_bytes).sum();
@@ -203,7 +206,7 @@ fn listing(states: &[ListedState], segments: &[SegmentRow], sort: Sort, filter: 
             names: s.names.iter().map(|n| n.name.clone()).collect(),
             kind: s.kind,
             compute: s.lineage,
-            model: file_name(Path::new(&s.model_path)),
+            model: name_of(s),
             model_hash: s.model,
             model_exists: *exists.entry(&s.model_path).or_insert_with(|| Path::new(&s.model_path).exists()),
             tokens: s.tokens,

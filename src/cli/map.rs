@@ -1,7 +1,7 @@
 //! `pcache map`: one answer for each record of a file or a stream.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -12,6 +12,7 @@ use super::failure::Failure;
 use super::{place, sampling};
 use crate::cache::open_state::CachePolicy;
 use crate::cli::Run;
+use crate::cli::args::dashes::text;
 use crate::cli::args::values::named;
 use crate::cli::args::{ConstraintArgs, Output as Format, ParamArgs, SamplingArgs, output};
 use crate::map::journal::journal_of;
@@ -69,7 +70,7 @@ pub struct Map {
     #[arg(long, value_name = "NAME", default_value = "text", conflicts_with = "template")]
     pub field: String,
     /// Question; {NAME} inserts a field, \n a newline, {{ a {
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = text())]
     pub template: Option<String>,
     /// Field for the answer
     #[arg(long, value_name = "NAME", default_value = "answer", value_parser = clap::builder::NonEmptyStringValueParser::new())]
@@ -147,8 +148,12 @@ fn run(app: &App, args: &Map) -> Result<()> {
         let own: Vec<&str> = answer.iter().chain([&stop]).map(String::as_str).collect();
         records.check_free(&own)?;
     }
-    let layout =
-        Layout::new(&records, format(app, args, &records)?, &args.into, args.delimiter.unwrap_or(b','))?;
+    let layout = Layout::new(
+        &records,
+        format(app, args, &records)?,
+        &args.into,
+        args.delimiter.or(records.separator()).unwrap_or(b','),
+    )?;
     let layout = layout.with_parts(args.columns.clone())?;
     let total = records::count(&args.input, args.input_format, args.delimiter)?;
     let open = |layout, run: &str| match &args.output {
@@ -215,6 +220,9 @@ fn doubtful(looks_like: RecordFormat) -> &'static str {
         RecordFormat::Csv => {
             "the input is read as lines of text, but begins as CSV does; --input-format csv reads its columns"
         }
+        RecordFormat::Tsv => {
+            "the input is read as lines of text, but has tabs as TSV does; --input-format tsv reads its columns"
+        }
         _ => {
             "the input is read as lines of text, but looks like JSON; --input-format jsonl reads it as records"
         }
@@ -254,13 +262,21 @@ fn tell(app: &App, tally: &Tally, stats: bool) -> Result<()> {
     tally.verdict()
 }
 
+/// A file, to see whether another path leads to it. A named pipe is not opened: that would wait for its other end.
+fn handle_of_file(path: &Path) -> Option<Handle> {
+    let is_file = std::fs::metadata(path).is_ok_and(|meta| meta.is_file());
+    if is_file { Handle::from_path(path).ok() } else { None }
+}
+
 /// Refuses what cannot be written, and what would be written into the input, before anything is loaded.
 fn check_files(app: &App, args: &Map) -> Result<()> {
-    let input = if args.input.as_os_str() == "-" { Handle::stdin() } else { Handle::from_path(&args.input) };
     // Of devices and pipes, what is written does not come back.
     let is_file = |handle: &Handle| handle.as_file().metadata().is_ok_and(|meta| meta.is_file());
-    let input = input.ok().filter(is_file);
-    let log = app.global.log.as_ref().and_then(|log| Handle::from_path(log).ok()).filter(is_file);
+    let input = match args.input.as_os_str() == "-" {
+        true => Handle::stdin().ok().filter(is_file),
+        false => handle_of_file(&args.input),
+    };
+    let log = app.global.log.as_deref().and_then(handle_of_file);
     let mut written: Vec<Handle> = Vec::new();
     match &args.output {
         Some(path) => {
@@ -269,7 +285,7 @@ fn check_files(app: &App, args: &Map) -> Result<()> {
                 bail!("cannot write {}: there is no folder {}", path.display(), folder.display());
             }
             let names = [path, &journal_of(path)];
-            written.extend(names.into_iter().filter_map(|name| Handle::from_path(name).ok()));
+            written.extend(names.into_iter().filter_map(|name| handle_of_file(name)));
         }
         None => written.extend(Handle::stdout().ok()),
     }

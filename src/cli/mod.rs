@@ -36,6 +36,7 @@ mod table;
 mod target;
 mod terminal;
 mod tokens;
+mod try_model;
 mod verify;
 
 use std::process::ExitCode;
@@ -51,6 +52,8 @@ pub use args::Cli;
 pub fn complete_for_a_shell() {
     clap_complete::CompleteEnv::with_factory(completions::command).var(completions::VARIABLE).complete();
 }
+
+pub use try_model::try_for_another_process;
 
 /// Runs a parsed command line; `started` is when the process began.
 pub fn run(cli: Cli, started: Instant) -> ExitCode {

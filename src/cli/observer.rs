@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::app::App;
-use super::{explain, gc, states};
+use super::{explain, gc, states, try_model};
 use crate::cache::Observer;
 use crate::cache::explain::Explanation;
 use crate::cache::progress::Progress;
@@ -39,6 +39,10 @@ impl Observer for App {
 
     fn detail(&self, name: &str, value: &serde_json::Value) {
         self.record(name, value);
+    }
+
+    fn new_model(&self, path: &Path) -> Result<()> {
+        try_model::in_another_process(path, self.global.gpu_layers.unwrap_or_default())
     }
 
     fn scratch(&self, folder: &Path) {

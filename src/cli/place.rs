@@ -31,6 +31,11 @@ pub fn find(app: &App, text: &str, params: &ParamArgs, policy: CachePolicy) -> R
     let (store, key, built) = match known {
         None | Some(Lookup::Unknown) if file.is_file() => of_file(app, file, params, policy)?,
         None | Some(Lookup::Unknown) if is_path(text) => {
+            if file.exists() && !file.is_dir() {
+                bail!(Failure::Usage(format!(
+                    "{text:?} can be read only once; build its state with pcache build"
+                )));
+            }
             let what = if file.is_dir() { "a folder" } else { "no file" };
             bail!(Failure::NotFound(format!("{text:?} is no state and {what}; pcache ls lists the states")))
         }

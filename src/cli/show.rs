@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::app::App;
-use super::models::{self, file_name};
+use super::models::{self, shown_name};
 use super::states::{self, label};
 use crate::cache::verdict;
 use crate::cli::Run;
@@ -163,6 +163,10 @@ fn prompt(app: &App, store: &Store, state: &State, all: bool) -> Result<()> {
     let report = serde_json::json!({ "key": state.key(), "prompt": text });
     app.named_event("prompt", &report)?;
     match app.output() {
+        // Into a file as it is, so that building that gives the same key.
+        Output::Text if state.manifest.raw && !std::io::IsTerminal::is_terminal(&std::io::stdout()) => {
+            app.write(text)
+        }
         Output::Text => app.print(text),
         Output::Json => app.print_json(&report),
         Output::Jsonl => Ok(()),
@@ -204,7 +208,7 @@ fn render(store: &Store, state: &State) -> Result<Shown> {
         kind: manifest.kind,
         prompt: label.origin.clone(),
         framing: label.prompt_format.clone(),
-        model: file_name(label.model_path.as_ref()),
+        model: shown_name(label.model_path.as_ref()),
         model_path: label.model_path.clone(),
         model_blake3: manifest.model.to_hex(),
         parameters: canonical

@@ -30,7 +30,10 @@ pub fn framed(args: &PromptFormatArgs) -> Result<DescribedFormat> {
 
 /// The text itself, or with `@` before it that of a file.
 fn text_or_file(text: &str) -> Result<String> {
-    text.strip_prefix('@').map_or_else(|| Ok(text.to_owned()), |file| read_text(Path::new(file)))
+    match text.strip_prefix('@') {
+        Some(file) => Ok(source::of_file(&read_text(Path::new(file))?).to_owned()),
+        None => Ok(text.to_owned()),
+    }
 }
 
 /// Returns the hash of a prompt file's text.

@@ -27,7 +27,8 @@ pub fn of_model(app: &App, store: Option<&Store>, model_path: PathBuf, args: &Pa
     let params = params(args, app.gpu_layers()? > 0, hash.zip(lora))?;
     let any_attention = matches!(args.flash_attn, None | Some(FlashAttention::Auto));
     let lora = lora.map(|l| l.path.clone());
-    Ok(Target { model_path, model, params, any_attention, lora, gpu_layers: app.gpu_layers()? })
+    let (model_name, gpu_layers) = (models::shown_name(&model_path), app.gpu_layers()?);
+    Ok(Target { model_path, model_name, model, params, any_attention, lora, gpu_layers })
 }
 
 /// Returns the model and the parameters of a saved state; refuses parameters on the command line that say otherwise.
@@ -37,7 +38,8 @@ pub fn of_state(app: &App, store: &Store, state: &State, args: &ParamArgs) -> Re
     let manifest = &state.manifest;
     let params = Params { rope_factors: None, ..manifest.params.clone() };
     let gpu_layers = app.gpu_layers()?;
-    Ok(Target { model_path, model: manifest.model, params, any_attention: false, lora, gpu_layers })
+    let (model_name, model) = (models::shown_name(&model_path), manifest.model);
+    Ok(Target { model_path, model_name, model, params, any_attention: false, lora, gpu_layers })
 }
 
 /// The parameters that the command line asks for.

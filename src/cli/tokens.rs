@@ -11,11 +11,12 @@ use super::{source, target};
 use crate::cache::source::Source;
 use crate::cache::target::Target;
 use crate::cli::Run;
+use crate::cli::args::dashes::escaped;
 use crate::cli::args::{Output, ParamArgs, PromptFormatArgs};
 use crate::cli::table::fitted;
 use crate::text::{human, table};
 use pcache_engine::model::Model;
-use pcache_engine::prompt::{Prompt, question_tokens};
+use pcache_engine::prompt::{Asker, Prompt};
 use pcache_engine::text::Text;
 
 /// Arguments of `tokens`.
@@ -35,8 +36,8 @@ pub struct Tokens {
     /// List every token: position, id, text, and whether it is the prompt's or the template's
     #[arg(long)]
     pub list: bool,
-    /// Also show the tokens of a question after the state
-    #[arg(long, value_name = "TEXT")]
+    /// Also show the tokens of a question after the state, \n for a newline
+    #[arg(long, value_name = "TEXT", allow_negative_numbers = true, value_parser = escaped())]
     pub question: Option<String>,
     /// Prompt format.
     #[command(flatten)]
@@ -175,7 +176,7 @@ fn report(
     Ok(Report {
         prompt: source.label(),
         framing: source.framing().to_owned(),
-        model: super::models::file_name(&target.model_path),
+        model: target.model_name.clone(),
         tokens: list.len(),
         own_tokens,
         template_tokens: list.len() - own_tokens,
@@ -205,7 +206,7 @@ fn listed(model: &Model, prompt: &Prompt) -> Vec<TokenReport> {
 
 /// The tokens that an ask evaluates behind the state.
 fn asked(model: &Model, prompt: &Prompt, question: &str) -> Vec<TokenReport> {
-    let ids = question_tokens(model, prompt.ending(), question);
+    let ids = Asker::new(model, prompt.ending()).ask(model, question).tokens;
     let suffix = model.tokenize(&Text::default().template(&prompt.suffix)).len();
     let own = ids.len().saturating_sub(suffix);
     let first = prompt.tokens.len();
@@ -219,7 +220,7 @@ fn asked(model: &Model, prompt: &Prompt, question: &str) -> Vec<TokenReport> {
 fn text(report: &Report, args: &Tokens) -> String {
     let count = |n| human::count(n, "token");
     let mut rows = vec![
-        ("prompt", format!("{} ({})", report.prompt, report.framing)),
+        ("prompt", format!("{} ({})", human::sanitize(&report.prompt), report.framing)),
         ("model", report.model.clone()),
         ("key", report.key.clone()),
         (

@@ -124,12 +124,10 @@ impl Asked<'_, '_> {
         if self.call.is_cancelled() {
             bail!(Failure::Interrupted("interrupted; what was answered by then is shown".into()));
         }
-        let model = self.opened.session.model();
-        let question =
-            match Question::fitting(model, &self.opened.state, &self.opened.prefix, text.to_owned()) {
-                Ok(question) => question,
-                Err(problem) => return Ok(Err(problem.to_string())),
-            };
+        let question = match Question::fitting(self.opened.behind(), text.to_owned()) {
+            Ok(question) => question,
+            Err(problem) => return Ok(Err(problem.to_string())),
+        };
         let how = Sampled { sampling, since: Instant::now(), timings: self.call.timings() };
         match self.opened.answer(&question, how, |_| Ok(())) {
             Ok(answered) => {

@@ -12,6 +12,7 @@ mod asked;
 pub mod check;
 mod generate;
 pub mod interval;
+mod number;
 pub mod outcome;
 pub mod plan;
 pub mod report;

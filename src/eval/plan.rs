@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::suite::{PromptCase, QuestionCase, Suite};
-use crate::cache::source::DescribedFormat;
+use crate::cache::source::{DescribedFormat, of_file};
 use crate::cache::{Failure, constraint};
 use crate::text::escapes::question_format;
-use crate::text::file;
+use crate::text::{file, human};
 use pcache_engine::constraint::Constraint;
 use pcache_engine::prompt::ChatFormat;
 
@@ -64,7 +64,13 @@ fn planned(case: &PromptCase, folder: &Path) -> Result<PlannedPrompt> {
         true => DescribedFormat::raw(format),
         false => {
             let system = case.system.as_deref().map(text_or_file).transpose()?;
-            DescribedFormat::chat(ChatFormat::new(system, case.user), None)
+            let template = case.template.as_ref().map(|file| file::read(&folder.join(file))).transpose()?;
+            let name = case.template.as_ref().map(|file| human::file_name(file));
+            let date = case.date.as_deref().map(str::parse).transpose();
+            let date = date.map_err(|e| Failure::Usage(format!("date: {e}; expected YYYY-MM-DD")))?;
+            let arguments = case.template_args.clone().into_iter().collect();
+            let chat = ChatFormat { template, arguments, date, ..ChatFormat::new(system, case.user) };
+            DescribedFormat::chat(chat, name.as_deref())
         }
     };
     let questions = case.questions.iter().map(|question| {
@@ -79,7 +85,10 @@ fn planned(case: &PromptCase, folder: &Path) -> Result<PlannedPrompt> {
 
 /// The text itself, or with `@` before it that of a file.
 fn text_or_file(text: &str) -> Result<String> {
-    text.strip_prefix('@').map_or_else(|| Ok(text.to_owned()), |name| file::read(Path::new(name)))
+    match text.strip_prefix('@') {
+        Some(name) => Ok(of_file(&file::read(Path::new(name))?).to_owned()),
+        None => Ok(text.to_owned()),
+    }
 }
 
 fn constraint_of(question: &QuestionCase, folder: &Path) -> Result<Option<Constraint>> {

@@ -1,5 +1,7 @@
 //! Results of a suite, for people and for continuous integration.
 
+use std::time::Duration;
+
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
 use crate::eval::outcome::{Generated, Inconsistent, Kind, Outcome, Sum};
@@ -135,11 +137,15 @@ pub fn junit(
     strict: bool,
 ) -> Result<String, quick_junit::SerializeError> {
     let mut report = Report::new(name);
+    report.set_time(Duration::from_secs_f64(outcomes.iter().map(seconds).sum()));
     for sum in sums {
         let mut suite = TestSuite::new(format!("{} ({})", sum.prompt, sum.model));
+        let mut took = 0.0;
         for o in outcomes.iter().filter(|o| o.prompt == sum.prompt && o.model == sum.model) {
+            took += seconds(o);
             suite.add_test_case(case(o));
         }
+        suite.set_time(Duration::from_secs_f64(took));
         report.add_test_suite(suite);
     }
     if !found.is_empty() {
@@ -151,13 +157,19 @@ pub fn junit(
                 status.set_message("answers disagree");
             }
             let mut case = TestCase::new(one.question.as_str(), status);
-            case.set_classname(one.prompt.as_str()).set_system_out(inconsistent(one));
+            case.set_classname(format!("{} (answers that disagree)", one.prompt))
+                .set_system_out(inconsistent(one));
             suite.add_test_case(case);
         }
         report.add_test_suite(suite);
     }
     // Characters that XML cannot hold even as references.
     report.to_string().map(|xml| xml.replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}"))
+}
+
+/// Time that an answer took.
+fn seconds(o: &Outcome) -> f64 {
+    o.timings.rows().iter().map(|r| r.time_s).sum::<f64>().max(0.0)
 }
 
 fn case(o: &Outcome) -> TestCase {
@@ -174,10 +186,15 @@ fn case(o: &Outcome) -> TestCase {
         }
         _ => TestCaseStatus::success(),
     };
-    let mut case =
-        TestCase::new(format!("{} [temperature {}, seed {}]", o.wording, o.temperature, o.seed), status);
-    let took = o.timings.rows().iter().map(|r| r.time_s).sum::<f64>();
-    case.set_classname(o.prompt.as_str()).set_time(std::time::Duration::from_secs_f64(took.max(0.0)));
+    let kind = match o.kind {
+        Kind::Suite => "",
+        Kind::Generated => ", made up",
+        Kind::Implication => ", implied",
+    };
+    let name = format!("{} [temperature {}, seed {}{kind}]", o.wording, o.temperature, o.seed);
+    let mut case = TestCase::new(name, status);
+    // Some readers know a test case by class and name alone: what an answer differs in is in the two.
+    case.set_classname(format!("{} ({})", o.prompt, o.model)).set_time(Duration::from_secs_f64(seconds(o)));
     case.set_system_out(o.answer.as_str());
     case
 }

@@ -76,8 +76,9 @@ impl Asker<'_> {
         let state = Arc::new(cache::state(store, &key)?);
         let prefix = Arc::new(Prefix::of_manifest(&state.manifest));
 
+        let asker = cache::asker(self.model, &state);
         let texts = prompt.questions.iter().flat_map(wordings);
-        let longest = texts.map(|t| Question::new(self.model, &state, t.to_owned()).tokens.len()).max();
+        let longest = texts.map(|t| Question::new(self.model, &asker, t.to_owned()).tokens.len()).max();
         let longest = longest.unwrap_or(0).max(if generate.is_some() { GENERATED } else { 0 });
         let most = prompt.questions.iter().filter_map(|q| q.case.max_tokens).max().unwrap_or(0);
         let answer = self.suite.max_tokens.max(most).max(if generate.is_some() { GENERATED } else { 0 });
@@ -89,7 +90,7 @@ impl Asker<'_> {
             call: self.call,
             opened: &mut opened,
             prompt: &prompt.label,
-            model: human::model(&human::file_name(&self.target.model_path)).to_owned(),
+            model: human::model(&self.target.model_name).to_owned(),
             suite: self.suite,
             outcomes: self.outcomes,
         };

@@ -52,6 +52,13 @@ pub struct PromptCase {
     pub user: bool,
     /// A system message beside a prompt that is the user's.
     pub system: Option<String>,
+    /// A file with a chat template instead of the model's own, from the suite's folder on.
+    pub template: Option<PathBuf>,
+    /// Further variables of the template, as `enable_thinking`.
+    #[serde(default)]
+    pub template_args: serde_json::Map<String, serde_json::Value>,
+    /// The date that the template gets when it asks for today's, as `2026-01-31`.
+    pub date: Option<String>,
     /// Questions.
     #[serde(default)]
     pub questions: Vec<QuestionCase>,
@@ -167,6 +174,11 @@ impl PromptCase {
             (None, None) => Some("it needs a file or a text"),
             (Some(_), Some(_)) => Some("it has a file and a text; one is enough"),
             _ if self.raw && (self.user || self.system.is_some()) => Some("raw goes without user and system"),
+            _ if self.raw
+                && (self.template.is_some() || self.date.is_some() || !self.template_args.is_empty()) =>
+            {
+                Some("raw goes without template, template-args and date")
+            }
             _ if !self.raw && self.question_format.is_some() => Some("question-format goes with raw"),
             _ => None,
         };

@@ -254,7 +254,8 @@ impl Cache {
         watch: Watch<'_>,
     ) -> Result<Model> {
         let Inner { store, gpu_layers, .. } = &*self.0;
-        let model_path = fs_err::canonicalize(path.as_ref()).map_err(anyhow::Error::from)?;
+        let missing = |e| crate::text::file::Missing::or(path.as_ref(), e);
+        let model_path = fs_err::canonicalize(path.as_ref()).map_err(missing)?;
         let identity = |path: &Path| FileIdentity::read(path).map_err(anyhow::Error::from);
         let file = identity(&model_path)?;
         let model = fingerprint(watch.observer, Some(store), &model_path)?;
@@ -268,7 +269,8 @@ impl Cache {
         }
         let lora = options.adapter.as_ref().map(|(path, _)| path.clone());
         let gpu_layers = *gpu_layers;
-        let target = Target { model_path, model, params, any_attention: true, lora, gpu_layers };
+        let model_name = crate::text::human::file_name(&model_path);
+        let target = Target { model_path, model_name, model, params, any_attention: true, lora, gpu_layers };
         let loaded = target.load(watch.observer)?;
         Ok(Model { loaded, target: Arc::new(target), files: files.into() })
     }

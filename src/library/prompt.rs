@@ -5,8 +5,8 @@ use std::path::Path;
 use crate::cache::Failure;
 use crate::cache::source::{DescribedFormat, Source};
 use crate::error::Result;
-use pcache_engine::prompt::{ChatFormat, Message};
-use pcache_engine::template::Role;
+use pcache_engine::prompt::ChatFormat;
+use pcache_engine::template::{Message, Role};
 use pcache_format::ChainKey;
 
 /// Source of a state: messages in the model's chat template, or a text as it is.
@@ -84,7 +84,7 @@ impl Prompt {
         root: &ChainKey,
         framed: &'f DescribedFormat,
     ) -> anyhow::Result<Source<'f>> {
-        Source::of_text(Path::new("the prompt"), self.last.text.clone(), root, framed)
+        Ok(Source::of_text(Path::new("the prompt"), self.last.text.clone(), root, framed)?.exact())
     }
 }
 

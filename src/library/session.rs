@@ -94,19 +94,18 @@ impl Session {
     /// # Errors
     /// When the state was built with another template than the model's own, or that shows no second message.
     pub fn converse(self) -> Result<Conversation> {
-        let framing = pcache_engine::prompt::ChatFormat::default();
         let Some(kept) = &self.kept else {
             return Err(anyhow::anyhow!("an operation on this session panicked").into());
         };
-        let turn = crate::cache::conversation::turn(kept.model(), kept.state(), &framing)?;
-        Ok(Conversation { session: self, said: Said::new(turn) })
+        let with = kept.state().manifest.rendered_with.clone();
+        let next = crate::cache::conversation::next_message(kept.model(), kept.state(), with)?;
+        Ok(Conversation { session: self, said: Said::new(next) })
     }
 }
 
 fn fitting(opened: &OpenState<'_>, question: &str) -> anyhow::Result<Question> {
-    let OpenState { session, state, prefix, .. } = opened;
-    let question = Question::fitting(session.model(), state, prefix, question.to_owned())?;
-    let room = opened.limit.saturating_sub(prefix.tokens.len());
+    let question = Question::fitting(opened.behind(), question.to_owned())?;
+    let room = opened.limit.saturating_sub(opened.prefix.tokens.len());
     if question.tokens.len() >= room {
         anyhow::bail!(Failure::Usage(format!(
             "the question has {} tokens, and the session has room for {room} with an answer",

@@ -30,6 +30,18 @@ impl Fields {
         }
     }
 
+    /// Why one of them could not be asked: a text that is no Unicode, as programs write it that cut texts by UTF-16 units.
+    pub fn problem(&self) -> Option<String> {
+        let half = |raw: &RawValue| {
+            let error = serde_json::from_str::<Value>(raw.get()).err();
+            error.map(|e| e.to_string()).filter(|e| e.contains("surrogate") || e.contains("hex escape"))
+        };
+        let (name, _) = self.0.iter().find(|(_, raw)| half(raw).is_some())?;
+        Some(format!(
+            "its field {name:?} has half of a surrogate pair (\\ud800 to \\udfff), which is no text"
+        ))
+    }
+
     /// Gives a field another value, in its place, or adds it.
     pub fn set(&mut self, name: &str, value: &Value) {
         let Ok(raw) = serde_json::value::to_raw_value(value) else { return };

@@ -1,5 +1,4 @@
-//! A file of answers and the journal beside it (`FILE.progress`), which is there until all records are answered: which run
-//! it belongs to, and after each answer which record it was, and how long the file was then and what its hash was. What a
+//! A file of answers and the journal beside it (`FILE.progress`): which run it belongs to, and after each answer which record it was, and how long the file was then and what its hash was. What a
 //! crash left half-written behind the last such line is cut off; a file that was edited is not continued.
 
 use std::fs::{File, TryLockError};
@@ -56,15 +55,16 @@ impl JournaledFile {
         }
         if !overwrite && fs_err::metadata(path).is_ok_and(|meta| meta.len() > 0) {
             journal.withdrawn();
-            bail!(
-                Hint::BeginAnew
-                    .with(format!("{} already exists and is not an unfinished run", path.display()))
-            );
+            bail!(Hint::BeginAnew.with(format!(
+                "{} already exists, and there is no journal of a run beside it",
+                path.display()
+            )));
         }
         let length = head.len() as u64;
         // First, so that no file is without its journal.
         let mut journal = journal.emptied()?;
-        write_line(&mut journal, &Head { run: run.to_owned(), begins_at: length })?;
+        write_line(&mut journal, &Head { run: run.to_owned(), begins_at: length })
+            .with_context(|| format!("cannot write {}", journal_of(path).display()))?;
         let mut file = fs_err::File::create(path)?;
         file.write_all(head.as_bytes())?;
         let path = path.to_owned();
@@ -95,8 +95,8 @@ impl JournaledFile {
         Ok(())
     }
 
-    /// The run is over. When all records are answered the journal goes; else the same command goes on.
-    pub fn close(self, is_complete: bool) -> Result<()> {
+    /// The run is over. The journal stays: records that come later are answered by the same command.
+    pub fn close(self) -> Result<()> {
         self.file.sync_all()?;
         let written = Handle::from_file(self.file.into_parts().0)?;
         if !Handle::from_path(&self.path).is_ok_and(|found| found == written) {
@@ -105,11 +105,7 @@ impl JournaledFile {
                 self.path.display()
             );
         }
-        // Still under its lock.
-        match is_complete.then(|| fs_err::remove_file(journal_of(&self.path))) {
-            Some(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// Writes what became of a record, and then that it did.

@@ -7,6 +7,7 @@ use super::RecordFormat;
 use super::fields::Fields;
 use super::names::{ERROR, stop_of};
 use super::records::{Record, Records};
+use super::tsv;
 use crate::cache::Failure;
 
 /// Result for a record.
@@ -37,6 +38,8 @@ pub struct Layout {
     pub delimiter: u8,
     /// Fields of an answer under a schema that get columns of their own, in place of the answer's.
     pub parts: Vec<String>,
+    /// The input began with a line that names the delimiter, so CSV does, too.
+    names_separator: bool,
 }
 
 impl Layout {
@@ -56,7 +59,14 @@ impl Layout {
             [] if has_columns => records.names()?,
             known => known.to_vec(),
         };
-        Ok(Self { format, into: into.to_owned(), columns, delimiter, parts: Vec::new() })
+        Ok(Self {
+            format,
+            into: into.to_owned(),
+            columns,
+            delimiter,
+            parts: Vec::new(),
+            names_separator: records.separator().is_some(),
+        })
     }
 
     /// Gives fields of an answer under a schema columns of their own.
@@ -74,7 +84,11 @@ impl Layout {
 
     /// Text before the first answer.
     pub fn head(&self) -> String {
-        self.row(self.names())
+        let separator = match (self.format, self.names_separator) {
+            (RecordFormat::Csv, true) => format!("sep={}\n", char::from(self.delimiter)),
+            _ => String::new(),
+        };
+        separator + &self.row(self.names())
     }
 
     /// The columns of the output: those of the input, then those of its own that are not among them: the answer, why it
@@ -168,12 +182,14 @@ impl Layout {
     }
 
     fn row(&self, cells: impl Iterator<Item = String>) -> String {
-        let delimiter = match self.format {
-            RecordFormat::Csv => self.delimiter,
-            RecordFormat::Tsv => b'\t',
+        match self.format {
+            RecordFormat::Csv => {}
+            RecordFormat::Tsv => {
+                return cells.map(|cell| tsv::written(&cell)).collect::<Vec<_>>().join("\t") + "\n";
+            }
             RecordFormat::Jsonl | RecordFormat::Lines => return String::new(),
-        };
-        let mut writer = csv::WriterBuilder::new().delimiter(delimiter).from_writer(Vec::new());
+        }
+        let mut writer = csv::WriterBuilder::new().delimiter(self.delimiter).from_writer(Vec::new());
         // Into memory, where nothing fails.
         let _ = writer.write_record(cells);
         let bytes = writer.into_inner().unwrap_or_default();
@@ -212,7 +228,14 @@ mod tests {
 
     fn layout(format: RecordFormat) -> Layout {
         let columns = ["id", "text", "answer"].map(str::to_owned).to_vec();
-        Layout { format, into: "answer".into(), columns, delimiter: b',', parts: Vec::new() }
+        Layout {
+            format,
+            into: "answer".into(),
+            columns,
+            delimiter: b',',
+            parts: Vec::new(),
+            names_separator: false,
+        }
     }
 
     fn answer(text: &str) -> Outcome {

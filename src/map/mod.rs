@@ -18,12 +18,13 @@ mod reader;
 pub mod records;
 mod sequential;
 pub mod tally;
+pub(crate) mod tsv;
 mod work;
 
 use anyhow::Result;
 
 use crate::cache::Call;
-use crate::cache::open_state::{CachePolicy, ResolvedState};
+use crate::cache::open_state::{Behind, CachePolicy, ResolvedState};
 use crate::cache::progress::Silent;
 use crate::cache::source::named;
 pub use format::RecordFormat;
@@ -32,9 +33,7 @@ use output::Output;
 use pcache_engine::Slots;
 use pcache_engine::constraint::Constraint;
 use pcache_engine::generate::Sampling;
-use pcache_engine::model::Model;
 use pcache_format::StateKey;
-use pcache_store::{Prefix, State};
 use question::Template;
 use reader::Reader;
 use records::Records;
@@ -96,9 +95,9 @@ pub fn run<'o>(
     let format = records.format;
     let how = CachePolicy { no_cache: false, require_hit: options.require_hit };
     let is_lines = layout.format == RecordFormat::Lines;
-    let size = |model: &Model, state: &State, prefix: &Prefix| {
-        let room = context_size::first(model, prefix, options, format);
-        context_size::check_memory(state, prefix, room)?;
+    let size = |behind: Behind<'_>| {
+        let room = context_size::first(behind.model, behind.prefix, options, format);
+        context_size::check_memory(behind.state, behind.prefix, room)?;
         Ok((room, room.slots))
     };
     let (mut opened, slots, timings) = place.open(call, how, options.constraint.as_ref(), size)?;
@@ -120,7 +119,7 @@ pub fn run<'o>(
     let MapRun { output, mut tally, .. } = work;
     let is_complete = limit.is_none_or(|limit| tally.done() < limit || total == Some(limit));
     tally.goes_on = !is_complete && output.is_file();
-    output.close(is_complete)?;
+    output.close()?;
     opened.note_use();
     Ok(tally)
 }

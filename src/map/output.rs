@@ -95,10 +95,10 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// The run is over. When all records are answered the journal goes; else the same command goes on.
-    pub fn close(self, is_complete: bool) -> Result<()> {
+    /// The run is over. The same command answers what comes later.
+    pub fn close(self) -> Result<()> {
         match self.to {
-            To::File(sink) => sink.close(is_complete),
+            To::File(sink) => sink.close(),
             To::Lines(_) | To::Stream(_) => Ok(()),
         }
     }

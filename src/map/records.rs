@@ -77,6 +77,11 @@ impl Records {
         Ok(records)
     }
 
+    /// Delimiter that the first line of the input names.
+    pub fn separator(&self) -> Option<u8> {
+        self.input.separator()
+    }
+
     /// The first record, as long as it was not taken.
     pub fn first(&self) -> Option<&Record> {
         self.peeked.as_ref()
@@ -119,8 +124,14 @@ impl Records {
             return None;
         }
         let line = self.first().and_then(|record| record.fields.text(LINE))?;
-        let cells: Vec<_> = line.split([',', ';', '\t']).map(str::trim).collect();
-        if cells.len() > 1 && cells.contains(&LINE) {
+        if line.contains('\t') {
+            return Some(RecordFormat::Tsv);
+        }
+        let cells: Vec<_> = line.split([',', ';']).map(str::trim).collect();
+        let is_name = |cell: &&str| {
+            !cell.is_empty() && cell.chars().all(|c| c.is_alphanumeric() || c == '_') && cell.len() < 30
+        };
+        if cells.len() > 1 && (cells.contains(&LINE) || cells.iter().all(is_name)) {
             return Some(RecordFormat::Csv);
         }
         let is_json = input::begins_array(line.as_bytes())

@@ -36,6 +36,9 @@ impl Tally {
 
     /// Describes the run; `took` says in what time, `cut` how answers were cut off.
     pub fn text(&self, took: &str, cut: &str) -> String {
+        if self.answered == 0 && self.problems == 0 && self.before > 0 {
+            return format!("{} answered before, and no others came", human::count(self.before, "record"));
+        }
         let mut text = format!("{} answered {took}", human::count(self.answered, "record"));
         if self.before > 0 {
             text.push_str(&format!(", {} done before", human::thousands(self.before)));

@@ -11,13 +11,14 @@ use super::output::Output;
 use super::reader::Reader;
 use super::records::{self, Record};
 use super::tally::Tally;
-use crate::cache::open_state::{OpenState, Question};
+use crate::cache::open_state::{Behind, OpenState, Question};
 use crate::cache::progress::{Progress, Unit};
 use crate::cache::{Call, Failure, Hint};
 use crate::text::human;
 use pcache_engine::EngineError;
 use pcache_engine::generate::{Answer, StopReason};
 use pcache_engine::model::Model;
+use pcache_engine::prompt::Asker;
 use pcache_store::{Prefix, State};
 
 /// A record, and what it asks or why it does not.
@@ -61,6 +62,7 @@ pub struct Asking {
     pub model: Model,
     pub state: Arc<State>,
     pub prefix: Arc<Prefix>,
+    asker: Arc<Asker>,
 }
 
 impl Asking {
@@ -69,7 +71,13 @@ impl Asking {
             model: opened.session.model().clone(),
             state: Arc::clone(&opened.state),
             prefix: Arc::clone(&opened.prefix),
+            asker: Arc::clone(&opened.asker),
         }
+    }
+
+    fn behind(&self) -> Behind<'_> {
+        let Self { model, state, prefix, asker } = self;
+        Behind { model, state, prefix, asker }
     }
 }
 
@@ -138,7 +146,7 @@ impl MapRun<'_, '_> {
         };
         let question = text.and_then(|text| {
             self.output.check(record)?;
-            Question::fitting(&asking.model, &asking.state, &asking.prefix, text).map_err(|e| e.to_string())
+            Question::fitting(asking.behind(), text).map_err(|e| e.to_string())
         });
         question.map_err(Unasked::Problem)
     }

@@ -114,7 +114,7 @@ fn what_cannot_be_compared_drawn_or_measured_is_said() {
         (&["bench", "compare", "text.json", "text.json"], 1, "its schema is 99, and this pcache reads 1"),
         (&["bench", "compare", "other.json", "other.json"], 1, "no measurement of pcache bench"),
         (&["bench", "compare", "text.json"], 2, "FILE"),
-        (&["bench", "report", "missing.json", "-o", "a.html"], 1, "missing.json"),
+        (&["bench", "report", "missing.json", "-o", "a.html"], 3, "missing.json"),
         (&["bench", "--kv-type", "q8_0", "--flash-attn", "off"], 2, "needs flash attention"),
         (&["bench", "--save", "no/such/folder.json"], 1, "no/such/folder.json"),
         (&["bench", "--codec", "gzip"], 2, "raw, zstd or zstd:LEVEL"),

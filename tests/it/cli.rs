@@ -371,7 +371,7 @@ fn a_copy_of_the_model_that_is_still_there_is_found() {
 fn several_prompts_are_read_before_the_first_is_evaluated() {
     let program = program();
     let run = program.run(&["build", "prompt.txt", "nowhere.txt"]);
-    assert_eq!((run.code, run.stdout.as_str()), (1, ""));
+    assert_eq!((run.code, run.stdout.as_str()), (3, ""));
     assert!(run.stderr.contains("nowhere.txt"));
     program.write("b.txt", &prose(30, 2));
     let both = program.ok(&["build", "prompt.txt", "b.txt"]);
@@ -471,7 +471,7 @@ fn errors_name_the_thing_and_have_their_codes() {
     program.write("truncated.gguf", "GGUF");
     let question = "a".repeat(4000);
     let cases: &[(&[&str], i32, &str)] = &[
-        (&["build", "nowhere.txt"], 1, "nowhere.txt"),
+        (&["build", "nowhere.txt"], 3, "nowhere.txt"),
         (&["build", "empty.txt"], 1, "empty.txt is empty"),
         (&["build", "latin1.txt"], 1, "from position 3 on"),
         (&["build", "long.txt"], 1, "4,096"),
@@ -479,7 +479,7 @@ fn errors_name_the_thing_and_have_their_codes() {
         (&["-m", "nowhere.gguf", "build", "prompt.txt"], 5, "nowhere.gguf"),
         (&["-m", "not.gguf", "build", "prompt.txt"], 1, "not a GGUF file"),
         (&["-m", "truncated.gguf", "build", "prompt.txt"], 1, "truncated.gguf"),
-        (&["-m", ".", "build", "prompt.txt"], 1, "is a folder"),
+        (&["-m", ".", "build", "prompt.txt"], 5, "is a folder"),
         (&["ask", "abcdef", "Hm?"], 3, "no state \"abcdef\""),
         (&["ask", key, "Hm?", "--gpu-layers", "3"], 2, "without GPU support"),
         (&["build", "prompt.txt", "--gpu-layers", "3"], 2, "without GPU support"),

@@ -2,7 +2,7 @@
 use std::path::{Path, PathBuf};
 
 use pcache_engine::model::{Model, ModelOptions};
-use pcache_engine::prompt::{self, ChatFormat, Prompt};
+use pcache_engine::prompt::{self, Asker, ChatFormat, Ending, Prompt};
 use pcache_engine::template::TemplateError;
 
 /// A model, loaded as it is.
@@ -10,9 +10,14 @@ pub fn load(path: &Path) -> Model {
     Model::load(path, ModelOptions::default()).unwrap()
 }
 
-/// A prompt in the model's own chat template.
+/// A prompt in the model's own chat template, as a file has it: with a newline at its end that is the file's.
 pub fn from_template(model: &Model, text: &str) -> Result<Prompt, TemplateError> {
-    prompt::from_template(model, text, &ChatFormat::default())
+    prompt::from_template(model, text.trim_end_matches('\n'), &ChatFormat::default())
+}
+
+/// The tokens that an ask evaluates behind a state.
+pub fn question_tokens(model: &Model, ending: Ending<'_>, question: &str) -> Vec<i32> {
+    Asker::new(model, ending).ask(model, question).tokens
 }
 
 /// The tiny models with random weights, one per kind of state.

@@ -43,6 +43,7 @@ fn computed_elsewhere(program: &Program, key: &str) {
         suffix: manifest.suffix,
         prompt_span: manifest.prompt_span,
         raw: manifest.raw,
+        rendered_with: manifest.rendered_with,
     };
     let label = state.label;
     let built = Built {

@@ -88,7 +88,7 @@ fn what_cannot_be_kept_is_refused_before_anything_is_answered() {
     let run = program.run(&["ask", "s", "x", "--grammar", "a.gbnf"]);
     assert_eq!((run.code, run.stdout.as_str()), (2, ""));
     assert!(run.stderr.contains("a.gbnf: line 2 of the grammar: expected ::="), "{}", run.stderr);
-    assert_eq!(program.run(&["ask", "s", "x", "--grammar", "gone.gbnf"]).code, 1);
+    assert_eq!(program.run(&["ask", "s", "x", "--grammar", "gone.gbnf"]).code, 3);
     assert_eq!(program.run(&["ask", "s", "x", "--grammar", "a", "--json-schema", "b"]).code, 2);
 }
 

@@ -123,10 +123,11 @@ fn what_makes_no_sense_in_a_conversation_is_said() {
     assert_eq!(said[0]["question"], "/etc\nand more");
     program.write("other.jinja", "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}<bot>");
     program.ok(&["build", "prompt.txt", "--name", "other", "--template", "other.jinja"]);
-    let run = program.run_with(&["chat", "other"], "hello\n");
+    // The state knows its template.
+    assert_eq!(chat(&program, &["other"], "a\nb\n").stdout.lines().count(), 2);
+    let run = program.run_with(&["chat", "s", "--template", "other.jinja"], "hello\n");
     assert_eq!(run.code, 2);
     assert!(run.stderr.contains("pass the same --template"), "{}", run.stderr);
-    assert_eq!(chat(&program, &["other", "--template", "other.jinja"], "a\nb\n").stdout.lines().count(), 2);
     program.ok(&["build", "prompt.txt", "--name", "raw", "--raw", "--question-format", "Q: {question}\\nA:"]);
     assert_eq!(chat(&program, &["raw", "--stop", "\nQ:"], "a\nb\n/save r2\n").stdout.lines().count(), 2);
     assert!(program.ok(&["show", "r2", "--prompt", "--all"]).stdout.contains("A:"));
@@ -218,8 +219,8 @@ fn what_cannot_be_extended_is_said() {
     chat(&program, &["s"], "one\n/save talk\n");
     for (args, code, text) in [
         (&["extend", "gone", "today.txt"][..], 3, "no state"),
-        (&["extend", "s", "gone.txt"], 1, "gone.txt"),
-        (&["extend", "s", "soup of the day"], 1, "UPDATE is a file; to add a text itself"),
+        (&["extend", "s", "gone.txt"], 3, "gone.txt"),
+        (&["extend", "s", "soup of the day"], 3, "UPDATE is a file; to add a text itself"),
         (&["extend", "marked", "today.txt", "--replace-from", "today"], 2, "did you mean \"## Today\"?"),
         (&["extend", "s", "empty.txt"], 1, "nothing to add"),
         (

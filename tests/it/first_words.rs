@@ -60,7 +60,7 @@ fn errors_have_kinds_for_scripts() {
         (&["-m", "gone.gguf", "build", "menu.txt"], "model", 5),
         (&["ask", "menu", "Hm?", "--temp", "-1"], "refused", 2),
         (&["ask", "menu", "Hm?", "-ngl", "3"], "refused", 2),
-        (&["build", "gone.txt"], "io", 1),
+        (&["build", "gone.txt"], "not_found", 3),
     ] {
         let run = program.run(&[args, &["--json"]].concat());
         let error: serde_json::Value =

@@ -223,3 +223,125 @@ fn skip_tensors(bytes: &[u8], mut at: usize, count: u64) -> usize {
     }
     at
 }
+
+/// Value of a header entry.
+#[derive(Debug, Clone)]
+pub enum Value {
+    Text(String),
+    Number(u32),
+}
+
+/// A GGUF file with other values for some header entries, which it may have or not.
+pub fn with(file: &[u8], changes: &[(&str, Value)]) -> Vec<u8> {
+    let mut reader = Walk { file, at: 8 };
+    let (tensors, entries) = (reader.u64(), reader.u64());
+    let mut kept: Vec<&[u8]> = Vec::new();
+    for _ in 0..entries {
+        let start = reader.at;
+        let key = reader.text();
+        let kind = reader.u32();
+        reader.skip_value(kind);
+        if !changes.iter().any(|(changed, _)| changed.as_bytes() == key) {
+            kept.push(&file[start..reader.at]);
+        }
+    }
+    let infos = reader.at;
+    for _ in 0..tensors {
+        reader.text();
+        let dimensions = reader.u32();
+        reader.at += dimensions as usize * 8 + 12;
+    }
+    let mut made = file[..8].to_vec();
+    made.extend(tensors.to_le_bytes());
+    made.extend(((kept.len() + changes.len()) as u64).to_le_bytes());
+    kept.iter().for_each(|entry| made.extend(*entry));
+    for (key, value) in changes {
+        match value {
+            Value::Text(text) => text_entry(&mut made, key, text),
+            Value::Number(number) => number_entry(&mut made, key, *number),
+        }
+    }
+    made.extend(&file[infos..reader.at]);
+    made.resize(made.len().next_multiple_of(ALIGN), 0);
+    made.extend(&file[reader.at.next_multiple_of(ALIGN)..]);
+    made
+}
+
+/// Places of the numbers in a file's header (values of entries but for those in arrays, and all of the tensors' descriptions), with
+/// their sizes in bytes.
+pub fn numbers(file: &[u8]) -> Vec<(usize, usize)> {
+    let mut reader = Walk { file, at: 8 };
+    let (tensors, entries) = (reader.u64(), reader.u64());
+    let mut found = vec![(8, 8), (16, 8)];
+    for _ in 0..entries {
+        reader.text();
+        let kind = reader.u32();
+        let start = reader.at;
+        reader.skip_value(kind);
+        match kind {
+            8 => found.push((start, 8)),
+            9 => found.extend([(start, 4), (start + 4, 8)]),
+            _ => found.push((start, reader.at - start)),
+        }
+        found.push((start - 4, 4));
+    }
+    for _ in 0..tensors {
+        reader.text();
+        let dimensions = reader.u32() as usize;
+        found.push((reader.at - 4, 4));
+        found.extend((0..dimensions).map(|n| (reader.at + 8 * n, 8)));
+        reader.at += dimensions * 8;
+        found.extend([(reader.at, 4), (reader.at + 4, 8)]);
+        reader.at += 12;
+    }
+    found
+}
+
+struct Walk<'f> {
+    file: &'f [u8],
+    at: usize,
+}
+
+impl<'f> Walk<'f> {
+    fn u32(&mut self) -> u32 {
+        self.at += 4;
+        u32::from_le_bytes(self.file[self.at - 4..self.at].try_into().unwrap())
+    }
+
+    fn u64(&mut self) -> u64 {
+        self.at += 8;
+        u64::from_le_bytes(self.file[self.at - 8..self.at].try_into().unwrap())
+    }
+
+    fn text(&mut self) -> &'f [u8] {
+        let length = self.u64() as usize;
+        self.at += length;
+        &self.file[self.at - length..self.at]
+    }
+
+    fn skip_value(&mut self, kind: u32) {
+        let size = |kind: u32| match kind {
+            0 | 1 | 7 => 1,
+            2 | 3 => 2,
+            4..=6 => 4,
+            _ => 8,
+        };
+        match kind {
+            8 => {
+                self.text();
+            }
+            9 => {
+                let (kind, count) = (self.u32(), self.u64());
+                for _ in 0..count {
+                    match kind {
+                        8 => {
+                            self.text();
+                        }
+                        kind => self.at += size(kind),
+                    }
+                }
+            }
+            kind => self.at += size(kind),
+        }
+    }
+}

@@ -1,11 +1,11 @@
 //! States made by an enemy, whose hashes are right: whatever gets past our own checks, llama.cpp takes or refuses, and
 //! the process goes on and gives the right answer.
 
-use crate::common::{TINY, from_template, prose, smollm2, tiny};
+use crate::common::{TINY, from_template, prose, question_tokens, smollm2, tiny};
+use pcache_engine::EngineError;
 use pcache_engine::generate::{self, Sampling};
 use pcache_engine::model::Model;
 use pcache_engine::session::Session;
-use pcache_engine::{EngineError, prompt};
 use pcache_format::Layout;
 use pcache_format::sequence::{self, Expected, Place};
 use pcache_format::{Chain, ChainKey, KvType, Params, Segment};
@@ -22,7 +22,7 @@ struct Victim<'m> {
 impl<'m> Victim<'m> {
     fn new(model: &'m Model, kv_type: KvType) -> Self {
         let prompt = from_template(model, &prose(12, 1)).unwrap();
-        let question = prompt::question_tokens(model, prompt.ending(), "Is it warm?");
+        let question = question_tokens(model, prompt.ending(), "Is it warm?");
         let params = Params::new(kv_type, false);
         let piece = Chain::new(ChainKey::from([0; 32]), &prompt.tokens).segments()[0];
         let mut session = Session::new(model, &params, 512, 2).unwrap();

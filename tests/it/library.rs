@@ -70,7 +70,7 @@ fn errors_have_kinds() {
     let cache = Cache::open(dir.path()).unwrap();
     let kind = |error: pcache::Error| error.kind();
     assert_eq!(kind(cache.find("nothing").unwrap_err()), ErrorKind::NotFound);
-    assert_eq!(kind(cache.load("/nowhere.gguf", Watch::default()).err().unwrap()), ErrorKind::Io);
+    assert_eq!(kind(cache.load("/nowhere.gguf", Watch::default()).err().unwrap()), ErrorKind::NotFound);
     let model = cache.load(tiny("llama"), Watch::default()).unwrap();
     // Cancelled after the first batch: what is saved by then stays, and the next build goes on from it.
     let observer = Impatient { cancel: CancelToken::default(), heard: Mutex::default() };

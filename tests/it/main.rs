@@ -31,5 +31,7 @@ mod old_store;
 mod parameters;
 mod privacy;
 mod real_model;
+mod reports;
 mod same_answers;
 mod same_logits;
+mod templates;

@@ -163,8 +163,8 @@ fn a_prompt_can_be_put_before_the_model_in_other_ways() {
     let expected = "[system] You are kind.\n[user] Be brief.\n\n\n";
     assert_eq!(all(&["--template", "t.jinja", "--system", "You are kind."]), expected);
     assert_eq!(all(&["--template", "t.jinja", "--system", "@system.txt"]), expected);
-    assert_eq!(all(&["--raw"]), "Be brief.\n");
-    assert_eq!(all(&["--raw", "--question-format", "\\nQ: {question}\\nA:"]), "Be brief.\nQ: \n");
+    assert_eq!(all(&["--raw"]), "Be brief.", "as it is");
+    assert_eq!(all(&["--raw", "--question-format", "\\nQ: {question}\\nA:"]), "Be brief.\nQ: ");
     let fixed = all(&["--template", "dated.jinja", "--date", "2024-02-29"]);
     assert!(fixed.starts_with("2024-02-29 Be brief."), "{fixed}");
 

@@ -3,10 +3,9 @@
 
 use std::path::Path;
 
-use crate::common::{TINY, from_template, prose, smollm2, tiny};
+use crate::common::{TINY, from_template, prose, question_tokens, smollm2, tiny};
 use pcache_engine::Slots;
 use pcache_engine::model::Model;
-use pcache_engine::prompt;
 use pcache_engine::session::{Capacity, Session};
 use pcache_format::Layout;
 use pcache_format::{Chain, ChainKey, KvType, Params, Segment};
@@ -25,7 +24,7 @@ struct Case<'m> {
 impl<'m> Case<'m> {
     fn new(model: &'m Model, kv_type: KvType, words: usize) -> Self {
         let prompt = from_template(model, &prose(words, 1)).unwrap();
-        let question = prompt::question_tokens(model, prompt.ending(), "Is it warm?");
+        let question = question_tokens(model, prompt.ending(), "Is it warm?");
         Self {
             model,
             params: Params::new(kv_type, false),

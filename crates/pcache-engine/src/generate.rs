@@ -239,7 +239,7 @@ fn sampler(vocabulary: i32, sampling: &Sampling) -> LlamaSampler {
             LlamaSampler::top_p(sampling.top_p, 1),
             LlamaSampler::min_p(sampling.min_p, 1),
             LlamaSampler::temp(sampling.temperature),
-            LlamaSampler::dist(sampling.seed),
+            LlamaSampler::dist(trial_seed(sampling.seed, 0)),
         ]);
     }
     LlamaSampler::chain(steps, true)

@@ -18,6 +18,36 @@ const MAX_HEADER: usize = 1 << 28;
 /// The tensors of models with a second set of rotary factors for long contexts.
 const LONG_FACTORS: &str = "rope_factors_long.weight";
 
+/// Layers of a model at most (`LLAMA_MAX_LAYERS`).
+const MAX_LAYERS: u64 = 512;
+/// llama.cpp counts in `int`.
+const MAX_NUMBER: u64 = i32::MAX as u64;
+
+/// Architectures that continue no text, and what they do instead.
+const UNFIT: [(&[&str], &str); 6] = [
+    (&["clip"], "it is a projector for pictures or sound, and belongs to a model"),
+    (
+        &[
+            "bert",
+            "modern-bert",
+            "nomic-bert",
+            "nomic-bert-moe",
+            "neo-bert",
+            "jina-bert-v2",
+            "jina-bert-v3",
+            "eurobert",
+            "gemma-embedding",
+            "llama-embed",
+            "t5encoder",
+        ],
+        "it is an embedding model",
+    ),
+    (&["t5"], "it is an encoder-decoder, whose texts go through an encoder first"),
+    (&["dream", "llada", "llada-moe", "rnd1"], "it writes by diffusion, and not one token behind the other"),
+    (&["wavtokenizer-dec", "qwen3tts", "pockettts"], "it makes sound"),
+    (&["eagle3", "dflash", "gemma4-assistant"], "it drafts for another model"),
+];
+
 /// Why a file is not a GGUF file that can be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum GgufError {
@@ -49,6 +79,8 @@ enum Value {
 pub struct Header {
     values: HashMap<String, Value>,
     long_factors: bool,
+    /// Bytes that the file has at least: its tensors end there.
+    end: u64,
 }
 
 impl Header {
@@ -94,11 +126,16 @@ impl Header {
             let kind = reader.u32()?;
             values.insert(key, reader.value(kind)?);
         }
-        let mut long_factors = false;
+        let (mut long_factors, mut last) = (false, 0);
         for _ in 0..tensors {
-            long_factors |= reader.tensor()? == LONG_FACTORS;
+            let tensor = reader.tensor()?;
+            long_factors |= tensor.name == LONG_FACTORS;
+            last = last.max(tensor.end);
         }
-        Ok(Self { values, long_factors })
+        let mut header = Self { values, long_factors, end: 0 };
+        let alignment = header.number("general.alignment").filter(|a| a.is_power_of_two()).unwrap_or(32);
+        header.end = (reader.at as u64).next_multiple_of(alignment).saturating_add(last);
+        Ok(header)
     }
 
     /// The architecture, as `llama` or `qwen2`.
@@ -121,10 +158,54 @@ impl Header {
         self.number("split.count").unwrap_or(1).max(1)
     }
 
-    /// Returns true if the model continues text: embedding models attend to what follows, too, or have no context.
-    pub fn is_causal(&self) -> bool {
-        let key = format!("{}.attention.causal", self.architecture());
-        self.values.get(&key) != Some(&Value::Bool(false))
+    /// Why a file of so many bytes is no model that continues text, as far as its header says.
+    pub fn problem(&self, bytes: u64) -> Option<String> {
+        let kind = self.text("general.type").filter(|kind| *kind != "model");
+        let unfit = UNFIT.iter().find(|(names, _)| names.contains(&self.architecture()));
+        let causal = self.values.get(&format!("{}.attention.causal", self.architecture()));
+        let vocabulary =
+            self.text("tokenizer.ggml.model").filter(|name| !["none", "no_vocab", ""].contains(name));
+        if self.is_adapter() {
+            Some("it is a LoRA adapter, which goes on top of a model".into())
+        } else if kind == Some("mmproj") {
+            Some("it is a projector for pictures or sound, and belongs to a model".into())
+        } else if let Some(kind) = kind {
+            Some(format!("its kind is {kind:?}, expected \"model\""))
+        } else if self.parts() > 1 {
+            Some(format!(
+                "it is one of {} parts of a model; join them with llama-gguf-split --merge",
+                self.parts()
+            ))
+        } else if let Some((_, why)) = unfit {
+            Some((*why).to_owned())
+        } else if causal == Some(&Value::Bool(false)) {
+            Some("its attention is not causal (an embedding model?)".into())
+        } else if vocabulary.is_none() {
+            Some("it has no vocabulary".into())
+        } else if bytes < self.end {
+            Some(format!(
+                "it has {bytes} bytes, and its tensors end at {}: is it a download that was not finished?",
+                self.end
+            ))
+        } else {
+            self.absurd_number()
+        }
+    }
+
+    /// A number that llama.cpp or its binding gives up at.
+    fn absurd_number(&self) -> Option<String> {
+        let wrong = |key: &str, most: u64| {
+            let number = self.of_architecture(key).filter(|n| *n == 0 || *n > most)?;
+            Some(format!("its {key} is {number}, expected 1 to {most}"))
+        };
+        let bounds = [
+            ("block_count", MAX_LAYERS),
+            ("context_length", MAX_NUMBER),
+            ("embedding_length", MAX_NUMBER),
+            ("feed_forward_length", MAX_NUMBER),
+            ("vocab_size", MAX_NUMBER),
+        ];
+        bounds.into_iter().find_map(|(key, most)| wrong(key, most))
     }
 
     /// Returns true if the file carries a chat template.
@@ -231,18 +312,42 @@ impl<'a> Reader<'a> {
         self.take(bytes.ok_or(GgufError::Truncated(self.bytes.len()))?).map(drop)
     }
 
-    /// The name of a tensor, past its description.
-    fn tensor(&mut self) -> Result<String, GgufError> {
+    /// A tensor's description.
+    fn tensor(&mut self) -> Result<Tensor, GgufError> {
         let name = self.text()?;
         let dimensions = self.u32()?;
         if dimensions > 4 {
             return Err(GgufError::Damaged(format!("tensor {name:?} has {dimensions} dimensions")));
         }
-        // Shape, type, offset.
-        self.take(u64::from(dimensions) * 8 + 4 + 8)?;
-        Ok(name)
+        let mut numbers: u64 = 1;
+        for _ in 0..dimensions {
+            numbers = numbers.saturating_mul(self.u64()?);
+        }
+        let (kind, offset) = (self.u32()?, self.u64()?);
+        Ok(Tensor { name, end: offset.saturating_add(tensor_bytes(kind, numbers)) })
     }
 }
+
+/// A tensor and its end, counted from where tensors begin.
+struct Tensor {
+    name: String,
+    end: u64,
+}
+
+/// Bytes of so many numbers of a type of ggml's; as few as there can be of a type that is not known.
+fn tensor_bytes(kind: u32, numbers: u64) -> u64 {
+    let known = TENSOR_TYPES.iter().find(|(number, ..)| *number == kind);
+    known.map_or(0, |(_, block, bytes)| (numbers / block).saturating_mul(*bytes))
+}
+
+/// Number, numbers in a block, bytes of a block: ggml's `ggml_type` and its blocks in `ggml-common.h`.
+#[rustfmt::skip]
+const TENSOR_TYPES: [(u32, u64, u64); 30] = [
+    (0, 1, 4), (1, 1, 2), (2, 32, 18), (3, 32, 20), (6, 32, 22), (7, 32, 24), (8, 32, 34), (10, 256, 84),
+    (11, 256, 110), (12, 256, 144), (13, 256, 176), (14, 256, 210), (16, 256, 66), (17, 256, 74), (18, 256, 98),
+    (19, 256, 50), (20, 32, 18), (21, 256, 110), (22, 256, 82), (23, 256, 136), (24, 1, 1), (25, 1, 2),
+    (26, 1, 4), (27, 1, 8), (28, 1, 8), (29, 256, 56), (30, 1, 2), (34, 256, 54), (35, 256, 66), (39, 32, 17),
+];
 
 /// Bytes of a value of the type with this number.
 fn fixed_size(kind: u32) -> Result<u64, GgufError> {
@@ -270,7 +375,10 @@ mod tests {
         let header = Header::parse(&tiny("llama")).unwrap();
         assert_eq!(header.architecture(), "llama");
         assert_eq!(header.context(), Some(4096));
-        assert!(header.is_causal() && header.has_template() && !header.is_adapter());
+        assert!(header.has_template() && !header.is_adapter());
+        let bytes = tiny("llama").len() as u64;
+        assert_eq!(header.problem(bytes), None);
+        assert!(header.problem(bytes - 100).unwrap().contains("not finished"));
         assert_eq!((header.parts(), header.short_context()), (1, None));
         assert_eq!(Header::parse(&tiny("gemma3")).unwrap().architecture(), "gemma3");
     }
@@ -286,12 +394,36 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_continues_no_text_says_why() {
+        let header = |entries: &[(&str, Value)]| {
+            let mut header = Header::parse(&tiny("llama")).unwrap();
+            header.values.extend(entries.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+            header.problem(u64::MAX).unwrap_or_default()
+        };
+        let text = |text: &str| Value::Text(text.into());
+        assert_eq!(header(&[]), "");
+        assert!(header(&[("general.architecture", text("clip"))]).contains("projector"));
+        assert!(header(&[("general.type", text("mmproj"))]).contains("projector"));
+        assert!(header(&[("general.type", text("imatrix"))]).contains("imatrix"));
+        assert!(header(&[("general.architecture", text("t5"))]).contains("encoder-decoder"));
+        assert!(header(&[("general.architecture", text("gemma-embedding"))]).contains("embedding"));
+        assert!(header(&[("llama.attention.causal", Value::Bool(false))]).contains("not causal"));
+        assert!(header(&[("tokenizer.ggml.model", text("none"))]).contains("no vocabulary"));
+        assert!(
+            header(&[("llama.context_length", Value::Number(u32::MAX.into()))]).contains("context_length")
+        );
+        assert!(header(&[("llama.block_count", Value::Number(513))]).contains("1 to 512"));
+        assert!(header(&[("split.count", Value::Number(3))]).contains("3 parts"));
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_answered(at in 4usize..4000, value in any::<u8>()) {
             let mut bytes = tiny("llama");
             bytes[at] = value;
-            let _ = Header::parse(&bytes[..20_000.min(bytes.len())]);
+            let header = Header::parse(&bytes[..20_000.min(bytes.len())]);
+            let _ = header.map(|header| header.problem(20_000));
         }
     }
 }

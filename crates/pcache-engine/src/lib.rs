@@ -31,6 +31,7 @@ pub mod prompt_edit;
 pub mod scheduler;
 mod sequences;
 pub mod session;
+mod stack;
 pub mod sys;
 pub mod template;
 pub mod text;

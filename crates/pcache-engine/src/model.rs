@@ -9,6 +9,7 @@ use llama_cpp_2::model::{LlamaLoraAdapter, LlamaModel};
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token_type::LlamaTokenAttr;
 
+use super::stack;
 use super::text::{Run, Specials, Text};
 use super::{EngineError, Result, logged_reason};
 use pcache_format::Layout;
@@ -262,14 +263,23 @@ impl Model {
     }
 
     fn tokenize_plain(&self, plain: &str) -> Vec<i32> {
+        let tokenize = |text: &str| {
+            let tokens = self.0.llama.vocab().tokenize(text.as_bytes(), false, false);
+            tokens.into_iter().map(|token| token.0).collect()
+        };
         let pieces = self.0.specials.without_markers(plain).into_iter();
-        pieces.flat_map(|p| self.0.llama.vocab().tokenize(p.as_bytes(), false, false)).map(|t| t.0).collect()
+        pieces.flat_map(|piece| stack::with_enough(piece, tokenize)).collect()
     }
 
     /// Tokenises all of `text` but the plain run at its end (if it ends with one), which is given back as text.
     pub(super) fn tokenize_open(&self, text: &Text) -> (Vec<i32>, String) {
         let (closed, tail) = text.split_tail(&self.0.specials);
         (super::text::tokens_of(closed, |plain| self.tokenize_plain(plain)), tail)
+    }
+
+    /// Control tokens and chat markers of the vocabulary.
+    pub(super) fn specials(&self) -> &Specials {
+        &self.0.specials
     }
 
     /// The texts of the beginning-of-text and end-of-text tokens, for templates that write them.

@@ -6,6 +6,7 @@
 use super::model::Model;
 use super::prompt::{Prompt, cut};
 use super::text::Text;
+use pcache_format::RenderedWith;
 
 /// Parts of a state that its prompt is recovered from.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +21,8 @@ pub struct Saved<'s> {
     pub own: (usize, usize),
     /// Control tokens count in the prompt.
     pub raw: bool,
+    /// Things that the template rendered it with.
+    pub rendered_with: &'s RenderedWith,
 }
 
 /// A prompt's own text and what stands around it.
@@ -31,6 +34,7 @@ pub struct EditablePrompt {
     after: String,
     suffix: String,
     raw: bool,
+    rendered_with: RenderedWith,
 }
 
 impl EditablePrompt {
@@ -46,6 +50,7 @@ impl EditablePrompt {
             after: after.to_owned(),
             suffix: saved.suffix.to_owned(),
             raw: saved.raw,
+            rendered_with: saved.rendered_with.clone(),
         };
         // Some tokenizers put a space in front of the first text, which is no space of the template.
         let without_space = before.replacen(' ', "", 1);
@@ -59,7 +64,12 @@ impl EditablePrompt {
     pub fn render(&self, model: &Model, own: &str) -> Prompt {
         let text = Text::default().template(&self.before);
         let text = if self.raw { text.template(own) } else { text.user(own) };
-        Prompt { suffix: self.suffix.clone(), ..cut(model, &text.template(&self.after), own) }
+        Prompt {
+            suffix: self.suffix.clone(),
+            raw: self.raw,
+            rendered_with: self.rendered_with.clone(),
+            ..cut(model, &text.template(&self.after), own)
+        }
     }
 
     /// The prompt's text with `update` behind it, or in the place of what follows the line `mark`. A text file ends with
@@ -117,7 +127,8 @@ mod tests {
 
     fn of(own: &str, raw: bool) -> EditablePrompt {
         let (before, after, suffix) = (String::new(), String::new(), String::new());
-        EditablePrompt { before, own: own.into(), after, suffix, raw }
+        let rendered_with = RenderedWith::default();
+        EditablePrompt { before, own: own.into(), after, suffix, raw, rendered_with }
     }
 
     #[test]

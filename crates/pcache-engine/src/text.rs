@@ -7,6 +7,8 @@
 //! Some vocabularies have chat markers (`<|im_start|>`) that are not control but user-defined tokens, which llama.cpp
 //! finds in any text. They count in the template as control tokens do; in plain text they are broken in two.
 
+use std::collections::BTreeSet;
+
 use aho_corasick::{AhoCorasick, MatchKind};
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token_type::LlamaTokenAttr;
@@ -27,6 +29,7 @@ enum Trust {
 
 impl Text {
     /// Adds text in which control tokens count.
+    #[must_use]
     pub fn template(mut self, text: &str) -> Self {
         self.parts.push((Trust::Template, text.to_owned()));
         self
@@ -36,6 +39,17 @@ impl Text {
     pub fn user(mut self, text: &str) -> Self {
         self.parts.push((Trust::User, text.to_owned()));
         self
+    }
+
+    /// Adds another text behind this one.
+    pub fn then(mut self, other: Self) -> Self {
+        self.parts.extend(other.parts);
+        self
+    }
+
+    /// The whole text.
+    pub fn joined(&self) -> String {
+        self.parts.iter().map(|(_, text)| text.as_str()).collect()
     }
 
     /// The control tokens and the plain runs between them, in order.
@@ -81,6 +95,17 @@ pub(super) enum Run {
     Control { token: i32, strips_right: bool },
     /// Text to be tokenised on its own.
     Plain(String),
+}
+
+impl Run {
+    /// The control token.
+    #[cfg(test)]
+    pub(super) fn token(&self) -> Option<i32> {
+        match self {
+            Self::Control { token, .. } => Some(*token),
+            Self::Plain(_) => None,
+        }
+    }
 }
 
 fn push_plain(runs: &mut Vec<Run>, text: &str) {
@@ -156,6 +181,25 @@ impl Specials {
         Self { matcher: matcher(specials.iter().map(|s| &s.text).collect()), markers, specials }
     }
 
+    /// A vocabulary without any.
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        Self::new(Vec::new())
+    }
+
+    /// A vocabulary with these control tokens.
+    #[cfg(test)]
+    pub(super) fn named(texts: &[&str]) -> Self {
+        let special = |(token, text): (i32, &&str)| Special {
+            text: (*text).to_owned(),
+            token,
+            strips_left: false,
+            strips_right: false,
+            marker: false,
+        };
+        Self::new((0..).zip(texts).map(special).collect())
+    }
+
     /// Plain text in pieces none of which holds a marker, each to be tokenised on its own: a marker in plain text is a
     /// forgery, and ends after its first character.
     pub(super) fn without_markers<'t>(&self, plain: &'t str) -> Vec<&'t str> {
@@ -168,6 +212,26 @@ impl Specials {
         }
         pieces.push(rest);
         pieces
+    }
+
+    /// The control tokens and markers in a text, in order.
+    pub(super) fn sequence(&self, text: &str) -> Vec<i32> {
+        let found = self.matcher.iter().flat_map(|m| m.find_iter(text));
+        found.map(|found| self.specials[found.pattern().as_usize()].token).collect()
+    }
+
+    /// Characters that control tokens and markers begin with.
+    pub(super) fn first_characters(&self) -> BTreeSet<char> {
+        self.specials.iter().filter_map(|special| special.text.chars().next()).collect()
+    }
+
+    /// The text begins with the end of a control token, so that something before it could complete one.
+    pub(super) fn could_end_one(&self, text: &str) -> bool {
+        let ends = |special: &Special| {
+            let ends = special.text.char_indices().skip(1).map(|(at, _)| &special.text[at..]);
+            ends.into_iter().any(|end| text.starts_with(end))
+        };
+        self.specials.iter().any(ends)
     }
 
     fn split(&self, text: &str, runs: &mut Vec<Run>) {

@@ -36,6 +36,6 @@ pub use compute::{ComputeId, ComputeIdentity, Lineage};
 pub use id::{ChainKey, ModelHash, ObjectId, PromptDigest, StateKey, TextDigest};
 pub use kind::FileKind;
 pub use label::Label;
-pub use manifest::{Manifest, StateKind};
+pub use manifest::{Manifest, RenderedWith, StateKind};
 pub use object::{Codec, DecodeBuffers, Encoded, FormatError, Layout, Meta, Object, Stored};
 pub use params::{Difference, KvType, Lora, Namespace, Params, Rope, RopeFactors, RopeScaling};

@@ -16,6 +16,7 @@
 //! suffix         text that the template puts behind a question
 //! raw            "true" where the prompt was taken as it is, control tokens included
 //! prompt_span    "FIRST..END", in bytes of the text of the tokens and the pending text; may be absent
+//! rendered_with  JSON: template, arguments, date and roles, see [`RenderedWith`]; absent where all are the usual ones
 //! segments       JSON: [{chain, tokens, compute, raw_blake3, raw_bytes, object, object_bytes}, …] in order
 //! ```
 //!
@@ -89,6 +90,45 @@ pub struct ManifestSegment {
     pub object_bytes: u64,
 }
 
+/// Things that a chat template rendered a prompt with. Whatever goes on from the state is rendered with the same ones.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenderedWith {
+    /// Source of the template; `None` for the model's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
+    /// Further variables of the template, by name.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub arguments: serde_json::Map<String, serde_json::Value>,
+    /// The date that the template got, as `2026-01-31`; `None` where it did not ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub date: Option<String>,
+    /// Authors of the messages: `system`, `user`, `assistant`.
+    #[serde(default = "RenderedWith::usual_roles")]
+    pub roles: Vec<String>,
+    /// The template looked into the messages: around others it would say something else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reads_texts: bool,
+}
+
+impl RenderedWith {
+    fn usual_roles() -> Vec<String> {
+        vec!["system".to_owned()]
+    }
+}
+
+impl Default for RenderedWith {
+    /// One system message in the model's own template, which asked for no date.
+    fn default() -> Self {
+        Self {
+            template: None,
+            arguments: serde_json::Map::default(),
+            date: None,
+            roles: Self::usual_roles(),
+            reads_texts: false,
+        }
+    }
+}
+
 /// Immutable description of a state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
@@ -114,6 +154,8 @@ pub struct Manifest {
     pub prompt_span: Option<Range<usize>>,
     /// The prompt was taken as it is, control tokens included.
     pub raw: bool,
+    /// Template, arguments, date and roles that it was rendered with.
+    pub rendered_with: RenderedWith,
     /// All tokens.
     pub tokens: Vec<i32>,
     /// Objects in order; none in what was read from a record of version 0.1.
@@ -169,6 +211,10 @@ impl Manifest {
         strings.insert("suffix", self.suffix.clone());
         strings.insert("raw", self.raw.to_string());
         strings.extend(self.prompt_span.as_ref().map(|s| ("prompt_span", format!("{}..{}", s.start, s.end))));
+        if self.rendered_with != RenderedWith::default() {
+            let json = serde_json::to_string(&self.rendered_with).unwrap_or_default();
+            strings.insert("rendered_with", json);
+        }
         strings.insert("segments", serde_json::to_string(&self.segments).unwrap_or_default());
         Encoded::with_tokens(&strings, &self.tokens, None)
     }
@@ -202,6 +248,7 @@ impl Manifest {
             suffix: fields.get("suffix")?.to_owned(),
             raw: fields.parse("raw")?,
             prompt_span: fields.span()?,
+            rendered_with: fields.rendered_with()?,
             tokens: i32_tensor(bytes)?,
             segments: serde_json::from_str(fields.get("segments")?).map_err(|e| refused(&e.to_string()))?,
         };
@@ -250,6 +297,11 @@ impl Fields<'_> {
         named(found).ok_or_else(|| refused(&format!("its {key} is {found:?}")))
     }
 
+    fn rendered_with(&self) -> Result<RenderedWith, FormatError> {
+        let Some(json) = self.0.get("rendered_with") else { return Ok(RenderedWith::default()) };
+        serde_json::from_str(json).map_err(|e| refused(&format!("its rendered_with is wrong: {e}")))
+    }
+
     fn span(&self) -> Result<Option<Range<usize>>, FormatError> {
         let Some(text) = self.0.get("prompt_span") else { return Ok(None) };
         let ends = text.split_once("..").and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
@@ -290,6 +342,7 @@ mod tests {
             suffix: "\n<end>".into(),
             prompt_span: Some(3..900),
             raw: false,
+            rendered_with: RenderedWith::default(),
             segments: chain.segments().iter().map(segment).collect(),
             tokens,
         }
@@ -306,6 +359,19 @@ mod tests {
         assert_eq!(bytes(&manifest), bytes(&manifest.clone()));
         let tensors = bytes(&manifest);
         assert!(safetensors::SafeTensors::deserialize(&tensors).unwrap().tensor("tokens").is_ok());
+    }
+
+    #[test]
+    fn what_it_was_rendered_with_reads_back() {
+        let mut manifest = manifest();
+        manifest.rendered_with = RenderedWith {
+            template: Some("{{ messages }}".into()),
+            arguments: [("enable_thinking".to_owned(), false.into())].into_iter().collect(),
+            date: Some("2026-01-31".into()),
+            roles: vec!["user".into(), "assistant".into()],
+            reads_texts: true,
+        };
+        assert_eq!(Manifest::decode(&bytes(&manifest)), Ok(manifest));
     }
 
     /// Others compute the hash of a manifest's bytes to sign them: they never change.

@@ -11,7 +11,7 @@ use crate::label::{Name, Provenance};
 use crate::object::{i32_tensor, metadata};
 use crate::{
     Chain, ComputeIdentity, Encoded, FormatError, Label, Layout, Lineage, Manifest, ModelHash, Params,
-    PromptDigest, Segment, StateKey, StateKind, TextDigest,
+    PromptDigest, RenderedWith, Segment, StateKey, StateKind, TextDigest,
 };
 
 /// Version in the metadata of every record.
@@ -116,6 +116,7 @@ impl Record {
             suffix: self.suffix.clone(),
             prompt_span: self.own.map(|(first, bytes)| first..first.saturating_add(bytes)),
             raw: self.framing.starts_with("raw"),
+            rendered_with: RenderedWith::default(),
             tokens: self.tokens.clone(),
             segments: Vec::new(),
         }

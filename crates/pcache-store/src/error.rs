@@ -124,6 +124,18 @@ pub enum StoreError {
         /// One of the foreign files.
         found: String,
     },
+    /// A folder for a new store that others can write to.
+    #[error(
+        "{} can be written by others (mode {mode:o}): a store is private to its user; name a folder of your own, as {}/pcache",
+        path.display(),
+        path.display()
+    )]
+    Shared {
+        /// Folder.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
     /// Saving ended early: the first failure says why.
     #[error("saving has failed")]
     Ended,
@@ -157,7 +169,11 @@ impl StoreError {
     /// The store may be read and not written.
     pub fn is_read_only(&self) -> bool {
         match self {
-            Self::Disk { source, .. } => source.kind() == io::ErrorKind::ReadOnlyFilesystem,
+            Self::Disk { action, source, .. } => match source.kind() {
+                io::ErrorKind::ReadOnlyFilesystem => true,
+                io::ErrorKind::PermissionDenied => WRITING.contains(action),
+                _ => false,
+            },
             Self::Index { source, .. } => source.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly),
             _ => false,
         }
@@ -189,6 +205,10 @@ impl StoreError {
         move |source| Self::Disk { action, path, source }
     }
 }
+
+/// Actions that only one who may write takes.
+const WRITING: [&str; 8] =
+    ["lock", "create", "write", "write to", "sync", "make private", "rename", "remove"];
 
 fn is_unwritable(error: &io::Error) -> bool {
     matches!(

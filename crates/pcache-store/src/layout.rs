@@ -52,6 +52,20 @@ pub fn check_owner(root: &Path) -> Result<()> {
     Err(StoreError::ForeignOwner { path: root.to_owned(), owner, own })
 }
 
+/// Refuses to make a store of a folder that others use: it would take it away from them, or trust what they put there.
+pub(super) fn refuse_shared(root: &Path) -> Result<()> {
+    #[cfg(unix)]
+    if let Ok(meta) = std::fs::metadata(root) {
+        let mode = std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o7777;
+        // The sticky bit of a folder for everybody, and the bit that hands a folder of a group on. Without them others can write, too,
+        // where the umask says so; such a folder is made private.
+        if mode & 0o3000 != 0 && mode & 0o022 != 0 {
+            return Err(StoreError::Shared { path: root.to_owned(), mode });
+        }
+    }
+    Ok(())
+}
+
 /// Refuses links where the store's own folders and files should be. The root itself may be a link.
 pub(super) fn check_places(disk: &dyn Disk, root: &Path) -> Result<()> {
     let companions = ["index.sqlite-wal", "index.sqlite-shm", "index.sqlite-journal"];

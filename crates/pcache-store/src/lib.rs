@@ -141,6 +141,7 @@ impl Store {
         let tag = root.join(TAG_NAME);
         if matches!(disk.kind(&tag), Ok(None)) {
             layout::refuse_foreign(disk, root)?;
+            layout::refuse_shared(root)?;
             disk.make_private(root).map_err(StoreError::disk("make private", root))?;
             layout::make_folders(disk, root)?;
             let staging = root.join(STAGING);
@@ -166,6 +167,10 @@ impl Store {
         let disk = options.disk.as_ref();
         let is_there = |path: &Path| matches!(disk.kind(path), Ok(Some(_)));
         if !is_there(&root.join(TAG_NAME)) && !is_there(&root.join(INDEX_NAME)) {
+            // A folder that may not be looked into is not one that is not there.
+            if let Err(source) = root.join(TAG_NAME).try_exists() {
+                return Err(StoreError::disk("look into", root)(source));
+            }
             return match root.exists() {
                 true => layout::refuse_foreign(disk, root).map(|()| None),
                 false => Ok(None),

@@ -167,6 +167,14 @@ impl Store {
         self.index.model_of_file(file)
     }
 
+    /// Bytes of a model's file, if it was seen.
+    ///
+    /// # Errors
+    /// When the index fails.
+    pub fn model_size(&self, model: &ModelHash) -> Result<Option<u64>> {
+        self.index.model_size(model)
+    }
+
     /// Path where a model was last seen.
     ///
     /// # Errors

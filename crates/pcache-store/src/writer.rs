@@ -13,7 +13,7 @@ use std::thread;
 
 use pcache_format::manifest::ManifestSegment;
 use pcache_format::{
-    ChainKey, Codec, Encoded, Layout, Lineage, Manifest, Meta, ObjectId, Segment, StateKind,
+    ChainKey, Codec, Encoded, Layout, Lineage, Manifest, Meta, ObjectId, RenderedWith, Segment, StateKind,
 };
 
 use super::index::SegmentRow;
@@ -51,6 +51,8 @@ pub struct Description {
     pub prompt_span: Option<Range<usize>>,
     /// The prompt was taken as it is, control tokens included.
     pub raw: bool,
+    /// Template, arguments, date and roles that it was rendered with.
+    pub rendered_with: RenderedWith,
 }
 
 /// Saves the segments of a prefix and the state that it is. While it lives nothing is collected.
@@ -325,6 +327,7 @@ impl Writer<'_> {
             suffix: manifest.suffix.clone(),
             prompt_span: manifest.prompt_span.clone(),
             raw: manifest.raw,
+            rendered_with: manifest.rendered_with.clone(),
         };
         self.store.commit_healed(self.guard, &self.manifest(&description)?)?;
         self.bury_damaged()
@@ -380,7 +383,7 @@ impl Writer<'_> {
         });
         let segments: Vec<ManifestSegment> = segments.collect();
         let lineage = segments.last().map_or(self.store.own_lineage(), |last| last.lineage);
-        let Description { kind, pending_text, suffix, prompt_span, raw } = description.clone();
+        let Description { kind, pending_text, suffix, prompt_span, raw, rendered_with } = description.clone();
         Ok(Manifest {
             key: prefix.chain.state_key(&pending_text, &suffix),
             model: prefix.model,
@@ -396,6 +399,7 @@ impl Writer<'_> {
             suffix,
             prompt_span,
             raw,
+            rendered_with,
             tokens: prefix.tokens.clone(),
             segments,
         })

@@ -12,6 +12,9 @@ use crate::cache::verdict::Verdict;
 use pcache_engine::generate::{self, Answer, Sampling, StopReason};
 use pcache_format::SEGMENT_TOKENS;
 
+/// The template looks into the question.
+pub const READS_THE_QUESTION: &str = "the chat template looks into this question, and may write something else before it than what the state holds";
+
 /// An answer and what it took.
 pub struct Answered {
     /// The answer.
@@ -53,6 +56,9 @@ impl OpenState<'_> {
         how: Sampled<'_>,
         emit: impl FnMut(&str) -> Result<()>,
     ) -> Result<Answered> {
+        if question.differs_before {
+            self.call.warn(READS_THE_QUESTION.to_owned());
+        }
         let mut how = how;
         let verdict = self.prepare(&mut how.timings)?;
         self.answer_after(&question.tokens, verdict, how, emit)

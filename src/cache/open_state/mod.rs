@@ -18,9 +18,10 @@ use super::{Call, Failure, load};
 use pcache_engine::Slots;
 use pcache_engine::constraint::{Constraint, MatcherFactory};
 use pcache_engine::model::Model;
+use pcache_engine::prompt::Asker;
 use pcache_engine::session::{self, Session};
 use pcache_store::{FoundPrefix, Prefix, State, Store, VerifiedPrefix};
-pub use question::Question;
+pub use question::{Behind, Question};
 
 /// Use of the cache.
 #[derive(Debug, Clone, Copy, Default)]
@@ -55,7 +56,7 @@ impl ResolvedState {
         call: Call<'a>,
         how: CachePolicy,
         constraint: Option<&Constraint>,
-        size: impl FnOnce(&Model, &State, &Prefix) -> Result<(ContextSize, S)>,
+        size: impl FnOnce(Behind<'_>) -> Result<(ContextSize, S)>,
     ) -> Result<(OpenState<'a>, S, Timings)> {
         let Self { store, state, prefix, model, adapter, gpu_layers } = self;
         let found = if how.no_cache {
@@ -81,7 +82,8 @@ impl ResolvedState {
             if matchers.is_some() {
                 timings.add("shape", start.elapsed(), None);
             }
-            let (room, sized) = size(&model, state, prefix)?;
+            let asker = super::asker(&model, state);
+            let (room, sized) = size(Behind { model: &model, state, prefix, asker: &asker })?;
 
             let start = Instant::now();
             let session = room.session(&model, prefix, call.threads)?;
@@ -98,6 +100,7 @@ impl ResolvedState {
                 prefix: Arc::clone(prefix),
                 recall,
                 session,
+                asker: Arc::new(asker),
                 limit: room.limit,
                 matchers,
             };
@@ -151,6 +154,8 @@ pub struct OpenState<'a> {
     pub recall: VerifiedPrefix,
     /// Context that it is restored into.
     pub session: Session,
+    /// Tokenises its questions.
+    pub asker: Arc<Asker>,
     /// Positions that a sequence may fill.
     pub limit: usize,
     /// Constraint on answers.
@@ -163,6 +168,7 @@ pub struct DetachedState {
     prefix: Arc<Prefix>,
     recall: VerifiedPrefix,
     session: Session,
+    asker: Arc<Asker>,
     limit: usize,
     matchers: Option<MatcherFactory>,
 }
@@ -180,7 +186,7 @@ impl DetachedState {
 
     /// Takes it up again, for another call.
     pub fn with<'a>(self, call: Call<'a>, store: &'a Store) -> OpenState<'a> {
-        let Self { state, prefix, recall, session, limit, matchers } = self;
+        let Self { state, prefix, recall, session, asker, limit, matchers } = self;
         OpenState {
             call,
             how: CachePolicy::default(),
@@ -189,6 +195,7 @@ impl DetachedState {
             prefix,
             recall,
             session,
+            asker,
             limit,
             matchers,
         }
@@ -198,8 +205,8 @@ impl DetachedState {
 impl<'a> OpenState<'a> {
     /// Puts it down for a later call.
     pub fn kept(self) -> DetachedState {
-        let Self { state, prefix, recall, session, limit, matchers, .. } = self;
-        DetachedState { state, prefix, recall, session, limit, matchers }
+        let Self { state, prefix, recall, session, asker, limit, matchers, .. } = self;
+        DetachedState { state, prefix, recall, session, asker, limit, matchers }
     }
 
     /// Opens a state on a model that is loaded.
@@ -222,11 +229,29 @@ impl<'a> OpenState<'a> {
         let session = room.session(model, &prefix, call.threads)?;
         timings.add("context", start.elapsed(), None);
         let how = CachePolicy::default();
-        Ok(Self { call, how, store, state, prefix, recall, session, limit: room.limit, matchers: None })
+        let asker = Arc::new(super::asker(model, &state));
+        Ok(Self {
+            call,
+            how,
+            store,
+            state,
+            prefix,
+            recall,
+            session,
+            asker,
+            limit: room.limit,
+            matchers: None,
+        })
     }
 }
 
 impl OpenState<'_> {
+    /// The state, for tokenising questions.
+    pub fn behind(&self) -> Behind<'_> {
+        let Self { session, state, prefix, asker, .. } = self;
+        Behind { model: session.model(), state, prefix, asker }
+    }
+
     fn check_hit(&self) -> Result<()> {
         if self.how.require_hit && self.recall.tokens() < self.prefix.tokens.len() {
             let why = self.recall.reason(&self.prefix).unwrap_or_default();

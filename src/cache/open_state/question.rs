@@ -2,15 +2,27 @@
 
 use anyhow::{Result, bail};
 
-use crate::cache;
 use crate::text::human;
 use pcache_engine::model::Model;
-use pcache_engine::prompt::{Ending, question_tokens};
-use pcache_store::Prefix;
-use pcache_store::State;
+use pcache_engine::prompt::Asker;
+use pcache_engine::text::Text;
+use pcache_store::{Prefix, State};
 
 /// Bytes that a token stands for, at the most that is usual.
 const BYTES_A_TOKEN: usize = 16;
+
+/// A state that questions are asked behind, with its model.
+#[derive(Clone, Copy)]
+pub struct Behind<'s> {
+    /// The model.
+    pub model: &'s Model,
+    /// The state.
+    pub state: &'s State,
+    /// Its tokens, with their chain.
+    pub prefix: &'s Prefix,
+    /// Tokenises its questions.
+    pub asker: &'s Asker,
+}
 
 /// One question, tokenised.
 #[derive(Debug, Clone)]
@@ -19,20 +31,23 @@ pub struct Question {
     pub text: String,
     /// Its tokens, with what the state puts around it.
     pub tokens: Vec<i32>,
+    /// The template looks into the question, and would have said something else in the state.
+    pub differs_before: bool,
 }
 
 impl Question {
     /// Tokenises a question with what the state puts around it.
-    pub fn new(model: &Model, state: &State, text: String) -> Self {
-        let tokens = question_tokens(model, cache::ending(&state.manifest), &text);
-        Self { text, tokens }
+    pub fn new(model: &Model, asker: &Asker, text: String) -> Self {
+        let asked = asker.ask(model, &text);
+        Self { text, tokens: asked.tokens, differs_before: asked.differs_before }
     }
 
     /// Tokenises a question that the model can read behind the state.
     ///
     /// # Errors
     /// Why it cannot.
-    pub fn fitting(model: &Model, state: &State, prefix: &Prefix, text: String) -> Result<Self> {
+    pub fn fitting(behind: Behind<'_>, text: String) -> Result<Self> {
+        let Behind { model, prefix, asker, .. } = behind;
         let trained = model.usable_context(&prefix.params);
         let most = trained.saturating_sub(prefix.tokens.len()).saturating_sub(1);
         let too_long = |tokens: String| {
@@ -43,10 +58,10 @@ impl Question {
             )
         };
         let begins = beginning(&text, most);
-        if begins.len() < text.len() && question_tokens(model, Ending::default(), begins).len() > most {
+        if begins.len() < text.len() && model.tokenize(&Text::default().user(begins)).len() > most {
             return too_long(format!("more than {}", human::count(most, "token")));
         }
-        let question = Self::new(model, state, text);
+        let question = Self::new(model, asker, text);
         if question.tokens.is_empty() {
             bail!("no token of the model's vocabulary spells the question");
         }

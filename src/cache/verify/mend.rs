@@ -7,7 +7,6 @@ use crate::cache::verdict::{computed_by, restore};
 use crate::cache::{self, Call, Failure, prefill};
 use crate::text::human;
 use pcache_engine::model::Model;
-use pcache_engine::prompt::question_tokens;
 use pcache_engine::session::Session;
 use pcache_format::Codec;
 use pcache_store::Prefix;
@@ -103,7 +102,7 @@ fn as_reason(error: anyhow::Error) -> Result<String> {
 fn work_on(call: Call<'_>, store: &Store, wish: Wish, model: &Model, checked: &mut Checked) -> Result<()> {
     let state = cache::state(store, &checked.key)?;
     let prefix = Prefix::of_manifest(&state.manifest);
-    let mut end = question_tokens(model, cache::ending(&state.manifest), "");
+    let mut end = cache::asker(model, &state).ask(model, "").tokens;
     if end.is_empty() {
         // Logits are not part of a state: something has to follow it.
         end.extend(state.manifest.tokens.last());

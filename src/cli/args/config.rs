@@ -125,6 +125,12 @@ pub struct Effective {
     pub source: String,
 }
 
+/// The folder of a file may not be entered.
+fn is_out_of_reach(path: &Path) -> bool {
+    let denied = |e: std::io::Error| e.kind() == std::io::ErrorKind::PermissionDenied;
+    path.symlink_metadata().err().is_some_and(denied)
+}
+
 impl Config {
     /// Reads the file that `PCACHE_CONFIG` names (one that must exist), else `pcache/config.toml` in the user's config
     /// folder, if there is one.
@@ -142,6 +148,14 @@ impl Config {
         match std::fs::read_to_string(&path) {
             Ok(text) => Self::parse(path, &text),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && !must_exist => {
+                Ok(Self { path: Some(path), values: toml::Table::new() })
+            }
+            // A home folder that is another's, as under sudo or in a container: nobody knows whether there is such a file.
+            Err(e)
+                if e.kind() == std::io::ErrorKind::PermissionDenied
+                    && !must_exist
+                    && is_out_of_reach(&path) =>
+            {
                 Ok(Self { path: Some(path), values: toml::Table::new() })
             }
             Err(e) => Err(ConfigError::Unreadable { path, reason: e.to_string() }),
@@ -163,11 +177,17 @@ impl Config {
         for setting in SETTINGS {
             let id = id(setting);
             // A variable that is set to nothing is as good as unset.
-            let empty = argument(setting, &command).and_then(|a| a.get_env().map(std::env::var_os)).flatten();
-            if empty.is_some_and(|value| value.is_empty()) {
+            let given = argument(setting, &command).and_then(|a| a.get_env().map(std::env::var_os)).flatten();
+            // And one that keeps nothing is meant to limit nothing: gc would remove everything.
+            let is_none =
+                |value: &std::ffi::OsStr| value.is_empty() || setting.name == "max-size" && value == "0";
+            if given.is_some_and(|value| is_none(&value)) {
                 command = changed(command, setting, &id, &|arg| arg.env(Resettable::Reset));
             }
             let Some(values) = self.get(setting) else { continue };
+            if setting.name == "max-size" && values == ["0"] {
+                continue;
+            }
             command = changed(command, setting, &id, &|arg| with_default(arg, values.clone()));
         }
         command

@@ -1,6 +1,7 @@
 //! The command line: clap structs, the values of options, and the config file that gives them other defaults.
 
 pub mod config;
+pub mod dashes;
 pub mod help;
 pub mod output;
 pub mod prompt;
@@ -37,7 +38,7 @@ A first session:
   pcache gc --max-size 10GiB              evicts the least recently used states
 
 Results go to stdout (a key, an answer, a table, JSON), messages to stderr.
-Exit codes: 0 done; 1 failed; 2 usage; 3 no such state, or a miss under
+Exit codes: 0 done; 1 failed; 2 usage; 3 no such state or file, or a miss under
 --require-hit; 4 damaged and not repaired; 5 model missing, or not the one that
 the state was built with; 129, 130 or 143: stopped by a signal."
 )]
@@ -100,7 +101,8 @@ impl Cli {
     /// clap does.
     pub fn of_process() -> Self {
         let (level, color) = (Level::asked_for(std::env::args_os().skip(1)), color());
-        let config = Config::of_user().unwrap_or_else(|e| {
+        let config = if needs_no_settings() { Ok(Config::default()) } else { Config::of_user() };
+        let config = config.unwrap_or_else(|e| {
             // Help is given all the same: this ends the program when it was asked for.
             let _ = help::arranged(Self::command().color(color), level).version(version()).get_matches();
             // A file that cannot be understood should not change what a command does without a word.
@@ -123,7 +125,7 @@ impl Cli {
             );
             std::process::exit(2);
         }
-        let matches = command.try_get_matches_from_mut(std::env::args_os());
+        let matches = command.try_get_matches_from_mut(dashes::marked(std::env::args_os()));
         let matches = matches.unwrap_or_else(|e| refuse(tips::with_tip(e, &command)));
         let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|e| refuse(e));
         cli.check_format().unwrap_or_else(|e| refuse(e));
@@ -158,13 +160,21 @@ fn refuse(error: clap::Error) -> ! {
         failure::print(ErrorKind::Refused, message, tip, true);
         std::process::exit(error.exit_code());
     }
-    error.exit()
+    // Help that nobody could read was not given.
+    let is_read = error.print().is_ok() && std::io::Write::flush(&mut std::io::stdout()).is_ok();
+    std::process::exit(if is_read { error.exit_code() } else { 1 })
 }
 
 /// Version of the program and of llama.cpp, and the processor's kernels.
 fn version() -> String {
     let (version, kernels) = (env!("CARGO_PKG_VERSION"), pcache_engine::compute::kernels());
     format!("{version} ({LLAMA_CPP_BUILD}; kernels: {kernels})")
+}
+
+/// The command is one that no setting changes: a file that cannot matter stops nothing.
+fn needs_no_settings() -> bool {
+    let command = own_arguments().find(|arg| !arg.starts_with('-'));
+    command.is_some_and(|command| ["completions", "man", "help"].contains(&command.as_str()))
 }
 
 /// Use of colour, before the command line is understood: help and errors have it, too.

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use jiff::civil::Date;
 
-use super::values::{LoraFile, Ttl, argument, base, choice, date, factor, finite, lora, named, size, ttl};
+use super::dashes::escaped;
+use super::values::{LoraFile, Ttl, argument, base, budget, choice, date, factor, finite, lora, named, ttl};
 use crate::text::escapes::question_format;
 use pcache_format::Codec;
 use pcache_format::{KvType, RopeScaling};
@@ -23,7 +24,7 @@ pub struct KeepArgs {
     #[arg(long, value_name = "TIME", value_parser = ttl)]
     pub ttl: Option<Ttl>,
     /// Evict least recently used states beyond e.g. 20GiB
-    #[arg(long, env = "PCACHE_MAX_SIZE", hide_env_values = true, value_name = "SIZE", value_parser = size)]
+    #[arg(long, env = "PCACHE_MAX_SIZE", hide_env_values = true, value_name = "SIZE", value_parser = budget)]
     pub max_size: Option<u64>,
     /// Codec of saved segments: raw, or zstd[:LEVEL] (14% smaller, slower)
     #[arg(long, value_name = "CODEC", default_value = "raw", value_parser = str::parse::<Codec>)]
@@ -49,8 +50,8 @@ pub struct PromptFormatArgs {
     /// Put the prompt into the user, not the system message
     #[arg(long)]
     pub user: bool,
-    /// System message before the prompt; @FILE reads a file
-    #[arg(long, value_name = "TEXT")]
+    /// System message before the prompt, \n for a newline; @FILE reads a file
+    #[arg(long, value_name = "TEXT", value_parser = escaped())]
     pub system: Option<String>,
     /// Variable of the template, e.g. enable_thinking=false
     #[arg(long = "template-arg", value_name = "NAME=VALUE", value_parser = argument)]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::dashes::escaped_and_something;
 use super::values::{penalty, probability, temperature};
 
 /// Options of sampling.
@@ -31,8 +32,8 @@ pub struct SamplingArgs {
     /// Seed, with --temp above 0
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     pub seed: u32,
-    /// Stop sequence; may be given several times
-    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    /// Stop sequence, \n for a newline; may be given several times
+    #[arg(long, value_name = "TEXT", value_parser = escaped_and_something())]
     pub stop: Vec<String>,
 }
 

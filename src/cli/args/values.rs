@@ -45,6 +45,14 @@ pub fn size(text: &str) -> Result<u64, String> {
     Ok(bytes)
 }
 
+/// A size that something can be kept within.
+pub fn budget(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        0 => Err("0 bytes hold no state; without a size there is no limit".into()),
+        bytes => Ok(bytes),
+    }
+}
+
 pub fn temperature(text: &str) -> Result<f32, String> {
     number(text, "a number from 0 to 100", |t| (0.0..=100.0).contains(&t))
 }

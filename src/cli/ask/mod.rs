@@ -13,15 +13,14 @@ use serde_json::Value;
 use super::app::App;
 use super::place::{self, ChosenState};
 use super::sampling;
-use crate::cache::open_state::{CachePolicy, ContextSize, OpenState, Question, Sampled};
+use crate::cache::open_state::{Behind, CachePolicy, ContextSize, OpenState, Question, Sampled};
 use crate::cache::timings::Timings;
 use crate::cache::verdict::Verdict;
 use crate::cli::Run;
+use crate::cli::args::dashes::text;
 use crate::cli::args::{ConstraintArgs, Output, ParamArgs, SamplingArgs};
 use crate::text::human;
 use pcache_engine::generate::{self, Answer, StopReason};
-use pcache_engine::model::Model;
-use pcache_store::{Prefix, State};
 use report::Report;
 
 /// Arguments of `ask`.
@@ -43,8 +42,8 @@ pub struct Ask {
     /// Prompt file in KEY's place
     #[arg(long, value_name = "FILE", hide = true)]
     pub prompt: Option<String>,
-    /// Questions [default: one, read from stdin]
-    #[arg(value_name = "QUESTION", index = 2)]
+    /// Questions; - is stdin, which is not read beside others [default: -]
+    #[arg(value_name = "QUESTION", index = 2, allow_negative_numbers = true, value_parser = text())]
     pub questions: Vec<String>,
     /// File with one question a line; - is stdin
     #[arg(long = "questions", value_name = "FILE", conflicts_with = "questions")]
@@ -103,11 +102,11 @@ fn run(app: &App, args: &Ask) -> Result<()> {
     if args.trials > 1 && args.sampling.temp <= 0.0 {
         app.say("with --temp 0 every trial gives the same answer; try --temp 0.8");
     }
-    let size = |model: &Model, state: &State, prefix: &Prefix| {
-        let questions = texts.into_iter().map(|text| Question::fitting(model, state, prefix, text));
+    let size = |behind: Behind<'_>| {
+        let questions = texts.into_iter().map(|text| Question::fitting(behind, text));
         let questions: Vec<_> = questions.collect::<Result<_>>()?;
         let longest = questions.iter().map(|q| q.tokens.len()).max().unwrap_or(0);
-        let limit = Question::limit(model, prefix, longest, args.sampling.max_tokens);
+        let limit = Question::limit(behind.model, behind.prefix, longest, args.sampling.max_tokens);
         Ok((ContextSize::one(limit), questions))
     };
     let (mut opened, questions, timings) = place.open(app.call(), how, constraint.as_ref(), size)?;

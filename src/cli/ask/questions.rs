@@ -8,14 +8,21 @@ use super::Ask;
 use crate::cli::app::read_text;
 use crate::cli::failure::Failure;
 
+/// The question that stdin is. It can be read once: a second one is empty.
+fn of_stdin() -> Result<String> {
+    Ok(read_text(Path::new("-"))?.trim_end_matches(['\n', '\r']).to_owned())
+}
+
 /// The questions from the arguments, a file with one a line, or stdin as one.
 pub fn read(args: &Ask) -> Result<Vec<String>> {
     let questions: Vec<String> = match &args.questions_file {
         Some(file) => read_text(file)?.lines().filter(|l| !l.trim().is_empty()).map(str::to_owned).collect(),
-        None if args.questions().is_empty() => {
-            vec![read_text(Path::new("-"))?.trim_end_matches(['\n', '\r']).to_owned()]
-        }
-        None => args.questions(),
+        None if args.questions().is_empty() => vec![of_stdin()?],
+        None => args
+            .questions()
+            .into_iter()
+            .map(|text| if text == "-" { of_stdin() } else { Ok(text) })
+            .collect::<Result<_>>()?,
     };
     if let Some(file) = args.questions_file.as_ref().filter(|_| questions.is_empty()) {
         bail!(Failure::Usage(format!("{} has no questions", file.display())));

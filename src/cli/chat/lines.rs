@@ -8,8 +8,6 @@ use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{Config, DefaultEditor, Editor};
 
-use crate::cli::app::user_cache;
-
 /// Messages that the history keeps.
 const MAX_REMEMBERED: usize = 1000;
 
@@ -34,14 +32,14 @@ pub enum Lines {
 }
 
 impl Lines {
-    /// From stdin.
-    pub fn of_stdin() -> Result<Self> {
+    /// From stdin. Lines that are typed can be called back in the same conversation, and in later ones where a file `history`
+    /// keeps them.
+    pub fn of_stdin(history: Option<PathBuf>) -> Result<Self> {
         if !std::io::stdin().is_terminal() {
             return Ok(Self::Piped);
         }
         let config = Config::builder().max_history_size(MAX_REMEMBERED)?.history_ignore_dups(true)?.build();
         let mut editor = DefaultEditor::with_config(config).context("cannot read from the terminal")?;
-        let history = user_cache().ok().map(|dir| dir.join("chat-history"));
         if let Some(file) = &history {
             // There is none the first time.
             let _ = editor.load_history(file);

@@ -15,17 +15,15 @@ use super::signals::At;
 use super::states::{self, check_name};
 use super::{build, place, sampling, target};
 use crate::cache::build::Builder;
-use crate::cache::conversation::{Conversation, Said, turn};
-use crate::cache::open_state::{Answered, CachePolicy, ContextSize, OpenState, Question};
+use crate::cache::conversation::{Conversation, Said, next_message};
+use crate::cache::open_state::{Answered, Behind, CachePolicy, ContextSize, OpenState, Question};
 use crate::cache::target::Target;
 use crate::cli::Run;
 use crate::cli::args::{KeepArgs, Output, ParamArgs, SamplingArgs};
 use crate::text::human;
 use pcache_engine::generate::{self, Sampling, StopReason};
-use pcache_engine::model::Model;
-use pcache_engine::prompt::ChatFormat;
-use pcache_engine::template::Turn;
-use pcache_store::{Prefix, State};
+use pcache_engine::prompt::NextMessage;
+use pcache_format::RenderedWith;
 
 /// Arguments of `chat`.
 #[derive(Debug, Args)]
@@ -56,6 +54,9 @@ pub struct Chat {
     /// Template variable that the state was built with
     #[arg(long = "template-arg", value_name = "NAME=VALUE", value_parser = super::args::values::argument)]
     pub template_args: Vec<(String, serde_json::Value)>,
+    /// Keep typed lines in FILE, to call them back in later chats
+    #[arg(long, value_name = "FILE", value_parser = super::args::values::path())]
+    pub history: Option<PathBuf>,
     /// Print a timing table on stderr after each answer
     #[arg(long)]
     pub stats: bool,
@@ -97,24 +98,43 @@ fn run(app: &App, args: &Chat) -> Result<()> {
     let text = args.key.as_deref().or(args.resume.as_deref()).unwrap_or_default();
     let place = place::find(app, text, &args.params, CachePolicy::default())?.state;
     let target = target::of_state(app, &place.store, &place.state, &args.params)?;
-    let framing = ChatFormat {
-        template: args.template.as_deref().map(read_text).transpose()?,
-        arguments: args.template_args.clone(),
-        ..ChatFormat::default()
-    };
+    let with = rendered_with(app, args, &place.state.manifest.rendered_with)?;
     let sampling = sampling::of_args(&args.sampling, args.sampling.seed);
-    let size = |model: &Model, state: &State, prefix: &Prefix| {
-        let turn = turn(model, state, &framing)?;
-        Ok((ContextSize::one(Question::limit(model, prefix, ROOM, args.sampling.max_tokens)), turn))
+    let size = |behind: Behind<'_>| {
+        let next = next_message(behind.model, behind.state, with)?;
+        let limit = Question::limit(behind.model, behind.prefix, ROOM, args.sampling.max_tokens);
+        Ok((ContextSize::one(limit), next))
     };
-    let (mut opened, turn, _) = place.open(app.call(), CachePolicy::default(), None, size)?;
+    let (mut opened, next, _) = place.open(app.call(), CachePolicy::default(), None, size)?;
     app.signals.set(At::Answer);
     let mut chat = Repl { app, args, target: &target, sampling, last: None, first_failure: None };
-    chat.greet(&opened, args.resume.is_some(), &turn);
-    let mut said = Said::new(turn);
+    if next.leaves_out_system() {
+        app.say(
+            "the template moves the system message from message to message: it stays before the first one",
+        );
+    }
+    chat.greet(&opened, args.resume.is_some(), &next);
+    let mut said = Said::new(next);
     chat.converse(&mut Conversation::new(&mut opened, &mut said))?;
     opened.note_use();
     Ok(())
+}
+
+/// Template, arguments and date that the state was rendered with, or what the options say instead.
+fn rendered_with(app: &App, args: &Chat, saved: &RenderedWith) -> Result<RenderedWith> {
+    let mut with = saved.clone();
+    if let Some(template) = args.template.as_deref() {
+        with.template = Some(read_text(template)?);
+    }
+    if !args.template_args.is_empty() {
+        with.arguments = args.template_args.iter().cloned().collect();
+    }
+    if with != *saved && *saved != RenderedWith::default() {
+        app.warn(
+            "the state was built with another template or other template arguments than the options say",
+        );
+    }
+    Ok(with)
 }
 
 /// Parts that stay the same from message to message.
@@ -129,21 +149,21 @@ struct Repl<'a> {
 }
 
 impl Repl<'_> {
-    fn greet(&self, opened: &OpenState<'_>, resumed: bool, turn: &Turn) {
+    fn greet(&self, opened: &OpenState<'_>, resumed: bool, next: &NextMessage) {
         let label = states::label(&opened.state.key(), opened.state.label.name());
         let tokens = human::count(opened.prefix.tokens.len(), "token");
         self.app.say(format!("{label}: {tokens}; /help lists commands, /quit ends"));
         let whole = opened.session.model().text_of(&opened.state.manifest.tokens)
             + &opened.state.manifest.pending_text;
         let last =
-            whole.strip_suffix(&turn.between).and_then(|t| t.rsplit_once(&opened.state.manifest.suffix));
+            whole.strip_suffix(next.between()).and_then(|t| t.rsplit_once(&opened.state.manifest.suffix));
         if let Some((_, answer)) = last.filter(|_| resumed && !opened.state.manifest.suffix.is_empty()) {
             self.app.say(format!("the last answer was: {}", answer.trim()));
         }
     }
 
     fn converse(&mut self, talk: &mut Conversation<'_, '_>) -> Result<()> {
-        let mut lines = Lines::of_stdin()?;
+        let mut lines = Lines::of_stdin(self.args.history.clone())?;
         loop {
             self.app.take_interrupt();
             let line = match self.app.listen(|| lines.next())? {

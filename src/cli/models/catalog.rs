@@ -6,10 +6,10 @@
 //! `models--publisher--model/snapshots/revision/file.gguf`
 //! (<https://huggingface.co/docs/huggingface_hub/matchers/manage-cache>), llama.cpp one folder of files.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use same_file::Handle;
 use serde::Deserialize;
 
 use crate::cli::app::{user_cache, user_home};
@@ -27,6 +27,8 @@ pub struct Found {
     pub name: String,
     /// A longer name that tells it from others of the same name.
     pub full: String,
+    /// Names and longer names of links that lead to the same file.
+    pub others: Vec<String>,
     /// Whose folder it lies in.
     pub place: &'static str,
     /// The file.
@@ -34,9 +36,16 @@ pub struct Found {
 }
 
 impl Found {
-    /// Returns true if it is a whole model that continues text, as far as its header says.
-    pub fn is_usable(&self) -> bool {
-        Header::read(&self.path).is_ok_and(|h| h.is_causal() && !h.is_adapter() && h.parts() == 1)
+    /// Why it cannot be used, as far as its header says.
+    pub fn problem(&self) -> Option<String> {
+        let header = Header::read(&self.path);
+        let bytes = std::fs::metadata(&self.path).map_or(0, |meta| meta.len());
+        header.map_or_else(|e| Some(e.to_string()), |header| header.problem(bytes))
+    }
+
+    /// All names that it is found by.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        [self.name.as_str(), self.full.as_str()].into_iter().chain(self.others.iter().map(String::as_str))
     }
 }
 
@@ -78,14 +87,10 @@ impl Places {
         &self.own
     }
 
-    /// The models in pcache's own folder.
-    pub fn own_models(&self) -> Vec<Found> {
-        sorted(files(&self.own, "pcache", |path| (stem(path), stem(path))))
-    }
-
-    /// All models, pcache's own first, each file once.
+    /// All models, pcache's own first, each file once: links to it are further names of it.
     pub fn models(&self) -> Vec<Found> {
-        let mut found = self.own_models();
+        let own = |path: &Path| (stem(path), relative(&self.own, path));
+        let mut found = sorted(files(&self.own, OWN, own));
         for folder in &self.ollama {
             found.extend(sorted(ollama(folder)));
         }
@@ -98,30 +103,63 @@ impl Places {
             found.extend(sorted(files(folder, "Hugging Face", name)));
         }
         for folder in &self.llama_cpp {
-            found.extend(sorted(files(folder, "llama.cpp", |path| (stem(path), stem(path)))));
+            let name = |path: &Path| (stem(path), relative(folder, path));
+            found.extend(sorted(files(folder, "llama.cpp", name)));
         }
-        let mut seen = HashSet::new();
-        found.retain(|f| seen.insert(f.path.canonicalize().unwrap_or_else(|_| f.path.clone())));
-        found
+        each_once(found)
     }
 }
 
-/// The models that `text` names: those with exactly this name, whatever the case; else those of which it is a part.
+/// The place of pcache's own models.
+pub const OWN: &str = "pcache";
+
+/// Each file once, whatever leads to it. Its own name comes before those of links.
+fn each_once(all: Vec<Found>) -> Vec<Found> {
+    let mut once: Vec<(Option<Handle>, Found)> = Vec::new();
+    for found in all {
+        let handle = Handle::from_path(&found.path).ok();
+        match once.iter_mut().find(|(known, _)| handle.is_some() && *known == handle) {
+            None => once.push((handle, found)),
+            Some((_, known)) => {
+                let is_link =
+                    |found: &Found| found.path.symlink_metadata().is_ok_and(|meta| meta.is_symlink());
+                let found = match is_link(known) && !is_link(&found) && known.place == found.place {
+                    true => std::mem::replace(known, found),
+                    false => found,
+                };
+                known.others.extend([found.name, found.full]);
+                known.others.extend(found.others);
+            }
+        }
+    }
+    once.into_iter().map(|(_, found)| found).collect()
+}
+
+/// The models that `text` names: those with exactly this name, whatever the case; else those of which it is a part. Those that
+/// cannot be used are named only where no other is.
 pub fn named(models: &[Found], text: &str) -> Vec<Found> {
     let text = text.to_lowercase();
     let text = text.strip_suffix(".gguf").unwrap_or(&text);
-    let exact = |f: &&Found| {
-        let (name, full) = (f.name.to_lowercase(), f.full.to_lowercase());
-        // Ollama's own short form.
-        name == text || full == text || name.strip_suffix(":latest") == Some(text)
+    // Folder and name, of a model that lies deeper, and Ollama's own short form.
+    let ends_with = |name: &str| name.strip_suffix(text).is_some_and(|before| before.ends_with('/'));
+    let is_exact = |name: &str| {
+        name == text || text.contains('/') && ends_with(name) || name.strip_suffix(":latest") == Some(text)
     };
-    let part = |f: &&Found| f.name.to_lowercase().contains(text) || f.full.to_lowercase().contains(text);
-    let found: Vec<Found> = models.iter().filter(exact).cloned().collect();
-    match found.as_slice() {
-        [] if text.is_empty() => Vec::new(),
-        [] => models.iter().filter(part).cloned().collect(),
+    let by = |fits: &dyn Fn(&str) -> bool| -> Vec<Found> {
+        let found = models.iter().filter(|found| found.names().any(|name| fits(&name.to_lowercase())));
+        let found: Vec<Found> = found.cloned().collect();
+        let usable: Vec<Found> = found.iter().filter(|found| found.problem().is_none()).cloned().collect();
+        if usable.is_empty() { found } else { usable }
+    };
+    if text.is_empty() {
+        return Vec::new();
+    }
+    let found = by(&is_exact);
+    let own: Vec<&Found> = found.iter().filter(|found| found.place == OWN).collect();
+    match (found.as_slice(), own.as_slice()) {
+        ([], _) => by(&|name| name.contains(text)),
         // The same name in several folders: pcache's own folder comes first.
-        [first, ..] if first.place == "pcache" => vec![first.clone()],
+        (_, [only]) => vec![(*only).clone()],
         _ => found,
     }
 }
@@ -141,15 +179,19 @@ fn files(folder: &Path, place: &'static str, name: impl Fn(&Path) -> (String, St
     });
     let model = |path: PathBuf| {
         let (name, full) = name(&path);
-        Found { name, full, place, path }
+        Found { name, full, others: Vec::new(), place, path }
     };
-    paths.into_iter().map(model).filter(|f| !f.name.to_lowercase().starts_with("mmproj")).collect()
+    paths.into_iter().map(model).collect()
 }
 
 /// Visits the files under a folder; folders that cannot be read are passed over.
 fn walk(folder: &Path, depth: usize, visit: &mut dyn FnMut(&Path)) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
+        // Hidden files are none: macOS leaves some beside each file on other file systems.
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
         if entry.file_type().is_ok_and(|t| t.is_dir()) {
             if depth > 0 {
                 walk(&path, depth - 1, visit);
@@ -203,7 +245,7 @@ fn ollama(folder: &Path) -> Vec<Found> {
             let full = relative_tag(&manifests, path);
             let name = full.strip_prefix("registry.ollama.ai/").unwrap_or(&full);
             let name = name.strip_prefix("library/").unwrap_or(name).to_owned();
-            found.push(Found { name, full, place: "Ollama", path: path_of_model });
+            found.push(Found { name, full, others: Vec::new(), place: "Ollama", path: path_of_model });
         }
     });
     found
@@ -253,6 +295,14 @@ mod tests {
         }
     }
 
+    /// A file that is a model.
+    fn model(root: &Path, name: &str) {
+        let path = root.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models/tiny-llama.gguf");
+        std::fs::copy(tiny, path).unwrap();
+    }
+
     fn example() -> TempDir {
         let dir = TempDir::new().unwrap();
         let hex = "a".repeat(64);
@@ -261,7 +311,7 @@ mod tests {
                 r#"{{"schemaVersion":2,"layers":[{{"mediaType":"application/vnd.ollama.image.model","digest":"{digest}","size":3}}]}}"#
             )
         };
-        write(dir.path(), "own/mine.gguf", "x");
+        model(dir.path(), "own/mine.gguf");
         write(
             dir.path(),
             "ollama/manifests/registry.ollama.ai/library/qwen2.5/0.5b",
@@ -277,12 +327,12 @@ mod tests {
             "ollama/manifests/registry.ollama.ai/library/gone/latest",
             &manifest(&format!("sha256:{}", "b".repeat(64))),
         );
-        write(dir.path(), &format!("ollama/blobs/sha256-{hex}"), "y");
-        write(dir.path(), "lm/unsloth/Phi-4-GGUF/phi-4-Q4_K_M.gguf", "z");
+        model(dir.path(), &format!("ollama/blobs/sha256-{hex}"));
+        model(dir.path(), "lm/unsloth/Phi-4-GGUF/phi-4-Q4_K_M.gguf");
         write(dir.path(), "lm/unsloth/Phi-4-GGUF/mmproj-phi-4.gguf", "z");
-        write(dir.path(), "hf/models--bart--Gemma-GGUF/snapshots/abc/gemma-q4.gguf", "g");
+        model(dir.path(), "hf/models--bart--Gemma-GGUF/snapshots/abc/gemma-q4.gguf");
         write(dir.path(), "hf/models--bart--Gemma-GGUF/snapshots/abc/README.md", "g");
-        write(dir.path(), "llama/mine.gguf", "other");
+        model(dir.path(), "llama/mine.gguf");
         dir
     }
 
@@ -296,6 +346,7 @@ mod tests {
             [
                 ("pcache", "mine", "mine"),
                 ("Ollama", "qwen2.5:0.5b", "registry.ollama.ai/library/qwen2.5:0.5b"),
+                ("LM Studio", "mmproj-phi-4", "unsloth/Phi-4-GGUF/mmproj-phi-4"),
                 ("LM Studio", "phi-4-Q4_K_M", "unsloth/Phi-4-GGUF/phi-4-Q4_K_M"),
                 ("Hugging Face", "gemma-q4", "bart/Gemma-GGUF/gemma-q4"),
                 ("llama.cpp", "mine", "mine"),
@@ -321,5 +372,30 @@ mod tests {
             ]
         );
         assert!(found("").is_empty() && found("nothing").is_empty());
+    }
+
+    #[test]
+    fn a_file_counts_once_under_each_of_its_names() {
+        let dir = TempDir::new().unwrap();
+        model(dir.path(), "own/qwen.gguf");
+        std::os::unix::fs::symlink("qwen.gguf", dir.path().join("own/default.gguf")).unwrap();
+        std::fs::hard_link(dir.path().join("own/qwen.gguf"), dir.path().join("own/z.gguf")).unwrap();
+        write(dir.path(), "own/._qwen.gguf", "\0");
+        let models = places(dir.path()).models();
+        assert_eq!(models.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(), ["qwen"]);
+        for name in ["qwen", "default", "z", "Qwen.gguf"] {
+            assert_eq!(named(&models, name), models, "{name}");
+        }
+    }
+
+    #[test]
+    fn models_of_one_name_are_told_apart_by_their_folders() {
+        let dir = TempDir::new().unwrap();
+        model(dir.path(), "own/q4/model.gguf");
+        model(dir.path(), "own/q8/model.gguf");
+        let models = places(dir.path()).models();
+        let found = |text: &str| named(&models, text).into_iter().map(|f| f.full).collect::<Vec<_>>();
+        assert_eq!(found("model"), ["q4/model", "q8/model"]);
+        assert_eq!(found("q8/model"), ["q8/model"]);
     }
 }

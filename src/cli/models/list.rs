@@ -53,7 +53,7 @@ fn run(app: &App, args: &Models) -> Result<()> {
     let places = Places::of_user()?;
     let all = places.models();
     let shown = args.filter.as_ref().map_or_else(|| all.clone(), |text| named(&all, text));
-    let listed: Vec<Listed> = shown.iter().map(listed).collect();
+    let listed: Vec<Listed> = shown.iter().map(|found| listed(found, &all)).collect();
     listed.iter().try_for_each(|m| app.named_event("model", m))?;
     match app.output() {
         Output::Json => app.print_json(&serde_json::json!({ "models": listed })),
@@ -80,19 +80,15 @@ fn run(app: &App, args: &Models) -> Result<()> {
     }
 }
 
-fn listed(found: &Found) -> Listed {
+fn listed(found: &Found, all: &[Found]) -> Listed {
+    // A name that several have is none that finds one.
+    let is_shared = all.iter().filter(|other| other.name == found.name).count() > 1;
+    let name = if is_shared { found.full.clone() } else { found.name.clone() };
     let bytes = std::fs::metadata(&found.path).map_or(0, |m| m.len());
-    let header = Header::read(&found.path);
-    let problem = match &header {
-        Err(e) => Some(e.to_string()),
-        Ok(h) if h.is_adapter() => Some("it is a LoRA adapter".into()),
-        Ok(h) if h.parts() > 1 => Some(format!("it is one of {} parts", h.parts())),
-        Ok(h) if !h.is_causal() => Some("it does not continue text".into()),
-        Ok(_) => None,
-    };
-    let header = header.ok();
+    let header = Header::read(&found.path).ok();
+    let problem = found.problem();
     Listed {
-        name: found.name.clone(),
+        name,
         place: found.place,
         path: found.path.display().to_string(),
         bytes,
@@ -109,13 +105,13 @@ const PATH_WIDTH: RangeInclusive<usize> = 16..=200;
 fn text(models: &[Listed]) -> String {
     let row = |m: &Listed, path_width: usize| {
         vec![
-            m.name.clone(),
-            m.architecture.clone(),
+            human::sanitize(&m.name),
+            human::sanitize(&m.architecture),
             m.quantisation.clone(),
             m.context.map_or_else(|| "-".into(), |n| human::thousands(n as usize)),
             human::bytes(m.bytes),
             m.place.into(),
-            human::shortened_at_start(&m.path, path_width),
+            human::shortened_at_start(&human::sanitize(&m.path), path_width),
         ]
     };
     let header = ["NAME", "ARCH", "QUANT", "CONTEXT", "SIZE", "FROM", "PATH"];

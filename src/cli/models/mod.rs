@@ -6,7 +6,7 @@ pub mod list;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use catalog::{Found, Places};
+use catalog::{Found, OWN, Places};
 
 use super::app::App;
 use super::failure::Failure;
@@ -37,10 +37,9 @@ pub fn find(app: &App) -> Result<PathBuf> {
         return resolve(named);
     }
     let places = Places::of_user()?;
-    let own = places.own_models();
-    let found =
-        if own.is_empty() { places.models().into_iter().filter(Found::is_usable).collect() } else { own };
-    match found.as_slice() {
+    let usable: Vec<Found> = places.models().into_iter().filter(|found| found.problem().is_none()).collect();
+    let own: Vec<Found> = usable.iter().filter(|found| found.place == OWN).cloned().collect();
+    match if own.is_empty() { usable } else { own }.as_slice() {
         [only] => Ok(only.path.clone()),
         [] => bail!(Failure::Model(format!(
             "no model: pass --model FILE.gguf, set PCACHE_MODEL, or put one into {}",
@@ -48,9 +47,28 @@ pub fn find(app: &App) -> Result<PathBuf> {
         ))),
         several => bail!(Failure::Usage(format!(
             "several models: say which one with --model or PCACHE_MODEL:\n{}",
-            several.iter().map(|f| format!("  {}", f.name)).collect::<Vec<_>>().join("\n")
+            names_of(several).iter().map(|name| format!("  {name}")).collect::<Vec<_>>().join("\n")
         ))),
     }
+}
+
+/// Names of models, longer ones where several have the same.
+fn names_of(models: &[Found]) -> Vec<&str> {
+    let is_shared = |found: &Found| models.iter().filter(|other| other.name == found.name).count() > 1;
+    models.iter().map(|found| if is_shared(found) { &found.full } else { &found.name }.as_str()).collect()
+}
+
+/// The name of a model that is kept under its hash, as Ollama and the Hugging Face cache keep theirs: that which finds it.
+/// Otherwise the file's own.
+pub fn shown_name(path: &Path) -> String {
+    let name = file_name(path);
+    let hash = name.strip_prefix("sha256-").unwrap_or(&name);
+    if hash.len() < 32 || !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return name;
+    }
+    let known = Places::of_user().map(|places| places.models()).unwrap_or_default();
+    let found = known.into_iter().find(|found| same_file::is_same_file(&found.path, path).unwrap_or(false));
+    found.map_or(name, |found| found.name)
 }
 
 /// A path as it is, or the name of a model that `pcache models` lists.
@@ -76,14 +94,27 @@ pub fn resolve(named: &Path) -> Result<PathBuf> {
             )))
         }
         several => {
-            let lines = several.iter().map(|f| format!("  {}  {}", f.name, f.path.display()));
+            let lines = names_of(several).into_iter().zip(several);
+            let lines = lines.map(|(name, found)| format!("  {name}  {}", found.path.display()));
             bail!(Failure::Usage(format!(
-                "several models are called {text}; pass one of these paths:\n{}",
+                "several models are called {text}; pass one of these names or paths:\n{}",
                 lines.collect::<Vec<_>>().join("\n")
             )))
         }
     };
     Ok(chosen)
+}
+
+/// Files that may be a state's model, where it is not where it was last seen: what the environment or the models folder offers,
+/// where another state of it was built, and files of its size in the folders that models are looked for in.
+fn elsewhere(app: &App, store: &Store, state: &State) -> Result<Vec<PathBuf>> {
+    let model = &state.manifest.model;
+    let size = store.model_size(model)?;
+    let of_size = |found: &Found| size.is_some() && found.path.metadata().ok().map(|meta| meta.len()) == size;
+    let known = Places::of_user().map(|places| places.models()).unwrap_or_default();
+    let known = known.into_iter().filter(of_size).map(|found| found.path);
+    let seen = store.model_path(model)?.map(PathBuf::from);
+    Ok(seen.into_iter().chain(chosen(app).ok()).chain(known).collect())
 }
 
 /// The file of the model that a state was built with: the one named on the command line if there is one, else
@@ -105,8 +136,14 @@ pub fn of_state(app: &App, store: &Store, state: &State) -> Result<PathBuf> {
         return Ok(path);
     }
     let last_seen = PathBuf::from(&state.label.model_path);
-    for path in [Some(last_seen.clone()), chosen(app).ok()].into_iter().flatten() {
-        if path.is_file() && is_the_one(fingerprint_again(app, store, &path), &state.manifest.model)? {
+    let is_it = |path: &Path| -> Result<bool> {
+        Ok(path.is_file() && is_the_one(fingerprint_again(app, store, path), &state.manifest.model)?)
+    };
+    if is_it(&last_seen)? {
+        return Ok(last_seen);
+    }
+    for path in elsewhere(app, store, state)? {
+        if is_it(&path)? {
             return Ok(path);
         }
     }

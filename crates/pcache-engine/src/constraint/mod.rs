@@ -212,7 +212,9 @@ fn check(validator: &Validator, answer: &str) -> Result<()> {
 }
 
 fn not_kept(reason: &str) -> EngineError {
-    let reason = reason.lines().next().unwrap_or_default();
+    // A regular expression is drawn over several lines, and what is wrong with it stands in the last one.
+    let reason: Vec<&str> = reason.split("<state>").next().unwrap_or_default().split_whitespace().collect();
+    let reason = reason.join(" ");
     EngineError::Constraint(format!("no answer can be held to the JSON schema: {reason}"))
 }
 

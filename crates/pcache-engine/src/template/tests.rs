@@ -1,3 +1,4 @@
+use super::shape::Strip;
 use super::*;
 
 /// Templates written after the published chat formats of well-known models (not their own files). Each puts the
@@ -24,13 +25,22 @@ const PHI3: &str = template!("phi3");
 /// An empty thinking block where thinking is switched off, and Python's string methods.
 const QWEN3: &str = template!("qwen3");
 
-fn chat(source: &str) -> Chat<'_> {
-    Chat { source, bos: "<s>", eos: "</s>", roles: &[Role::System], arguments: &[], date: None }
+const VARIABLES: Variables<'_> = Variables { bos: "<s>", eos: "</s>", arguments: &[], date: None };
+
+fn compiled(source: &str) -> ChatTemplate {
+    ChatTemplate::new(source, VARIABLES).unwrap()
+}
+
+/// Shape of messages of these authors, and a question behind them.
+fn shape(source: &str, roles: &[Role]) -> Shape {
+    Shape::new(&compiled(source), roles).unwrap()
 }
 
 fn gaps_of(source: &str) -> Vec<String> {
-    frame(&chat(source)).unwrap().texts_around
+    shape(source, &[Role::System]).gaps
 }
+
+const BOTH: Strip = Strip { left: true, right: true };
 
 #[test]
 fn chatml_has_a_turn_for_the_prompt_and_one_for_the_question() {
@@ -38,32 +48,28 @@ fn chatml_has_a_turn_for_the_prompt_and_one_for_the_question() {
         ["<|im_start|>system\n", "<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"];
     for source in [CHATML, SMOLLM2, QWEN25, QWEN3] {
         assert_eq!(gaps_of(source), expected);
-        assert!(!frame(&chat(source)).unwrap().trims_prompt);
+        assert_eq!(shape(source, &[Role::System]).strips, [Strip::default(); 2]);
     }
 }
 
 #[test]
 fn a_prompt_said_by_the_user_gets_the_default_system_message() {
-    let user = frame(&Chat { roles: &[Role::User], ..chat(SMOLLM2) }).unwrap();
-    assert!(
-        user.texts_around[0].contains("named SmolLM") && user.texts_around[0].ends_with("<|im_start|>user\n"),
-        "{user:?}"
-    );
-    assert_eq!(user.texts_around[1..], ["\n\n", "<|im_end|>\n<|im_start|>assistant\n"]);
-    let qwen = frame(&Chat { roles: &[Role::User], ..chat(QWEN25) }).unwrap();
-    assert!(qwen.texts_around[0].contains("You are Qwen"), "{qwen:?}");
+    let user = shape(SMOLLM2, &[Role::User]).gaps;
+    assert!(user[0].contains("named SmolLM") && user[0].ends_with("<|im_start|>user\n"), "{user:?}");
+    assert_eq!(user[1..], ["\n\n", "<|im_end|>\n<|im_start|>assistant\n"]);
+    let qwen = shape(QWEN25, &[Role::User]).gaps;
+    assert!(qwen[0].contains("You are Qwen"), "{qwen:?}");
 }
 
 #[test]
 fn a_system_message_of_its_own_stands_before_the_prompt() {
-    let frame = frame(&Chat { roles: &[Role::System, Role::User], ..chat(CHATML) }).unwrap();
     let expected = [
         "<|im_start|>system\n",
         "<|im_end|>\n<|im_start|>user\n",
         "\n\n",
         "<|im_end|>\n<|im_start|>assistant\n",
     ];
-    assert_eq!(frame.texts_around, expected);
+    assert_eq!(shape(CHATML, &[Role::System, Role::User]).gaps, expected);
 }
 
 #[test]
@@ -75,19 +81,19 @@ fn gemma_folds_the_prompt_into_the_first_turn() {
 #[test]
 fn mistral_has_no_system_role() {
     assert_eq!(gaps_of(MISTRAL), ["<s>[INST] ", "\n\n", " [/INST]"]);
-    let system = frame(&Chat { roles: &[Role::System, Role::User], ..chat(MISTRAL) }).unwrap();
-    assert_eq!(system.texts_around, ["<s>[INST] ", "\n\n", "\n\n", " [/INST]"]);
+    let system = shape(MISTRAL, &[Role::System, Role::User]).gaps;
+    assert_eq!(system, ["<s>[INST] ", "\n\n", "\n\n", " [/INST]"]);
 }
 
 #[test]
 fn llama_3_writes_the_date_which_can_be_fixed() {
-    let today = frame(&chat(LLAMA3)).unwrap();
-    assert!(today.dated && today.trims_prompt);
+    assert_eq!(shape(LLAMA3, &[Role::System]).strips, [BOTH; 2]);
     let date = Some(jiff::civil::date(2024, 12, 5));
-    let fixed = frame(&Chat { date, ..chat(LLAMA3) }).unwrap();
-    assert!(!fixed.dated);
+    let dated = ChatTemplate::new(LLAMA3, Variables { date, ..VARIABLES }).unwrap();
+    let shape = Shape::new(&dated, &[Role::System]).unwrap();
+    assert!(dated.asked_for_date());
     assert_eq!(
-        fixed.texts_around,
+        shape.gaps,
         [
             "<s><|start_header_id|>system<|end_header_id|>\n\nToday Date: 05 Dec 2024\n\n",
             "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n",
@@ -104,17 +110,19 @@ fn phi_3_ends_each_turn_with_the_same_token() {
 #[test]
 fn a_thinking_block_is_rendered_as_the_arguments_say() {
     let arguments = [("enable_thinking".to_owned(), serde_json::Value::Bool(false))];
-    let frame = frame(&Chat { arguments: &arguments, ..chat(QWEN3) }).unwrap();
-    assert_eq!(frame.texts_around[2], "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n");
+    let template = ChatTemplate::new(QWEN3, Variables { arguments: &arguments, ..VARIABLES }).unwrap();
+    let shape = Shape::new(&template, &[Role::System]).unwrap();
+    assert_eq!(shape.gaps[2], "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n");
 }
 
 #[test]
 fn without_a_system_role_the_prompt_is_folded_into_the_first_turn() {
     let source = "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}\
         {{ raise_exception('System role not supported') }}{% endif %}[INST] {{ m.content.strip() }} [/INST]{% endfor %}";
-    let frame = frame(&chat(source)).unwrap();
-    assert_eq!(frame.texts_around, ["<s>[INST] ", "\n\n", " [/INST]"]);
-    assert!(frame.trims_prompt);
+    let shape = shape(source, &[Role::System]);
+    assert_eq!(shape.gaps, ["<s>[INST] ", "\n\n", " [/INST]"]);
+    // The two share a message, of which only the ends are stripped.
+    assert_eq!(shape.strips, [Strip { left: true, right: false }, Strip { left: false, right: true }]);
 }
 
 #[test]
@@ -126,7 +134,10 @@ fn tags_for_training_are_left_out() {
 
 #[test]
 fn a_template_that_cannot_be_used_says_why() {
-    let error = |source: &str| frame(&chat(source)).unwrap_err().to_string();
+    let error = |source: &str| {
+        let shape = ChatTemplate::new(source, VARIABLES).and_then(|t| Shape::new(&t, &[Role::System]));
+        shape.unwrap_err().to_string()
+    };
     assert!(error("{{ raise_exception('no') }}").contains("no"));
     assert!(error("{% if %}").contains("fails"));
     assert!(error("nothing").contains("prompt"));
@@ -135,4 +146,81 @@ fn a_template_that_cannot_be_used_says_why() {
     assert!(error(endless).contains("fails"));
     // The date's format is the template's, and may be nonsense.
     assert!(error("{{ strftime_now('%!') }}").contains("fails"));
+}
+
+/// Templates of models that see pictures go through a message's parts, and show nothing of a plain text.
+#[test]
+fn a_template_that_wants_parts_gets_parts() {
+    let gaps = gaps_of(template!("parts"));
+    assert_eq!(gaps, ["System: ", "\nUser: ", "\nAssistant:"]);
+}
+
+/// A mark that the template changes is not found, and the list of parts that it was given instead stood in the prompt.
+#[test]
+fn a_template_that_changes_every_text_is_refused() {
+    for filter in ["capitalize", "upper", "string | reverse"] {
+        let source = format!("{{% for m in messages %}}[{{{{ m.content | {filter} }}}}]{{% endfor %}}");
+        let shape = Shape::new(&compiled(&source), &[Role::System]);
+        assert!(matches!(shape, Err(TemplateError::LeavesOut(_))), "{filter}: {shape:?}");
+    }
+}
+
+#[test]
+fn each_side_of_each_message_is_looked_at() {
+    let strips = shape(template!("strips"), &[Role::System, Role::User, Role::Assistant]).strips;
+    let (left, right) = (Strip { left: true, right: false }, Strip { left: false, right: true });
+    assert_eq!(strips, [BOTH, right, left, right]);
+    assert_eq!(BOTH.apply(" a "), "a");
+    assert_eq!((left.apply(" a "), right.apply(" a ")), ("a ", " a"));
+}
+
+#[test]
+fn line_ends_of_a_template_are_newlines() {
+    assert_eq!(gaps_of(template!("windows")), ["<|system|>\n", "\n<|user|>\n", "\n<|assistant|>"]);
+}
+
+/// The system message is in another place with each turn: a conversation cannot go on behind it.
+#[test]
+fn a_mark_between_two_messages_is_seen() {
+    let roles = [Role::System, Role::User, Role::Assistant];
+    let error = Shape::new(&compiled(template!("last_turn")), &roles).unwrap_err();
+    assert!(matches!(error, TemplateError::Displaces(_)), "{error}");
+    let gaps = shape(template!("last_turn"), &roles[1..]).gaps;
+    assert_eq!(gaps, ["<s>[INST]", "[/INST]", "</s>[INST]", "[/INST]"]);
+}
+
+/// Where the reference gives none and the template only asks whether there is such a thing, it fails in the reference.
+#[test]
+fn a_template_without_tools_says_nothing_of_them() {
+    let source = |guard: &str| {
+        format!(
+            "{{% if {guard} %}}Tools:{{% for t in tools %}}{{{{ t }}}}{{% endfor %}}{{% endif %}}{{{{ messages[0].content }}}}"
+        )
+    };
+    for guard in [
+        "tools is not none",
+        "tools is defined",
+        "tools",
+        "tools is iterable and tools | length > 0",
+        "tools is defined and tools is not none",
+        "not tools is none",
+    ] {
+        let text = compiled(&source(guard)).render(&[Message { role: Role::User, text: "Hi".into() }]);
+        assert_eq!(text.unwrap(), "Hi", "{guard}");
+    }
+    let arguments = [("tools".to_owned(), serde_json::json!(["look"]))];
+    let with = ChatTemplate::new(&source("tools"), Variables { arguments: &arguments, ..VARIABLES }).unwrap();
+    assert_eq!(with.render(&[Message { role: Role::User, text: "Hi".into() }]).unwrap(), "Tools:lookHi");
+}
+
+#[test]
+fn json_is_written_as_python_writes_it() {
+    let json = |filter: &str| {
+        let source = format!("{{{{ {{'b': [1, 'é<\"', none], 'a': {{}}}} | {filter} }}}}");
+        compiled(&source).render(&[]).unwrap()
+    };
+    assert_eq!(json("tojson"), r#"{"b": [1, "é<\"", null], "a": {}}"#);
+    assert_eq!(json("tojson(ensure_ascii=true)"), r#"{"b": [1, "\u00e9<\"", null], "a": {}}"#);
+    assert_eq!(json("tojson(sort_keys=true, separators=(',', ':'))"), r#"{"a":{},"b":[1,"é<\"",null]}"#);
+    assert_eq!(json("tojson(indent=1)"), "{\n \"b\": [\n  1,\n  \"é<\\\"\",\n  null\n ],\n \"a\": {}\n}");
 }

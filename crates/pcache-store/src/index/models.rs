@@ -37,6 +37,14 @@ impl Index {
         })
     }
 
+    /// Bytes of a model's file.
+    pub(crate) fn model_size(&self, model: &ModelHash) -> Result<Option<u64>> {
+        self.read(|db| {
+            db.query_row("SELECT size FROM models WHERE hash = ?1", [model.as_bytes()], |r| r.get(0))
+                .optional()
+        })
+    }
+
     /// Remembers a model and that the file with this identity is it.
     pub(crate) fn remember_model(&self, file: &FileIdentity, path: &Path, model: &ModelHash) -> Result<()> {
         self.transaction(|tx| {

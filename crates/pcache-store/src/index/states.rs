@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use pcache_format::label::{Name, Provenance, full_cost_s};
-use pcache_format::{ComputeIdentity, Label, Lineage, Manifest, ObjectId, StateKey, StateKind};
+use pcache_format::{ComputeIdentity, Label, Lineage, Manifest, ObjectId, RenderedWith, StateKey, StateKind};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::rows::{ManifestRow, SEGMENT, SEGMENT_FROM, Usage};
@@ -106,6 +106,7 @@ pub(super) fn state(db: &Connection, key: &StateKey) -> rusqlite::Result<Option<
             suffix: row.get(9)?,
             prompt_span: span.0.zip(span.1).map(|(first, end)| first..end),
             raw: row.get(10)?,
+            rendered_with: RenderedWith::default(),
             tokens: Vec::new(),
             segments: Vec::new(),
         };

@@ -100,6 +100,7 @@ fn save_as(store: &Store, claim: Claim, tokens: &[i32], same_compute: bool) -> R
         suffix: String::new(),
         prompt_span: Some(0..1),
         raw: true,
+        rendered_with: pcache_format::RenderedWith::default(),
     };
     let built = Built {
         origin: "test".into(),
