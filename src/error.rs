@@ -102,8 +102,19 @@ impl Error {
 
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:#}", self.source)
+        f.write_str(&in_a_line(&self.source))
     }
+}
+
+/// An error and its causes in one line. Libraries that say their cause, too, would have it said twice.
+pub(crate) fn in_a_line(error: &anyhow::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !parts.last().is_some_and(|before| before.ends_with(&cause)) {
+            parts.push(cause);
+        }
+    }
+    parts.join(": ")
 }
 
 impl std::error::Error for Error {}
@@ -123,3 +134,15 @@ impl From<StoreError> for Error {
 
 /// A result of the library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_that_is_said_already_is_not_said_twice() {
+        let cause = std::io::Error::other("no room");
+        let wrapped = anyhow::Error::from(cause).context("cannot write x: no room").context("saving");
+        assert_eq!(in_a_line(&wrapped), "saving: cannot write x: no room");
+    }
+}

@@ -106,10 +106,10 @@ pub fn schema(file: &Path, text: &str) -> Result<Constraint> {
 /// The schema within `{"name": …, "strict": …, "schema": …}` and the objects that this stands in.
 fn unwrapped(value: Value) -> Value {
     let Value::Object(object) = &value else { return value };
-    let wrappers = ["name", "strict", "description", "type", "schema", "json_schema"];
+    let wrappers = ["name", "strict", "description", "type", "schema", "json_schema", "response_format"];
     let is_wrapper = object.keys().all(|key| wrappers.contains(&key.as_str()))
         && object.get("type").is_none_or(|kind| kind == "json_schema" || kind == "json_object");
-    let inner = object.get("json_schema").or_else(|| object.get("schema"));
+    let inner = ["response_format", "json_schema", "schema"].into_iter().find_map(|key| object.get(key));
     match inner.filter(|inner| is_wrapper && inner.is_object()) {
         Some(inner) => unwrapped(inner.clone()),
         None => value,
@@ -174,6 +174,9 @@ mod tests {
             format!(r#"{{"name": "dish", "strict": true, "schema": {inner}}}"#),
             format!(r#"{{"type": "json_schema", "json_schema": {{"name": "dish", "schema": {inner}}}}}"#),
             format!(r#"{{"type": "json_object", "schema": {inner}}}"#),
+            format!(
+                r#"{{"response_format": {{"type": "json_schema", "json_schema": {{"schema": {inner}}}}}}}"#
+            ),
         ] {
             assert_eq!(read(&wrapped), read(inner), "{wrapped}");
         }

@@ -42,6 +42,8 @@ pub enum Hint {
     BeginAnew,
     /// Say what is between the columns.
     NameDelimiter,
+    /// Say which column is asked, or how.
+    NameColumn,
     /// Say what the input holds.
     NameFormat,
     /// Forget messages.

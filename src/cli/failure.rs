@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use crate::cache::fingerprint::IsAdapter;
 pub use crate::cache::{Failure, Hint};
 use crate::cli::terminal::for_stderr;
-use crate::error::{ErrorKind, is_missing_file};
+use crate::error::{ErrorKind, in_a_line, is_missing_file};
 use pcache_engine::template::TemplateError;
 use pcache_store::StoreError;
 
@@ -29,7 +29,7 @@ pub fn report(error: &anyhow::Error, interrupted: u8, json: bool) -> u8 {
     if error.chain().any(|e| e.downcast_ref::<io::Error>().is_some_and(closed)) {
         return 0;
     }
-    print(ErrorKind::new(error), &format!("{error:#}"), advice(error), json);
+    print(ErrorKind::new(error), &in_a_line(error), advice(error), json);
     match (error.downcast_ref::<Failure>(), error.downcast_ref::<StoreError>()) {
         (Some(failure), _) => code(failure, interrupted),
         (_, Some(StoreError::DamagedIndex { .. })) => 4,
@@ -71,6 +71,9 @@ pub fn of_hint(hint: Hint) -> &'static str {
     match hint {
         Hint::BeginAnew => "--overwrite replaces it",
         Hint::NameDelimiter => "--delimiter CHAR says what is between columns",
+        Hint::NameColumn => {
+            "--field NAME says which column holds the question, --template TEXT puts columns into one"
+        }
         Hint::NameFormat => "--input-format jsonl, csv or tsv says what else the input is",
         Hint::NameField => {
             "--into NAME gives the answer another field, --replace puts it in that one's place"

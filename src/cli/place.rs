@@ -58,6 +58,18 @@ pub fn find(app: &App, text: &str, params: &ParamArgs, policy: CachePolicy) -> R
     Ok(ChosenState { state, built })
 }
 
+/// Refuses what is neither a state nor a file.
+///
+/// # Errors
+/// [`Failure::NotFound`] where nothing is there.
+pub fn check(app: &App, text: &str) -> Result<()> {
+    if Path::new(text).exists() {
+        return Ok(());
+    }
+    let store = states::store_with(app, text)?;
+    states::key(&store, text).map(drop)
+}
+
 /// Only a path has a separator; a name may have a dot, which most files have.
 fn is_path(text: &str) -> bool {
     text.contains(std::path::MAIN_SEPARATOR) || Path::new(text).extension().is_some()

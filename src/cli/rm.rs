@@ -21,8 +21,8 @@ Examples:
   pcache rm --dry-run menu                show what it would free
   pcache rm --all                         all states that are not pinned
 
-A state is removed with all of its names; pcache rename NAME --clear removes a
-name alone.")]
+A name is taken away, and its state removed with the last one; a key removes the
+state with all of its names.")]
 pub struct Rm {
     /// Keys or names of states
     #[arg(value_name = "KEY", required_unless_present = "all")]
@@ -42,8 +42,19 @@ pub struct Rm {
 #[derive(Debug, Serialize)]
 struct Report {
     dry_run: bool,
+    /// Names that were taken away from states that have others.
+    unnamed: Vec<Unnamed>,
     removed: Vec<Reported>,
     freed_bytes: u64,
+}
+
+/// A name that was taken away.
+#[derive(Debug, Serialize)]
+struct Unnamed {
+    key: String,
+    name: String,
+    /// Names that the state still has.
+    kept: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -67,16 +78,21 @@ fn run(app: &App, args: &Rm) -> Result<()> {
         Some(first) => states::store_with(app, first)?,
         None => app.store()?,
     };
-    chosen(&store, args)?;
-    let guard = app.lock_exclusive(&store)?;
-    // While this waited, another process may have pinned one, or moved its name.
-    let keys = chosen(&store, args)?;
-    let removed = store.remove_states(&guard, &keys, args.dry_run)?;
-    let report = report(&removed, args.dry_run);
+    let unnamed = take_names(app, &store, args)?;
+    let args =
+        &Rm { keys: args.keys.iter().filter(|key| !is_taken(&unnamed, key)).cloned().collect(), ..*args };
+    let removed = match args.all || !args.keys.is_empty() {
+        true => remove(app, &store, args)?,
+        false => Vec::new(),
+    };
+    let report = Report { unnamed, ..report(&removed, args.dry_run) };
+    report.unnamed.iter().try_for_each(|taken| app.named_event("unnamed", taken))?;
     let event = if args.dry_run { "would_remove" } else { "removed" };
     report.removed.iter().try_for_each(|r| app.named_event(event, r))?;
     match app.output() {
+        Output::Text if removed.is_empty() && !report.unnamed.is_empty() => tell_names(app, &report)?,
         Output::Text => {
+            tell_names(app, &report)?;
             let verb = if args.dry_run { "would remove" } else { "removed" };
             removed.iter().try_for_each(|r| {
                 let label = label_of_all(&r.key, &r.names);
@@ -89,6 +105,55 @@ fn run(app: &App, args: &Rm) -> Result<()> {
         Output::Jsonl => {}
     }
     fail_if_left(app, removed.iter().flat_map(|r| &r.left))
+}
+
+fn remove(app: &App, store: &Store, args: &Rm) -> Result<Vec<Removed>> {
+    chosen(store, args)?;
+    let guard = app.lock_exclusive(store)?;
+    // While this waited, another process may have pinned one, or moved its name.
+    let keys = chosen(store, args)?;
+    Ok(store.remove_states(&guard, &keys, args.dry_run)?)
+}
+
+/// Takes names away from states that have others, by which somebody else may know them.
+fn take_names(app: &App, store: &Store, args: &Rm) -> Result<Vec<Unnamed>> {
+    let mut taken = Vec::new();
+    for name in &args.keys {
+        let key = states::key(store, name)?;
+        let label = states::state(store, &key)?.label;
+        let is_given = |name: &str| args.keys.iter().any(|given| given == name);
+        let kept: Vec<String> =
+            label.names.iter().map(|n| n.name.clone()).filter(|name| !is_given(name)).collect();
+        let by_key =
+            args.keys.iter().any(|given| label.named(given).is_none() && key.to_hex().starts_with(given));
+        let Some(named) = label.named(name).filter(|_| !kept.is_empty() && !by_key) else { continue };
+        if named.pinned && !args.force {
+            bail!(Failure::Usage(format!("{name} is pinned; pcache unpin it first, or pass --force")));
+        }
+        taken.push(Unnamed { key: key.to_hex(), name: name.clone(), kept });
+    }
+    if args.dry_run || taken.is_empty() {
+        return Ok(taken);
+    }
+    let guard = app.lock_shared(store)?;
+    for Unnamed { name, .. } in &taken {
+        let key = states::key(store, name)?;
+        store.relabel(&guard, &key, |label| {
+            label.take(name);
+        })?;
+    }
+    Ok(taken)
+}
+
+fn is_taken(unnamed: &[Unnamed], name: &str) -> bool {
+    unnamed.iter().any(|taken| taken.name == name)
+}
+
+fn tell_names(app: &App, report: &Report) -> Result<()> {
+    let verb = if report.dry_run { "would take" } else { "took" };
+    report.unnamed.iter().try_for_each(|Unnamed { key, name, kept }| {
+        app.print(format!("{verb} the name {name} away; {} stays as {}", &key[..12], kept.join(", ")))
+    })
 }
 
 /// Warns of files that could not be removed, and fails if there are any.
@@ -139,5 +204,5 @@ fn report(removed: &[Removed], dry_run: bool) -> Report {
         freed_bytes: r.frees,
         left: r.left.iter().map(|left| left.path.display().to_string()).collect(),
     };
-    Report { dry_run, removed: removed.iter().map(reported).collect(), freed_bytes }
+    Report { dry_run, unnamed: Vec::new(), removed: removed.iter().map(reported).collect(), freed_bytes }
 }

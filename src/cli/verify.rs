@@ -90,9 +90,14 @@ fn run(app: &App, args: &Verify) -> Result<()> {
     }
     let bad = checked.iter().filter(|c| matches!(c.status, Status::Corrupt | Status::Missing)).count();
     if bad > 0 {
-        let hint = if args.repair { "" } else { "; pcache verify --repair repairs what can be repaired" };
+        let bad_states = human::count(bad, "state");
+        if args.repair {
+            bail!(Failure::Corrupt(format!("{bad_states} could not be repaired; the others are intact")));
+        }
         let are = if bad == 1 { "is" } else { "are" };
-        bail!(Failure::Corrupt(format!("{} {are} damaged{hint}", human::count(bad, "state"))));
+        bail!(Failure::Corrupt(format!(
+            "{bad_states} {are} damaged; pcache verify --repair repairs what can be repaired"
+        )));
     }
     gc::fail_if_unseen(app, &survey.unseen, survey.unreadable.len())
 }

@@ -110,7 +110,8 @@ impl Check {
         let number = self.number.iter().filter(|n| !self.is_near(&text, **n));
         let tolerance = self.tolerance.map_or_else(String::new, |t| format!(" ± {t}"));
         let equals = equals.map(|v| format!("equals {v}{case}"));
-        let number = number.map(|n| format!("number {n}{tolerance}"));
+        let read = number::first(&text, self.decimal).map_or("none".into(), |found| found.to_string());
+        let number = number.map(|n| format!("number {n}{tolerance} (read: {read})"));
         contains.chain(lacks).chain(equals).chain(regex).chain(number).collect()
     }
 
@@ -198,7 +199,7 @@ mod tests {
         let failure = check.failure("soup with Cheese").unwrap();
         assert_eq!(failure, "not-contains \"cheese\" (ignoring case): found \"soup with Cheese\"");
         let json: Check = toml::from_str("json = '$.n'\nnumber = 2\ntolerance = 0.5").unwrap();
-        assert_eq!(json.failure("{\"n\": 3}").unwrap(), "json $.n, number 2 ± 0.5: found 3");
+        assert_eq!(json.failure("{\"n\": 3}").unwrap(), "json $.n, number 2 ± 0.5 (read: 3): found 3");
         assert_eq!(json.failure("{}").unwrap(), "json $.n: found nothing there");
     }
 

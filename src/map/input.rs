@@ -48,13 +48,13 @@ pub struct Read {
 }
 
 impl Input {
-    /// Opens a file, or stdin for `-`.
+    /// Opens a file, or stdin for `-`. Returns its format, and whether it begins with a byte order mark.
     pub fn open(
         path: &Path,
         asked: Option<RecordFormat>,
         delimiter: Option<u8>,
-    ) -> Result<(Self, RecordFormat)> {
-        let mut text = text_of(path)?;
+    ) -> Result<(Self, RecordFormat, bool)> {
+        let (mut text, is_marked) = text_of(path)?;
         let failed = || format!("cannot read {}", name(path));
         let first = text.fill_buf().with_context(failed)?;
         let format = format_of(path, asked, first);
@@ -69,7 +69,7 @@ impl Input {
             RecordFormat::Csv => columns(path, text, delimiter)?,
             RecordFormat::Tsv => tabs(path, text)?,
         };
-        Ok((input, format))
+        Ok((input, format, is_marked))
     }
 
     /// Returns true if every record has the same fields.
@@ -111,7 +111,7 @@ impl Input {
     }
 }
 
-fn text_of(path: &Path) -> Result<Text> {
+fn text_of(path: &Path) -> Result<(Text, bool)> {
     if path.as_os_str() == "-" {
         return file::without_mark(BufReader::new(io::stdin())).context("cannot read stdin");
     }
@@ -125,6 +125,9 @@ fn text_of(path: &Path) -> Result<Text> {
 /// Returns a file's format, as asked for, by its name, or for stdin by its first bytes.
 fn format_of(path: &Path, asked: Option<RecordFormat>, first: &[u8]) -> RecordFormat {
     asked.or_else(|| by_name(path)).unwrap_or_else(|| {
+        if first.starts_with(b"sep=") || first.starts_with(b"\"sep=") {
+            return RecordFormat::Csv;
+        }
         // One broken line should not make text of the others.
         let mut lines = first.split_inclusive(|byte| *byte == b'\n').take(LOOKED_AT);
         let is_object = |line: &[u8]| serde_json::from_slice::<Fields>(line).is_ok();

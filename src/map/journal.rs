@@ -45,6 +45,12 @@ struct Step {
     failed: bool,
 }
 
+/// Line of a journal behind the last step of a run that came to its end: no crash has left anything behind it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Closed {
+    closed_at: u64,
+}
+
 impl JournaledFile {
     /// A file behind whose answers the same run goes on, or an empty one that begins with `head`. `run` names the state and
     /// the options.
@@ -96,8 +102,10 @@ impl JournaledFile {
     }
 
     /// The run is over. The journal stays: records that come later are answered by the same command.
-    pub fn close(self) -> Result<()> {
+    pub fn close(mut self) -> Result<()> {
         self.file.sync_all()?;
+        write_line(&mut self.journal, &Closed { closed_at: self.length })
+            .with_context(|| format!("cannot write {}", journal_of(&self.path).display()))?;
         let written = Handle::from_file(self.file.into_parts().0)?;
         if !Handle::from_path(&self.path).is_ok_and(|found| found == written) {
             bail!(
@@ -220,8 +228,15 @@ fn resumed(path: &Path, journal: &Journal, run: &str) -> Result<Option<Journaled
     }
     let mut read = Reread::new(&mut file, head.begins_at)?;
     let (mut done, mut failed, mut valid) = (Vec::new(), 0, first.len());
+    let mut is_closed = false;
     for line in lines {
+        if serde_json::from_str(line).is_ok_and(|closed: Closed| closed.closed_at == read.length) {
+            is_closed = true;
+            valid += line.len();
+            continue;
+        }
         let Ok(step) = serde_json::from_str::<Step>(line) else { break };
+        is_closed = false;
         if !(read.length..=written).contains(&step.end) {
             break;
         }
@@ -232,7 +247,7 @@ fn resumed(path: &Path, journal: &Journal, run: &str) -> Result<Option<Journaled
                 break;
             }
             bail!(Hint::BeginAnew.with(format!(
-                "{} was changed since the run was cut short: record {} is not what was written",
+                "{} was changed since it was written: record {} is not what it was",
                 path.display(),
                 done.len() + 1
             )));
@@ -244,6 +259,13 @@ fn resumed(path: &Path, journal: &Journal, run: &str) -> Result<Option<Journaled
         done.push(step.record);
     }
     let (length, hash) = (read.length, read.hash);
+    if is_closed && written > length {
+        bail!(Hint::BeginAnew.with(format!(
+            "{} was changed since it was written: there is more behind record {}",
+            path.display(),
+            done.len()
+        )));
+    }
     file.set_len(length)?;
     file.seek(SeekFrom::Start(length))?;
     let mut journal = journal.file.try_clone()?;

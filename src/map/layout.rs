@@ -9,6 +9,7 @@ use super::names::{ERROR, stop_of};
 use super::records::{Record, Records};
 use super::tsv;
 use crate::cache::Failure;
+use crate::text::file::MARK;
 
 /// Result for a record.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +41,8 @@ pub struct Layout {
     pub parts: Vec<String>,
     /// The input began with a line that names the delimiter, so CSV does, too.
     names_separator: bool,
+    /// It began with a byte order mark, without which spreadsheets take other letters for those of columns.
+    is_marked: bool,
 }
 
 impl Layout {
@@ -66,6 +69,7 @@ impl Layout {
             delimiter,
             parts: Vec::new(),
             names_separator: records.separator().is_some(),
+            is_marked: records.is_marked,
         })
     }
 
@@ -88,7 +92,9 @@ impl Layout {
             (RecordFormat::Csv, true) => format!("sep={}\n", char::from(self.delimiter)),
             _ => String::new(),
         };
-        separator + &self.row(self.names())
+        let has_columns = [RecordFormat::Csv, RecordFormat::Tsv].contains(&self.format);
+        let mark = if self.is_marked && has_columns { MARK } else { "" };
+        format!("{mark}{separator}{}", self.row(self.names()))
     }
 
     /// The columns of the output: those of the input, then those of its own that are not among them: the answer, why it
@@ -235,6 +241,7 @@ mod tests {
             delimiter: b',',
             parts: Vec::new(),
             names_separator: false,
+            is_marked: false,
         }
     }
 

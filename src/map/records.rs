@@ -65,14 +65,16 @@ pub struct Records {
     pub format: RecordFormat,
     /// The columns, where there are any.
     pub columns: Vec<String>,
+    /// The input begins with a byte order mark.
+    pub is_marked: bool,
 }
 
 impl Records {
     /// Opens a file, or stdin for `-`, and reads the first record.
     pub fn open(path: &Path, asked: Option<RecordFormat>, delimiter: Option<u8>) -> Result<Self> {
-        let (input, format) = Input::open(path, asked, delimiter)?;
+        let (input, format, is_marked) = Input::open(path, asked, delimiter)?;
         let columns = input.columns().to_vec();
-        let mut records = Self { input, number: 0, peeked: None, format, columns };
+        let mut records = Self { input, number: 0, peeked: None, format, columns, is_marked };
         records.peeked = records.read()?;
         Ok(records)
     }
@@ -104,7 +106,7 @@ impl Records {
             let what = format!("there is no column {field:?}; {}", Columns(&self.columns));
             bail!(match self.columns.as_slice() {
                 [one] if input::is_parted(one) => Hint::NameDelimiter.with(what),
-                _ => Failure::Usage(what),
+                _ => Hint::NameColumn.with(what),
             });
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 /// The byte order mark that editors and shells on Windows begin texts with. It is no part of them.
-const MARK: &str = "\u{feff}";
+pub const MARK: &str = "\u{feff}";
 
 /// A file that was named does not exist.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +28,12 @@ impl Missing {
 /// # Errors
 /// [`Missing`] where there is none; when it cannot be read, or is not UTF-8.
 pub fn read(path: &Path) -> Result<String> {
-    let bytes = fs_err::read(path).map_err(|e| Missing::or(path, e))?;
+    let bytes = fs_err::read(path).map_err(|e| match e.kind() {
+        io::ErrorKind::IsADirectory => {
+            anyhow::anyhow!("{} is a folder, expected a text file", path.display())
+        }
+        _ => Missing::or(path, e),
+    })?;
     decoded(bytes, &path.display().to_string())
 }
 
@@ -39,23 +44,33 @@ pub fn read(path: &Path) -> Result<String> {
 pub fn decoded(bytes: Vec<u8>, name: &str) -> Result<String> {
     let text = String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
-        anyhow::anyhow!("{name} is not UTF-8 text: the bytes from position {at} on are not a character")
+        match e.as_bytes() {
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
+                anyhow::anyhow!("{name} is UTF-16, and not UTF-8 text; save it as UTF-8")
+            }
+            _ => anyhow::anyhow!(
+                "{name} is not UTF-8 text: the bytes from position {at} on are not a character"
+            ),
+        }
     })?;
     Ok(text.strip_prefix(MARK).map(str::to_owned).unwrap_or(text))
 }
 
-/// A text behind the mark that it may begin with.
+/// A text that is read as it comes.
+pub type Stream = Box<dyn BufRead + Send>;
+
+/// A text behind the mark that it may begin with, and whether it does.
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn without_mark(mut text: impl BufRead + Send + 'static) -> io::Result<Box<dyn BufRead + Send>> {
+pub fn without_mark(mut text: impl BufRead + Send + 'static) -> io::Result<(Stream, bool)> {
     let waiting = text.fill_buf()?;
     if waiting.starts_with(MARK.as_bytes()) {
         text.consume(MARK.len());
-        return Ok(Box::new(text));
+        return Ok((Box::new(text), true));
     }
     if waiting.is_empty() || !MARK.as_bytes().starts_with(waiting) {
-        return Ok(Box::new(text));
+        return Ok((Box::new(text), false));
     }
     // Part of a mark, perhaps.
     let mut begins = Vec::new();
@@ -65,10 +80,11 @@ pub fn without_mark(mut text: impl BufRead + Send + 'static) -> io::Result<Box<d
             break;
         }
     }
-    if begins == MARK.as_bytes() {
+    let is_marked = begins == MARK.as_bytes();
+    if is_marked {
         begins.clear();
     }
-    Ok(Box::new(Cursor::new(begins).chain(text)))
+    Ok((Box::new(Cursor::new(begins).chain(text)), is_marked))
 }
 
 #[cfg(test)]
@@ -82,7 +98,8 @@ mod tests {
         {
             assert_eq!(decoded(bytes.into(), "x").unwrap(), expected);
             let mut read = String::new();
-            let mut text = without_mark(Cursor::new(bytes.as_bytes().to_vec())).unwrap();
+            let (mut text, is_marked) = without_mark(Cursor::new(bytes.as_bytes().to_vec())).unwrap();
+            assert_eq!(is_marked, bytes.starts_with(MARK));
             text.read_to_string(&mut read).unwrap();
             assert_eq!(read, expected);
         }

@@ -234,6 +234,10 @@ fn what_is_answered_is_not_asked_again_and_not_mixed_with_another_run() {
     program.ok(&map);
     let whole = std::fs::read_to_string(program.path("out.jsonl")).unwrap();
     assert!(whole.starts_with(&first) && whole.lines().count() == 41, "{whole}");
+    // A line that somebody put behind the answers was thrown away.
+    program.write("out.jsonl", &format!("{whole}{{\"id\": 99}}\n"));
+    let added = program.run(&map);
+    assert!(added.code == 2 && added.stderr.contains("there is more behind record 41"), "{}", added.stderr);
     program.write("out.jsonl", &whole.replacen("\"id\"", "\"ID\"", 1));
     assert_eq!(program.run(&map).code, 2);
     std::fs::remove_file(program.path("out.jsonl.progress")).unwrap();
@@ -524,7 +528,7 @@ fn an_output_that_was_edited_is_not_gone_on_with() {
         program.write("out.jsonl", &edited);
         let run = map(&[]);
         assert_eq!(run.code, 2, "{}", run.stderr);
-        assert!(run.stderr.contains("was changed since the run was cut short: record 2"), "{}", run.stderr);
+        assert!(run.stderr.contains("was changed since it was written: record 2"), "{}", run.stderr);
         assert_eq!(std::fs::read_to_string(program.path("out.jsonl")).unwrap(), edited, "left as it is");
     }
     // What was not written to its end when the power went has zeros there.

@@ -141,6 +141,45 @@ fn a_byte_order_mark_is_no_text() {
     assert_eq!(program.ok(&["ask", "s", "x", "--grammar", "g.gbnf"]).stdout.trim(), "yes");
 }
 
+/// Without the mark, spreadsheets read other letters.
+#[test]
+fn columns_come_out_with_the_mark_that_they_came_with() {
+    let program = program();
+    program.write("sheet.csv", "\u{feff}sep=;\nid;text\n1;über\n");
+    let run = program.ok(&["map", "s", "--input", "sheet.csv", "--max-tokens", "1"]);
+    assert!(run.stdout.starts_with("\u{feff}sep=;\nid;text;answer"), "{}", run.stdout);
+    let piped = std::fs::read_to_string(program.path("sheet.csv")).unwrap();
+    let run = program.run_with(&["map", "s", "--max-tokens", "1"], &piped);
+    assert!(run.stdout.starts_with("\u{feff}sep=;\nid;text;answer"), "{}", run.stdout);
+    program.write("plain.csv", "id,text\n1,a\n");
+    let run = program.ok(&["map", "s", "--input", "plain.csv", "--max-tokens", "1"]);
+    assert!(run.stdout.starts_with("id,text"), "{}", run.stdout);
+}
+
+#[test]
+fn a_question_on_stdin_needs_a_state_first() {
+    let program = program();
+    let run = program.run_with(&["ask", "Who is the owner?"], "");
+    assert!(run.code == 3 && run.stderr.contains("no state"), "{}", run.stderr);
+    let run = program.run_with(&["ask", "s"], "");
+    assert!(run.code == 2 && run.stderr.contains("on stdin is empty"), "{}", run.stderr);
+}
+
+#[test]
+fn a_name_that_is_removed_takes_no_other_one_with_it() {
+    let program = program();
+    program.ok(&["build", "p.txt", "--name", "other", "--pin"]);
+    let run = program.ok(&["rm", "s"]);
+    assert!(run.stdout.contains("took the name s away") && run.stdout.contains("stays as other"), "{run:?}");
+    assert_eq!(program.run(&["ask", "s", "x"]).code, 3);
+    program.ok(&["ask", "other", "x", "--max-tokens", "1"]);
+    assert_eq!(program.run(&["rm", "other"]).code, 2, "it is pinned");
+    program.ok(&["build", "p.txt", "--name", "third"]);
+    assert_eq!(program.run(&["rm", "other"]).code, 2, "the name is pinned");
+    let both = program.ok(&["rm", "--force", "other", "third"]);
+    assert!(both.stdout.contains("removed ") && program.manifests().is_empty(), "{both:?}");
+}
+
 #[test]
 fn objects_over_several_lines_are_records() {
     let program = program();
@@ -288,6 +327,16 @@ mod on_unix {
         writer.join().unwrap();
         let read = reader.wait_with_output().unwrap();
         assert_eq!(String::from_utf8(read.stdout).unwrap().lines().count(), 2);
+    }
+
+    /// The answer was cut off, and the exit code was 0.
+    #[test]
+    fn a_chat_in_a_pipe_that_is_stopped_says_so() {
+        let program = program();
+        let chat =
+            "(echo hello; sleep 3) | timeout --preserve-status -s INT 1 \"$PCACHE\" chat s --max-tokens 4000";
+        let run = program.script("bash", &["-c", chat]);
+        assert_eq!(run.code, 130, "{}", run.stderr);
     }
 
     #[test]

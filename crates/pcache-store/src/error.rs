@@ -1,5 +1,6 @@
 //! Failures of the store.
 
+use crate::disk::{Disk, RealDisk};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -161,7 +162,12 @@ impl StoreError {
             Self::Disk { source, .. } => {
                 matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }
-            Self::Index { source, .. } => source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            Self::Index { path, source } => match source.sqlite_error_code() {
+                Some(rusqlite::ErrorCode::DiskFull) => true,
+                // An index that was lost cannot be made anew there, and SQLite opens it as it is.
+                Some(rusqlite::ErrorCode::ReadOnly | rusqlite::ErrorCode::CannotOpen) => has_no_room(path),
+                _ => false,
+            },
             _ => false,
         }
     }
@@ -204,6 +210,15 @@ impl StoreError {
         let path = path.to_owned();
         move |source| Self::Disk { action, path, source }
     }
+}
+
+/// Bytes that a new index takes.
+const SMALLEST_INDEX: u64 = 256 << 10;
+
+/// The disk of a file has no room for an index.
+fn has_no_room(path: &Path) -> bool {
+    let free = path.parent().and_then(|folder| RealDisk.free_bytes(folder));
+    free.is_some_and(|bytes| bytes < SMALLEST_INDEX)
 }
 
 /// Actions that only one who may write takes.

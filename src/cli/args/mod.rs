@@ -153,16 +153,36 @@ impl Cli {
 /// Ends the program with an error of the command line, or with the help that was asked for.
 fn refuse(error: clap::Error) -> ! {
     if error.use_stderr() && wants_json() {
-        let text = error.render().to_string();
-        let mut paragraphs = text.trim_start_matches("error: ").split("\n\n");
+        let text = in_own_words(&error.render().to_string());
+        let mut paragraphs = text.trim_start_matches("pcache: ").split("\n\n");
         let message = paragraphs.next().unwrap_or_default().trim();
         let tip = paragraphs.find_map(|text| text.trim().strip_prefix("tip: "));
         failure::print(ErrorKind::Refused, message, tip, true);
         std::process::exit(error.exit_code());
     }
+    if error.use_stderr() {
+        let (mut stderr, text) = (std::io::stderr(), error.render());
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let is_colored = match color() {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => std::io::IsTerminal::is_terminal(&stderr) && !no_color,
+        };
+        let text = if is_colored { text.ansi().to_string() } else { text.to_string() };
+        let _ = std::io::Write::write_all(&mut stderr, in_own_words(&text).as_bytes());
+        std::process::exit(error.exit_code());
+    }
     // Help that nobody could read was not given.
     let is_read = error.print().is_ok() && std::io::Write::flush(&mut std::io::stdout()).is_ok();
     std::process::exit(if is_read { error.exit_code() } else { 1 })
+}
+
+/// An error of the command line, as those of the commands are written.
+fn in_own_words(error: &str) -> String {
+    let own = error.replacen("error:", "pcache:", 1);
+    own.replace("invalid digit found in string", "expected a whole number")
+        .replace("number too large to fit in target type", "the number is too large")
+        .replace("cannot parse integer from empty string", "expected a whole number")
 }
 
 /// Version of the program and of llama.cpp, and the processor's kernels.

@@ -53,12 +53,20 @@ const COMMANDS: [(&[&str], &str); 9] = [
     (&["version"], "pcache --version"),
 ];
 
+/// Options behind which any text may stand.
+const TAKE_TEXT: [&str; 4] = ["--stop", "--system", "--question", "--template"];
+
 /// Returns the tip for an option that pcache has not, of a command line that it might misread: `-ngl` begins as `-n` does.
 pub fn foreign_option(arguments: impl Iterator<Item = String>) -> Option<(String, &'static str)> {
     let is_short =
         |argument: &String| argument.starts_with('-') && !argument.starts_with("--") && argument.len() > 2;
+    let mut is_value = false;
     arguments
-        .filter(is_short)
+        .filter(|argument| {
+            // The text that an option of pcache's is given may look like one of another's.
+            let was_value = std::mem::replace(&mut is_value, TAKE_TEXT.contains(&argument.as_str()));
+            !was_value && is_short(argument)
+        })
         .filter_map(|argument| tip(&OPTIONS, &argument).map(|tip| (argument, tip)))
         .next()
 }

@@ -42,7 +42,7 @@ pub struct Ask {
     /// Prompt file in KEY's place
     #[arg(long, value_name = "FILE", hide = true)]
     pub prompt: Option<String>,
-    /// Questions; - is stdin, which is not read beside others [default: -]
+    /// Questions; - is one on stdin [default: -]
     #[arg(value_name = "QUESTION", index = 2, allow_negative_numbers = true, value_parser = text())]
     pub questions: Vec<String>,
     /// File with one question a line; - is stdin
@@ -95,6 +95,10 @@ impl Run for Ask {
 }
 
 fn run(app: &App, args: &Ask) -> Result<()> {
+    // Nobody should type a question to a state that there is not.
+    if questions::are_on_stdin(args) {
+        place::check(app, args.place())?;
+    }
     let texts = questions::read(args)?;
     let constraint = sampling::constraint(&args.constraint)?;
     let how = CachePolicy { no_cache: args.no_cache, require_hit: args.require_hit };

@@ -8,6 +8,15 @@ use super::Ask;
 use crate::cli::app::read_text;
 use crate::cli::failure::Failure;
 
+/// Returns true if a question is read from stdin.
+pub fn are_on_stdin(args: &Ask) -> bool {
+    let is_stdin = |file: &std::path::PathBuf| file.as_os_str() == "-";
+    match &args.questions_file {
+        Some(file) => is_stdin(file),
+        None => args.questions().is_empty() || args.questions().iter().any(|text| text == "-"),
+    }
+}
+
 /// The question that stdin is. It can be read once: a second one is empty.
 fn of_stdin() -> Result<String> {
     Ok(read_text(Path::new("-"))?.trim_end_matches(['\n', '\r']).to_owned())
@@ -28,7 +37,8 @@ pub fn read(args: &Ask) -> Result<Vec<String>> {
         bail!(Failure::Usage(format!("{} has no questions", file.display())));
     }
     if questions.is_empty() || questions.iter().any(|q| q.trim().is_empty()) {
-        bail!(Failure::Usage("a question is empty".into()));
+        let place = if are_on_stdin(args) { " on stdin" } else { "" };
+        bail!(Failure::Usage(format!("a question{place} is empty")));
     }
     Ok(questions)
 }

@@ -23,7 +23,7 @@ use crate::cli::args::{KeepArgs, Output, ParamArgs, SamplingArgs};
 use crate::text::human;
 use pcache_engine::generate::{self, Sampling, StopReason};
 use pcache_engine::prompt::NextMessage;
-use pcache_format::RenderedWith;
+use pcache_format::{RenderedWith, StateKind};
 
 /// Arguments of `chat`.
 #[derive(Debug, Args)]
@@ -113,6 +113,9 @@ fn run(app: &App, args: &Chat) -> Result<()> {
             "the template moves the system message from message to message: it stays before the first one",
         );
     }
+    if args.resume.is_some() && opened.state.manifest.kind != StateKind::Conversation {
+        app.say("this is no conversation that /save kept: one begins behind the prompt");
+    }
     chat.greet(&opened, args.resume.is_some(), &next);
     let mut said = Said::new(next);
     chat.converse(&mut Conversation::new(&mut opened, &mut said))?;
@@ -189,6 +192,10 @@ impl Repl<'_> {
             match done {
                 _ if self.app.signals.told_to_end() => {
                     bail!(Failure::Interrupted("interrupted".into()))
+                }
+                // What is piped in is stopped as a whole.
+                Ok(()) if !lines.are_typed() && self.was_stopped() => {
+                    bail!(Failure::Interrupted("interrupted; the answer is not complete".into()))
                 }
                 Ok(()) => {}
                 // An answer that cannot be shown any more ends the conversation.
@@ -312,6 +319,11 @@ impl Repl<'_> {
         report::print(self.app, &report, None, self.args.stats, self.tells(&answered))?;
         self.last = Some(answered);
         Ok(())
+    }
+
+    /// Ctrl-C stopped the last answer.
+    fn was_stopped(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| last.answer.stop == StopReason::Interrupted)
     }
 
     /// Returns true if an answer's statistics are printed: if they were asked for, or if something is out of the ordinary.
