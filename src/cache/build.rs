@@ -17,7 +17,7 @@ use crate::text::human;
 use pcache_engine::model::Model;
 use pcache_engine::prompt::Prompt;
 use pcache_engine::session::Session;
-use pcache_format::{Codec, KvType, StateKey, StateKind};
+use pcache_format::{Codec, KvType, RenderedWith, StateKey, StateKind};
 use pcache_store::{
     Built, Claim, Description, Expiry, Prefix, SharedGuard, State, Store, StoreError, VerifiedPrefix,
 };
@@ -294,20 +294,26 @@ impl Builder<'_> {
         filled: &PrefillStats,
     ) -> Result<Option<String>> {
         let key = prefix.chain.state_key(&prompt.pending_text, &prompt.suffix);
+        let before = self.store.state(&key)?;
+        let rendered_with = self.rendered_with(before.as_ref(), prompt, origin);
         // What a state was extended from stays known when its whole prompt is built.
-        let before = self.store.state(&key)?.filter(|state| state.manifest.kind == StateKind::Extension);
-        let kind = before.as_ref().map_or(origin.kind, |state| state.manifest.kind);
+        let extended = before.as_ref().filter(|state| state.manifest.kind == StateKind::Extension);
+        let kind = extended.map_or(origin.kind, |state| state.manifest.kind);
+        let prompt_format = match &before {
+            Some(state) if rendered_with != prompt.rendered_with => state.label.prompt_format.clone(),
+            _ => origin.framing.clone(),
+        };
         let description = Description {
             kind,
             pending_text: prompt.pending_text.clone(),
             suffix: prompt.suffix.clone(),
             prompt_span: prompt.own.map(|(first, bytes)| first..first + bytes),
             raw: prompt.raw,
-            rendered_with: prompt.rendered_with.clone(),
+            rendered_with,
         };
         let built = Built {
-            origin: before.map_or_else(|| origin.label.clone(), |state| state.label.origin),
-            prompt_format: origin.framing.clone(),
+            origin: extended.map_or_else(|| origin.label.clone(), |state| state.label.origin.clone()),
+            prompt_format,
             // The name that it was given, and not the hash that a link leads to.
             model_path: std::path::absolute(&self.target.model_path)?.to_string_lossy().into_owned(),
             text: origin.text,
@@ -319,6 +325,28 @@ impl Builder<'_> {
         let saved = writer.finish(&description, &built)?;
         self.call.observer.labelled(&saved, self.keep.claim.name.as_deref(), None);
         Ok(self.keep.claim.name.clone().or_else(|| saved.label.name().map(str::to_owned)))
+    }
+
+    /// Template and arguments of the state. Two templates may render a prompt alike and a question otherwise: the state that is
+    /// there keeps its own, or it would answer in another way because somebody built the same prompt.
+    fn rendered_with(&self, before: Option<&State>, prompt: &Prompt, origin: &Origin) -> RenderedWith {
+        let own = before.filter(|state| state.is_whole() && !state.manifest.raw && !prompt.raw);
+        // What an older version built says nothing of its template but its name.
+        let known = |state: &&State| {
+            state.manifest.rendered_with != RenderedWith::default()
+                || state.label.prompt_format == "chat template"
+        };
+        let Some(with) = own.filter(known).map(|state| &state.manifest.rendered_with) else {
+            return prompt.rendered_with.clone();
+        };
+        let new = &prompt.rendered_with;
+        if (&with.template, &with.arguments, &with.date) != (&new.template, &new.arguments, &new.date) {
+            self.call.warn(format!(
+                "the same state was built before in another way than {}: its questions are rendered as they were",
+                origin.framing
+            ));
+        }
+        with.clone()
     }
 
     fn report(

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::cache::open_state::{Answered, OpenState, Sampled};
+use crate::cache::open_state::{Answered, OpenState, READS_THE_QUESTION, Sampled};
 use crate::cache::source::Origin;
 use crate::cache::timings::Timings;
 use crate::cache::verdict::Verdict;
@@ -16,7 +16,7 @@ use crate::cache::{Failure, Hint};
 use crate::text::human;
 use pcache_engine::generate::{Sampling, StopReason};
 use pcache_engine::model::Model;
-use pcache_engine::prompt::{self, NextMessage, Prompt};
+use pcache_engine::prompt::{self, Asked, NextMessage, Prompt};
 use pcache_engine::session::Session;
 use pcache_engine::template::Role;
 use pcache_format::{Layout, RenderedWith, StateKind};
@@ -135,10 +135,13 @@ impl<'o, 'a> Conversation<'o, 'a> {
         emit: impl FnMut(&str) -> Result<()>,
     ) -> Result<Answered> {
         let model = self.opened.session.model();
-        let asked = match self.said.exchanges.is_empty() {
-            true => self.opened.asker.ask(model, message).tokens,
+        let Asked { tokens: asked, differs_before } = match self.said.exchanges.is_empty() {
+            true => self.opened.asker.ask(model, message),
             false => self.said.next.tokens(model, message),
         };
+        if differs_before {
+            self.opened.call.warn(READS_THE_QUESTION);
+        }
         let since = Instant::now();
         let mut timings = self.opened.call.observer.timings();
         let verdict = self.prepare(&mut timings)?;
@@ -162,6 +165,20 @@ impl<'o, 'a> Conversation<'o, 'a> {
             digest: None,
         };
         (prompt, origin)
+    }
+
+    /// Renders what would follow the conversation, if it was saved.
+    ///
+    /// # Errors
+    /// Why the template cannot, as one that shows the last messages only.
+    pub fn can_be_resumed(&self) -> Result<()> {
+        if self.said.next.is_raw() {
+            return Ok(());
+        }
+        let (next, suffix) = (&self.said.next, &self.opened.state.manifest.suffix);
+        let with = with_an_exchange(next.rendered_with().clone());
+        NextMessage::new(self.opened.session.model(), &with, suffix)?;
+        Ok(())
     }
 
     /// Answers the last message again.

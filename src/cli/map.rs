@@ -157,7 +157,7 @@ fn run(app: &App, args: &Map) -> Result<()> {
     let layout = layout.with_parts(args.columns.clone())?;
     let total = records::count(&args.input, args.input_format, args.delimiter)?;
     let open = |layout, run: &str| match &args.output {
-        Some(path) => Output::to_file(layout, path, run, args.overwrite),
+        Some(path) => Output::to_file(app.call(), layout, path, run, args.overwrite),
         None => Output::printed(layout, Box::new(|text| app.write(text))),
     };
     let tally = map::run(app.call(), &place, &options, (records, total), layout, open)?;

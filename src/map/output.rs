@@ -3,12 +3,41 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::journal::JournaledFile;
 use super::layout::{Layout, Outcome};
 use super::records::Record;
+use crate::cache::{Call, Failure};
+
+/// Time after which it is said that nobody reads.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Opens a pipe or a device. A named pipe waits for its reader, and a signal should end that as it ends anything else.
+fn opened_to_write(call: Call<'_>, path: &Path) -> Result<fs_err::File> {
+    let (send, receive) = mpsc::channel();
+    let own = path.to_owned();
+    // A thread that still waits goes with the program.
+    thread::spawn(move || send.send(fs_err::OpenOptions::new().write(true).open(own)));
+    let mut waited = Duration::ZERO;
+    loop {
+        let pause = Duration::from_millis(100);
+        match receive.recv_timeout(pause) {
+            Ok(opened) => return Ok(opened?),
+            Err(_) if call.is_cancelled() => {
+                bail!(Failure::Interrupted(format!("interrupted: nobody reads {}", path.display())))
+            }
+            Err(_) => waited += pause,
+        }
+        if waited == PATIENCE {
+            call.say(format!("waiting for a reader of {}", path.display()));
+        }
+    }
+}
 
 /// Destination of answers.
 pub struct Output<'a> {
@@ -43,9 +72,9 @@ impl<'a> Output<'a> {
     ///
     /// # Errors
     /// When the file cannot be written, or holds something else.
-    pub fn to_file(layout: Layout, path: &Path, run: &str, overwrite: bool) -> Result<Self> {
+    pub fn to_file(call: Call<'_>, layout: Layout, path: &Path, run: &str, overwrite: bool) -> Result<Self> {
         if fs_err::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
-            let mut file = fs_err::OpenOptions::new().write(true).open(path)?;
+            let mut file = opened_to_write(call, path)?;
             file.write_all(layout.head().as_bytes())?;
             return Ok(Self { layout, to: To::Stream(file) });
         }

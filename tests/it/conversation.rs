@@ -347,7 +347,7 @@ fn a_signal_during_an_answer_ends_the_conversation() {
     use rustix::process::{Pid, Signal, kill_process};
 
     let program = program("llama");
-    for (signal, ends) in [(Signal::TERM, Some(143)), (Signal::HUP, Some(129)), (Signal::INT, None)] {
+    for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129), (Signal::INT, 130)] {
         let mut child = program.start_with_input(&["chat", "s", "--max-tokens", "100000"]);
         let mut input = child.stdin.take().unwrap();
         std::io::Write::write_all(&mut input, b"hello\n").unwrap();
@@ -355,14 +355,7 @@ fn a_signal_during_an_answer_ends_the_conversation() {
         std::io::Read::read_exact(&mut output, &mut [0]).unwrap();
         kill_process(Pid::from_child(&child), signal).unwrap();
         let rest = std::thread::spawn(move || std::io::Read::read_to_end(&mut output, &mut Vec::new()));
-        if ends.is_some() {
-            assert_eq!(child.wait().unwrap().code(), ends, "{signal:?}");
-        } else {
-            std::thread::sleep(std::time::Duration::from_millis(300));
-            assert!(child.try_wait().unwrap().is_none(), "Ctrl-C stops the answer and not the program");
-            std::io::Write::write_all(&mut input, b"/quit\n").unwrap();
-            assert_eq!(child.wait().unwrap().code(), Some(0));
-        }
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{signal:?}");
         rest.join().unwrap().unwrap();
     }
 }

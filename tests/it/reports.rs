@@ -233,6 +233,21 @@ fn a_question_may_begin_with_a_dash_and_a_dash_alone_is_stdin() {
     assert_eq!(json(&run)["question"], "Is there soup?");
 }
 
+/// A sign that stands for a dash while arguments are read got into names of files.
+#[test]
+fn a_file_may_have_a_name_that_begins_with_a_dash() {
+    let program = program();
+    program.ok(&["ask", "s", "x", "--max-tokens", "1", "--log=- log"]);
+    assert!(program.path("- log").is_file());
+    program.write("- in.jsonl", "{\"text\": \"x\"}\n");
+    program.ok(&["map", "s", "--input=- in.jsonl", "--max-tokens", "1"]);
+    // As elsewhere: what begins with a dash is no value of an option that names a file.
+    assert_eq!(program.run(&["ask", "s", "x", "--log", "- other"]).code, 2);
+    assert!(!program.path("- other").exists() && !program.path("\u{fdd0}- other").exists());
+    let run = program.run(&["ask", "- no such", "x"]);
+    assert!(run.code == 3 && run.stderr.contains("\"- no such\""), "{}", run.stderr);
+}
+
 #[test]
 fn a_stop_sequence_has_escapes() {
     let program = program();
@@ -327,6 +342,18 @@ mod on_unix {
         writer.join().unwrap();
         let read = reader.wait_with_output().unwrap();
         assert_eq!(String::from_utf8(read.stdout).unwrap().lines().count(), 2);
+    }
+
+    /// A signal was heard, and nothing ended: the other end of the pipe was waited for.
+    #[test]
+    fn a_pipe_that_nobody_reads_can_be_stopped() {
+        let program = program();
+        assert!(Command::new("mkfifo").arg(program.path("out.jsonl")).status().unwrap().success());
+        program.write("in.jsonl", "{\"text\": \"x\"}\n");
+        let map = "\"$PCACHE\" map s --input in.jsonl --output out.jsonl & sleep 2; kill -TERM $!; wait $!";
+        let run = program.script("timeout", &["20", "bash", "-c", map]);
+        assert_eq!(run.code, 143, "{}", run.stderr);
+        assert!(run.stderr.contains("waiting for a reader of out.jsonl"), "{}", run.stderr);
     }
 
     /// The answer was cut off, and the exit code was 0.

@@ -45,6 +45,12 @@ fn words_that_the_template_looks_for_are_found() {
     assert_eq!((asked.code, asked.stderr.contains("warning")), (0, false), "{}", asked.stderr);
     let spoken = program.run_with(&["chat", "s", "--max-tokens", "1"], "One?\nTwo?\n");
     assert_eq!(spoken.code, 0, "{}", spoken.stderr);
+    let switched = program.run_with(&["chat", "s", "--max-tokens", "1"], "One? /think\n");
+    assert!(
+        switched.code == 0 && switched.stderr.contains("looks into this question"),
+        "{}",
+        switched.stderr
+    );
     // A question that switches back comes too late for what stands in the state.
     let late = program.run_with(&["ask", "s", "Soup? /think", "--max-tokens", "1"], "");
     assert!(late.code == 0 && late.stderr.contains("looks into this question"), "{}", late.stderr);
@@ -145,4 +151,54 @@ fn tokens_are_those_of_the_whole_text() {
         let both = |report| [ids(report, "list"), ids(report, "question")].concat();
         assert_eq!(both(&chat), both(&whole), "{prompt:?} {question:?}");
     }
+}
+
+/// Who built the same prompt with another template changed how the questions of a state were rendered.
+#[test]
+fn a_state_keeps_the_template_that_it_was_built_with() {
+    let program = Program::new(&tiny("llama"));
+    program.write("prompt.txt", "Hi");
+    let template = |question: &str| {
+        format!("{{% for m in messages %}}<{{{{ m.role }}}}>{{{{ m.content{question} }}}}{{% endfor %}}<a>")
+    };
+    program.write("plain.jinja", &template(""));
+    program.write("strips.jinja", &template(" | replace('!', '')"));
+    program.ok(&["build", "prompt.txt", "--template", "plain.jinja", "--name", "plain"]);
+    let evaluated = || {
+        let run = program.ok(&["ask", "plain", "Soup!!!", "--max-tokens", "1", "--json"]);
+        json(&run)["cache"]["evaluated_tokens"].as_u64().unwrap()
+    };
+    let before = evaluated();
+    let other = program.ok(&["build", "prompt.txt", "--template", "strips.jinja", "--name", "other"]);
+    assert!(other.stderr.contains("was built before in another way"), "{}", other.stderr);
+    assert_eq!(evaluated(), before);
+}
+
+/// On a real vocabulary: entities that a template resolves are no control tokens of a user's.
+#[test]
+fn what_a_template_makes_of_a_text_is_text() {
+    let program = Program::new(&smollm2());
+    program.write("t.jinja", "{% for m in messages %}<|im_start|>{{ m.content|replace('&lt;','<')|replace('&gt;','>') }}{% endfor %}<|im_end|>");
+    program.write("prompt.txt", "hi &lt;|im_end|&gt; x");
+    let question = "q &lt;|im_end|&gt;";
+    let args = ["tokens", "prompt.txt", "--template", "t.jinja", "--question", question, "--list", "--json"];
+    let report = json(&program.ok(&args));
+    let ids = |list: &str| -> Vec<i64> {
+        report[list].as_array().unwrap().iter().map(|token| token["id"].as_i64().unwrap()).collect()
+    };
+    let count = |ids: &[i64], id: i64| ids.iter().filter(|found| **found == id).count();
+    let all = [ids("list"), ids("question")].concat();
+    assert_eq!((count(&all, 1), count(&all, 2)), (2, 1), "{report}");
+}
+
+/// Three turns were saved, and `--resume` failed.
+#[test]
+fn a_conversation_that_cannot_be_resumed_says_so() {
+    let program = Program::new(&tiny("llama"));
+    program.write("prompt.txt", "Hi");
+    program.write("t.jinja", "{% for m in messages[-4:] %}<{{ m.role }}>{{ m.content }}{% endfor %}<a>");
+    program.ok(&["build", "prompt.txt", "--template", "t.jinja", "--name", "s"]);
+    let said = program.run_with(&["chat", "s", "--max-tokens", "1"], "One?\nTwo?\n/save talk\n");
+    assert!(said.code == 0 && said.stderr.contains("can be asked and not resumed"), "{}", said.stderr);
+    program.ok(&["ask", "talk", "Three?", "--max-tokens", "1"]);
 }

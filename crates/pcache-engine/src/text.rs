@@ -7,8 +7,6 @@
 //! Some vocabularies have chat markers (`<|im_start|>`) that are not control but user-defined tokens, which llama.cpp
 //! finds in any text. They count in the template as control tokens do; in plain text they are broken in two.
 
-use std::collections::BTreeSet;
-
 use aho_corasick::{AhoCorasick, MatchKind};
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token_type::LlamaTokenAttr;
@@ -220,9 +218,10 @@ impl Specials {
         found.map(|found| self.specials[found.pattern().as_usize()].token).collect()
     }
 
-    /// Characters that control tokens and markers begin with.
-    pub(super) fn first_characters(&self) -> BTreeSet<char> {
-        self.specials.iter().filter_map(|special| special.text.chars().next()).collect()
+    /// A control token or marker of a single character is in the text.
+    pub(super) fn has_single(&self, text: &str) -> bool {
+        let single = |special: &&Special| special.text.chars().nth(1).is_none();
+        self.specials.iter().filter(single).any(|special| text.contains(&special.text))
     }
 
     /// The text begins with the end of a control token, so that something before it could complete one.

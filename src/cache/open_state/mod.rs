@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-pub use answer::{Answered, Sampled};
+pub use answer::{Answered, READS_THE_QUESTION, Sampled};
 use anyhow::{Result, bail};
 
 use super::timings::Timings;

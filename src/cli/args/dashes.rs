@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use clap::Command;
 use clap::builder::{NonEmptyStringValueParser, StringValueParser, TypedValueParser};
 
 use crate::text::escapes::unescaped;
@@ -9,17 +10,64 @@ use crate::text::escapes::unescaped;
 /// Stands before such a text while the command line is read: a character that is none.
 const MARK: char = '\u{fdd0}';
 
-/// The arguments, with a mark before each that can only be a text.
-pub fn marked(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+/// Options whose values are texts for the model, by their ids.
+const TEXTS: [&str; 3] = ["stop", "system", "question"];
+
+/// The arguments, with a mark before each that can only be a text, where a text is expected.
+pub fn marked(command: &Command, arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut place = Place { command, is_chosen: false, value_of: None };
     let mut is_open = true;
-    let marked = arguments.map(|argument| {
+    let mut marked = Vec::new();
+    for (n, argument) in arguments.enumerate() {
         is_open &= argument != "--";
-        match argument.to_str().filter(|text| is_open && is_text(text)) {
-            Some(text) => format!("{MARK}{text}").into(),
-            None => argument,
+        let text = argument.to_str().filter(|_| is_open && n > 0);
+        let is_marked =
+            text.is_some_and(|text| place.expects_text() && (is_text(text) || text.starts_with(MARK)));
+        if let Some(text) = text {
+            place.pass(text, is_marked);
         }
-    });
-    marked.collect()
+        marked.push(if is_marked { format!("{MARK}{}", text.unwrap_or_default()).into() } else { argument });
+    }
+    marked
+}
+
+/// Where on the command line an argument stands.
+struct Place<'c> {
+    command: &'c Command,
+    /// The command is named.
+    is_chosen: bool,
+    /// Option that takes the next argument.
+    value_of: Option<String>,
+}
+
+impl Place<'_> {
+    fn expects_text(&self) -> bool {
+        match &self.value_of {
+            Some(id) => TEXTS.contains(&id.as_str()) || id == "template" && self.command.get_name() == "map",
+            // A question.
+            None => self.is_chosen && self.command.get_name() == "ask",
+        }
+    }
+
+    /// Goes past an argument.
+    fn pass(&mut self, argument: &str, is_marked: bool) {
+        let is_value = self.value_of.take().is_some();
+        if is_value || is_marked {
+            return;
+        }
+        if !self.is_chosen
+            && let Some(chosen) = self.command.find_subcommand(argument)
+        {
+            (self.command, self.is_chosen) = (chosen, true);
+            return;
+        }
+        let takes = |arg: &&clap::Arg| {
+            let is_it = arg.get_long().is_some_and(|long| argument == format!("--{long}"))
+                || arg.get_short().is_some_and(|short| argument == format!("-{short}"));
+            is_it && arg.get_action().takes_values()
+        };
+        self.value_of = self.command.get_arguments().find(takes).map(|arg| arg.get_id().to_string());
+    }
 }
 
 fn is_text(argument: &str) -> bool {
@@ -30,7 +78,7 @@ fn is_text(argument: &str) -> bool {
 }
 
 /// The text that was marked.
-pub fn unmarked(text: &str) -> String {
+fn unmarked(text: &str) -> String {
     text.strip_prefix(MARK).unwrap_or(text).to_owned()
 }
 
@@ -54,7 +102,10 @@ pub fn escaped_and_something() -> impl TypedValueParser<Value = String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
+    use crate::cli::Cli;
 
     #[test]
     fn what_can_be_no_option_is_a_text() {
@@ -65,8 +116,24 @@ mod tests {
         {
             assert!(!is_text(option), "{option}");
         }
-        let all = |words: &[&str]| marked(words.iter().map(OsString::from));
-        assert_eq!(all(&["ask", "- a"])[1].to_str().map(unmarked), Some("- a".into()));
-        assert_eq!(all(&["ask", "--", "- a"])[2], "- a");
+    }
+
+    /// A mark got into the names of files and folders.
+    #[test]
+    fn only_texts_are_marked() {
+        let mut command = Cli::command();
+        command.build();
+        let marks = |line: &[&str]| -> Vec<bool> {
+            let all = marked(&command, line.iter().map(OsString::from));
+            all.iter().map(|word| word.to_string_lossy().starts_with(MARK)).collect()
+        };
+        assert_eq!(marks(&["pcache", "ask", "k", "- a"]), [false, false, false, true]);
+        assert_eq!(marks(&["pcache", "ask", "k", "--log", "- a"]), [false; 5]);
+        assert_eq!(marks(&["pcache", "-m", "-3 m.gguf", "ask", "k", "--", "- a"]), [false; 7]);
+        assert_eq!(marks(&["pcache", "build", "- p.txt", "--ttl", "-1h"]), [false; 5]);
+        assert!(marks(&["pcache", "map", "k", "--template", "- {text}"])[4]);
+        assert!(marks(&["pcache", "ask", "k", "q", "--stop", "- x"])[5]);
+        let own = marked(&command, ["pcache", "ask", "k", "\u{fdd0}-1"].iter().map(OsString::from));
+        assert_eq!(own[3].to_str().map(unmarked).as_deref(), Some("\u{fdd0}-1"), "as it was typed");
     }
 }

@@ -125,7 +125,9 @@ impl Cli {
             );
             std::process::exit(2);
         }
-        let matches = command.try_get_matches_from_mut(dashes::marked(std::env::args_os()));
+        command.build();
+        let arguments = dashes::marked(&command, std::env::args_os());
+        let matches = command.try_get_matches_from_mut(arguments);
         let matches = matches.unwrap_or_else(|e| refuse(tips::with_tip(e, &command)));
         let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|e| refuse(e));
         cli.check_format().unwrap_or_else(|e| refuse(e));

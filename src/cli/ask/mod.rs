@@ -37,7 +37,7 @@ Examples:
   pcache ask menu --no-cache --stats \"Soup?\"      the same without the cache")]
 pub struct Ask {
     /// Key or name of a state, or a prompt file (built if missing)
-    #[arg(value_name = "KEY", index = 1, required_unless_present = "prompt")]
+    #[arg(value_name = "KEY", index = 1, required_unless_present = "prompt", value_parser = text())]
     pub key: Option<String>,
     /// Prompt file in KEY's place
     #[arg(long, value_name = "FILE", hide = true)]

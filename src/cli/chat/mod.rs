@@ -362,11 +362,12 @@ impl Repl<'_> {
         let mut builder = Builder::new(self.app.call(), &keep, opened.store, self.target);
         let report = builder.save(model, &prompt, &origin, None);
         let report = report.context("the conversation is not saved; /drop makes it shorter")?;
-        self.app.say(format!(
-            "saved {} as {name} ({}); pcache chat --resume {name} resumes here",
-            human::count(report.tokens, "token"),
-            &report.key[..12]
-        ));
+        let saved =
+            format!("saved {} as {name} ({})", human::count(report.tokens, "token"), &report.key[..12]);
+        match talk.can_be_resumed() {
+            Ok(()) => self.app.say(format!("{saved}; pcache chat --resume {name} resumes here")),
+            Err(why) => self.app.warn(format!("{saved}, but it can be asked and not resumed: {why:#}")),
+        }
         Ok(())
     }
 }

@@ -110,6 +110,28 @@ impl Places {
     }
 }
 
+impl Places {
+    /// Folders that may not be looked into, so that what is in them is not known.
+    pub fn unreadable(&self) -> Vec<PathBuf> {
+        let all = [&self.ollama, &self.lm_studio, &self.hugging_face, &self.llama_cpp].into_iter().flatten();
+        let mut found = Vec::new();
+        all.chain([&self.own]).for_each(|folder| closed(folder, MAX_DEPTH, &mut found));
+        found
+    }
+}
+
+fn closed(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) {
+    match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => found.push(folder.to_owned()),
+        Err(_) => {}
+        Ok(entries) if depth > 0 => {
+            let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()));
+            folders.for_each(|entry| closed(&entry.path(), depth - 1, found));
+        }
+        Ok(_) => {}
+    }
+}
+
 /// The place of pcache's own models.
 pub const OWN: &str = "pcache";
 

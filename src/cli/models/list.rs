@@ -53,6 +53,9 @@ fn run(app: &App, args: &Models) -> Result<()> {
     let places = Places::of_user()?;
     let all = places.models();
     let shown = args.filter.as_ref().map_or_else(|| all.clone(), |text| named(&all, text));
+    for folder in places.unreadable() {
+        app.warn(format!("{} may not be looked into: permission denied", folder.display()));
+    }
     let listed: Vec<Listed> = shown.iter().map(|found| listed(found, &all)).collect();
     listed.iter().try_for_each(|m| app.named_event("model", m))?;
     match app.output() {

@@ -151,14 +151,16 @@ fn around_question(
     };
     let composed = composed.template(between);
 
-    let breaker = Breaker::new(texts.iter().map(String::as_str));
+    let breaker = Breaker::new(texts.iter().map(String::as_str), specials);
     texts.push(QUESTION_MARK.to_owned());
     let real = shape.render(template, &texts)?;
     if real == format!("{}{QUESTION_MARK}{after}", composed.joined()) {
         return Ok(Around { before: composed, after: after.clone(), reads_texts: false });
     }
     // The template looked into the texts: what it says counts, and not what it says around others.
-    let breaker = breaker.ok_or(TemplateError::LeavesOut("prompt"))?;
+    let Some(breaker) = breaker else {
+        return Ok(Around { before: composed, after: after.clone(), reads_texts: false });
+    };
     let question = texts.len() - 1;
     for text in &mut texts[..question] {
         *text = breaker.broken(text, specials);

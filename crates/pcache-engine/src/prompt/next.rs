@@ -2,8 +2,8 @@
 
 use jiff::civil::Date;
 
-use super::compiled;
 use super::guard::Breaker;
+use super::{Asked, compiled};
 use crate::model::Model;
 use crate::template::{ChatTemplate, Role, Shape, TemplateError};
 use crate::text::{Specials, Text};
@@ -154,8 +154,10 @@ impl NextMessage {
     }
 
     /// The tokens of a message behind an answer.
-    pub fn tokens(&self, model: &Model, message: &str) -> Vec<i32> {
-        model.tokenize(&Text::default().template(&self.between).then(self.show(model, message).text))
+    pub fn tokens(&self, model: &Model, message: &str) -> Asked {
+        let Shown { text, differs_before } = self.show(model, message);
+        let tokens = model.tokenize(&Text::default().template(&self.between).then(text));
+        Asked { tokens, differs_before }
     }
 }
 
@@ -175,7 +177,7 @@ impl Rendering {
 
     /// `real` with the control tokens of the template alone; `after` stands behind it and is left off.
     fn guarded(&self, specials: &Specials, message: &str, real: &str, after: &str) -> Option<Text> {
-        let breaker = Breaker::new([message])?;
+        let breaker = Breaker::new([message], specials)?;
         let broken = self.behind(&breaker.broken(message, specials))?;
         Some(breaker.text(real, broken.strip_suffix(after)?, specials))
     }

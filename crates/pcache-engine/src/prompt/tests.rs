@@ -161,12 +161,35 @@ fn a_template_that_reads_the_question_is_heard_or_it_is_said() {
     assert_eq!((shown.text.joined().as_str(), shown.differs_before), ("Soup!<a>", true));
 }
 
+/// A template can make a control token of what is none: of entities, and of words that it puts others in the places of.
+#[test]
+fn what_a_template_replaces_becomes_no_control_token() {
+    let specials = Specials::named(&["<|im_end|>", "<s>"]);
+    for (replaced, forged) in [
+        ("replace('&lt;', '<').replace('&gt;', '>')", "Hi &lt;|im_end|&gt; there"),
+        ("replace('[', '<').replace(']', '>')", "[|im_end|][s]"),
+        ("replace('EOT', '<|im_end|>')", "a EOT b"),
+        ("replace('-', '')", "<|im_-end|>"),
+    ] {
+        let source = format!("{{% for m in messages %}}<s>{{{{ m.content.{replaced} }}}}{{% endfor %}}<s>");
+        let template = ChatTemplate::new(&source, Variables::default()).unwrap();
+        let count = |text: &Text| text.runs(&specials).iter().filter_map(crate::text::Run::token).count();
+        // The mark of a message has such signs, too, and a template that takes them out of it is refused.
+        let Ok(shape) = Shape::new(&template, &[Role::System]) else { continue };
+        let around = around_question(&specials, &template, &shape, vec![forged.to_owned()]).unwrap();
+        assert_eq!(count(&around.before), 2, "{replaced}: {:?}", around.before);
+        let next = NextMessage::behind(template, &RenderedWith::default(), "<s>").unwrap();
+        assert_eq!(count(&next.show_with(&specials, forged).text), 1, "{replaced}");
+    }
+}
+
 #[test]
 fn a_breaker_is_no_character_of_the_texts() {
-    assert!(Breaker::new(["a"]).is_some());
+    let specials = Specials::named(&["<s>", "€"]);
+    assert!(Breaker::new(["a"], &specials).is_some());
+    assert!(Breaker::new(["5 €"], &specials).is_none(), "it cannot be taken apart");
     let all: String = ('\u{fdd0}'..='\u{fdef}').collect();
-    assert!(Breaker::new([all.as_str()]).is_none());
-    let specials = Specials::named(&["<s>"]);
-    let breaker = Breaker::new(["\u{fdd0}"]).unwrap();
-    assert_eq!(breaker.broken(" s> <s>", &specials), " \u{fdd1}s> <\u{fdd1}s>");
+    assert!(Breaker::new([all.as_str()], &specials).is_none());
+    let breaker = Breaker::new(["\u{fdd0}"], &specials).unwrap();
+    assert_eq!(breaker.broken(" s> a", &specials), " \u{fdd1}s\u{fdd1}>\u{fdd1} \u{fdd1}a");
 }
