@@ -1,4 +1,4 @@
-//! What users of such programs have reported, tried on the program: each test tells one kind of it. `docs/reports.md` lists them.
+//! Reports of users of such programs, tried on the program: each test tells one kind of it. `docs/reports.md` lists them.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What the model reads of a prompt, a question and a conversation in chat templates of all kinds.
+//! Text that the model reads of a prompt, a question and a conversation in chat templates of all kinds.
 
 use crate::common::{smollm2, tiny};
 use crate::program::{Program, json};

@@ -1,4 +1,4 @@
-//! What a JSON schema says without effect: a misspelled keyword, one for values of another type, nothing at all. The libraries
+//! Finds what a JSON schema says without effect: a misspelled keyword, one for values of another type, nothing at all. The libraries
 //! pass over it, and the next program relies on a shape that nobody keeps.
 
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::text::similar::similar;
 
 /// Keywords of JSON schema (draft 4 to 2020-12), by what is in them: a schema, a list of them, or some by name.
-const OF_A_SCHEMA: [&str; 14] = [
+const OF_A_SCHEMA: [&str; 12] = [
     "additionalItems",
     "additionalProperties",
     "contains",
@@ -19,10 +19,8 @@ const OF_A_SCHEMA: [&str; 14] = [
     "then",
     "unevaluatedItems",
     "unevaluatedProperties",
-    "allOf",
-    "anyOf",
 ];
-const OF_SCHEMAS: [&str; 2] = ["oneOf", "prefixItems"];
+const OF_SCHEMAS: [&str; 4] = ["allOf", "anyOf", "oneOf", "prefixItems"];
 const OF_NAMED_SCHEMAS: [&str; 6] =
     ["$defs", "definitions", "dependencies", "dependentSchemas", "patternProperties", "properties"];
 const OTHERS: [&str; 34] = [
@@ -158,7 +156,7 @@ fn of_another_type(object: &serde_json::Map<String, Value>) -> Option<String> {
     Some(format!("{keyword:?} has no effect on a value of type {own:?}"))
 }
 
-/// What a schema says that is silently without effect, at any depth; `place` is the way to it.
+/// Names what a schema says that is silently without effect, at any depth; `place` is the way to it.
 pub(super) fn without_effect(schema: &Value, place: &mut Vec<String>) -> Option<String> {
     let object = schema.as_object()?;
     let at = |place: &[String]| match place {

@@ -1,4 +1,4 @@
-//! What is no model that continues text, as far as its header says: one function decides, for whoever lists, chooses and loads.
+//! Fitness of a file as a model that continues text, as far as its header says: one function decides, for whoever lists, chooses and loads.
 
 use super::{Header, Value};
 

@@ -1,4 +1,4 @@
-//! Where a state ends: what a question could still change of a text's tokens is cut off.
+//! End of a state: what a question could still change of a text's tokens is cut off.
 
 use super::Prompt;
 use crate::model::Model;

@@ -28,7 +28,7 @@ use pcache_format::RenderedWith;
 /// Format in which a prompt is given to the model.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PromptFormat {
-    /// As it is, control tokens included. A question follows it directly, or stands in a format of its own.
+    /// Text as it is, control tokens included. A question follows it directly, or stands in a format of its own.
     Raw(Option<QuestionFormat>),
     /// In a chat template.
     Chat(ChatFormat),

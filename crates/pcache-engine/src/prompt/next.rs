@@ -1,4 +1,4 @@
-//! What a template puts around the next message of a conversation, where what was said before is evaluated already.
+//! Texts that a template puts around the next message of a conversation, where what was said before is evaluated already.
 
 use jiff::civil::Date;
 
@@ -162,14 +162,14 @@ impl NextMessage {
 }
 
 impl Rendering {
-    /// What is rendered behind what was said before; `None` where that would be another text.
+    /// Rendering behind what was said before; `None` where that would be another text.
     fn behind(&self, message: &str) -> Option<String> {
         let texts: Vec<String> = self.marks.iter().cloned().chain([message.to_owned()]).collect();
         let whole = self.shape.render(&self.template, &texts).ok()?;
         whole.strip_prefix(&self.before).map(str::to_owned)
     }
 
-    /// What is rendered there around a message that it does not look into.
+    /// Usual rendering there, around a message that it does not look into.
     fn usual(&self, stripped: &str) -> String {
         let after = self.shape.gaps.last().map_or("", String::as_str);
         format!("{stripped}{after}")

@@ -1,4 +1,4 @@
-//! What the model reads, against the reference: Jinja2 with the transformers library's settings. `scripts/check-templates` records what
+//! Text that the model reads, against the reference: Jinja2 with the transformers library's settings. `scripts/check-templates` records what
 //! that makes of the fixtures, and runs the same test on published templates.
 
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! Jinja as chat templates are written for it: Jinja2 with the settings, filters and variables of the transformers library.
 //!
-//! What differs there and is not in minijinja is added here. `scripts/check-templates` compares the two on published
+//! Adds what differs there and is not in minijinja. `scripts/check-templates` compares the two on published
 //! templates.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Where a template puts the messages, and what it puts around them.
+//! Places of the messages in a template, and the texts around them.
 //!
 //! Marks are rendered in the messages' places. What surrounds the marks is the template's own; and white space around a mark that
 //! is not there any more shows that the template strips that message.
@@ -13,7 +13,7 @@ const BLANK_LINE: &str = "\n\n";
 /// Way in which roles become messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fold {
-    /// As they are; only a question behind a user's text shares its message.
+    /// Texts as they are; only a question behind a user's text shares its message.
     None,
     /// Texts of one user that follow each other share a message.
     Users,
@@ -44,7 +44,7 @@ pub(in super::super) struct Shape {
     content: Content,
     /// Before, between and behind the messages.
     pub gaps: Vec<String>,
-    /// What is stripped of each message.
+    /// Sides that are stripped of each message.
     pub strips: Vec<Strip>,
 }
 
@@ -98,7 +98,7 @@ impl Shape {
         Ok(shape)
     }
 
-    /// What stands for the messages, and what they are for people.
+    /// Marks that stand for the messages, and their names for people.
     fn marks(&self) -> Vec<(String, &'static str)> {
         let question = self.roles.len() - 1;
         let mark = |(number, role): (usize, &Role)| {
